@@ -1,0 +1,38 @@
+//! Datasets: the embedded digits and two-dimensional sets made on the spot.
+
+mod digits;
+mod plane;
+
+pub use digits::{Digits, digits};
+pub use plane::{moons, rings_mixture, spirals};
+
+use crate::Result;
+use crate::rng::Key;
+use candle_core::Tensor;
+
+/// A batch of `rows` of `data` for training step `step`: an epoch is a random order under
+/// `key`, and a batch takes the next rows of it, so that each row comes once an epoch.
+///
+/// The rows depend on the key and the step alone.
+pub fn batch_rows(rows: usize, batch: usize, step: u64, key: &Key) -> Vec<u32> {
+    let mut picked = Vec::with_capacity(batch);
+    let mut position = step as u128 * batch as u128;
+    let mut epoch = None;
+    while picked.len() < batch {
+        let (number, offset) = ((position / rows as u128) as u64, (position % rows as u128) as usize);
+        let order = match &epoch {
+            Some((n, order)) if *n == number => order,
+            _ => &epoch.insert((number, key.step(number).permutation(rows))).1,
+        };
+        let take = (rows - offset).min(batch - picked.len());
+        picked.extend(order[offset..offset + take].iter().map(|i| *i as u32));
+        position += take as u128;
+    }
+    picked
+}
+
+/// The rows `rows` of `data`, on its device.
+pub fn select(data: &Tensor, rows: &[u32]) -> Result<Tensor> {
+    let index = Tensor::from_slice(rows, rows.len(), data.device())?;
+    Ok(data.index_select(&index, 0)?)
+}

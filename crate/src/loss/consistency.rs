@@ -1,0 +1,83 @@
+//! The consistency losses (the paper, algorithms 2 and 3; the talk, eq. 6, algorithms 1
+//! and 2): a pair of adjacent points of one trajectory, and the distance between the
+//! student at the noisier and the target at the cleaner one.
+
+use super::distance::Distance;
+use super::weighting::Weighting;
+use crate::process::{Solver, TimeGrid, perturb};
+use crate::seam::{ConsistencyFunction, Denoiser, per_sample};
+use crate::{Result, ensure};
+use candle_core::Tensor;
+
+/// Two points that should have one origin: (x_{t_{n+1}}, t_{n+1}) and (x_{t_n}, t_n), a
+/// pair a sample. No gradient flows through it.
+#[derive(Clone, Debug)]
+pub struct Pair {
+    /// x_{t_{n+1}}, the noisier point.
+    pub x_next: Tensor,
+    /// t_{n+1}.
+    pub t_next: Vec<f64>,
+    /// x_{t_n}, or the teacher's estimate of it.
+    pub x: Tensor,
+    /// t_n.
+    pub t: Vec<f64>,
+}
+
+/// The pair of consistency distillation (algorithm 2): x_{t_{n+1}} = x_0 + t_{n+1} z, and
+/// from there one step of the solver on the teacher's PF ODE to t_n (eq. 5).
+///
+/// `n` holds one index a sample in 1..=N-1, counted from 1 as in the paper.
+pub fn distillation_pair(
+    x0: &Tensor,
+    z: &Tensor,
+    n: &[usize],
+    grid: &TimeGrid,
+    teacher: &dyn Denoiser,
+    solver: Solver,
+) -> Result<Pair> {
+    let (t, t_next) = times(n, grid)?;
+    let x_next = perturb(x0, &t_next, z)?.detach();
+    let x = solver.step(teacher, &x_next, &t_next, &t)?.detach();
+    Ok(Pair { x_next, t_next, x, t })
+}
+
+/// The pair of consistency training (algorithm 3): the same z at both noise levels.
+///
+/// `n` as in [`distillation_pair`].
+pub fn training_pair(x0: &Tensor, z: &Tensor, n: &[usize], grid: &TimeGrid) -> Result<Pair> {
+    let (t, t_next) = times(n, grid)?;
+    let x_next = perturb(x0, &t_next, z)?.detach();
+    let x = perturb(x0, &t, z)?.detach();
+    Ok(Pair { x_next, t_next, x, t })
+}
+
+fn times(n: &[usize], grid: &TimeGrid) -> Result<(Vec<f64>, Vec<f64>)> {
+    let times = grid.times();
+    if let Some(bad) = n.iter().find(|n| **n == 0 || **n >= times.len()) {
+        crate::bail!("grid index n = {bad}: needs 1 <= n <= N - 1 = {}", times.len() - 1);
+    }
+    Ok((n.iter().map(|n| times[n - 1]).collect(), n.iter().map(|n| times[*n]).collect()))
+}
+
+/// E\[lambda d(f_theta(x_{t_{n+1}}, t_{n+1}), sg f_theta-(x_{t_n}, t_n))\]: the mean over
+/// the batch, a scalar. Gradients reach the student alone.
+pub fn consistency_loss(
+    student: &dyn ConsistencyFunction,
+    target: &dyn ConsistencyFunction,
+    pair: &Pair,
+    distance: &Distance,
+    weighting: &Weighting,
+) -> Result<Tensor> {
+    let answer = student.origin(&pair.x_next, &pair.t_next)?;
+    let goal = target.origin(&pair.x, &pair.t)?.detach();
+    let each = distance.per_sample(&answer, &goal)?; // (B)
+    ensure!(
+        pair.t.len() == each.elem_count(),
+        "{} noise levels for a batch of {}",
+        pair.t.len(),
+        each.elem_count()
+    );
+    let lambda: Vec<f64> =
+        pair.t_next.iter().zip(&pair.t).map(|(next, t)| weighting.lambda(*next, *t)).collect();
+    Ok((&each * per_sample(&lambda, &each)?)?.mean_all()?)
+}

@@ -1,0 +1,99 @@
+//! The distances d(x, y) between a student's answer and its target (the paper,
+//! section 5; Song and Dhariwal 2023 for pseudo-Huber).
+
+use crate::{Result, ensure};
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+/// Which distance.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Metric {
+    /// The sum of absolute differences.
+    L1,
+    /// The sum of squared differences.
+    L2Squared,
+    /// The Euclidean norm of the difference.
+    L2,
+    /// sqrt(|x - y|^2 + c^2) - c with the norm of the whole sample, not elementwise.
+    PseudoHuber {
+        /// Where the quadratic turns linear; iCT takes 0.00054 sqrt(dimension).
+        c: f64,
+    },
+}
+
+/// How the elements of one sample are put together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reduction {
+    /// Summed over C, H, W, as in the paper.
+    #[default]
+    Sum,
+    /// The mean over C, H, W, as in the public code: the sum divided by the dimension.
+    /// (For the norms, divided after the root.)
+    CodeMean,
+}
+
+/// A distance between batches, one number a sample.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Distance {
+    /// Which distance.
+    pub metric: Metric,
+    /// Sum or mean over the elements of a sample.
+    #[serde(default)]
+    pub reduction: Reduction,
+}
+
+impl Default for Distance {
+    /// Squared l2, summed.
+    fn default() -> Self {
+        Self::new(Metric::L2Squared)
+    }
+}
+
+impl Distance {
+    /// This metric, summed over the elements of a sample.
+    pub fn new(metric: Metric) -> Self {
+        Self { metric, reduction: Reduction::Sum }
+    }
+
+    /// d(x, y) for `(B, ..)` and `(B, ..)`: `(B)`.
+    ///
+    /// The gradient of `L2` where x = y is taken as 0, as that of `L1`.
+    ///
+    /// # Errors
+    /// Shapes that differ.
+    pub fn per_sample(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+        ensure!(
+            x.dims() == y.dims() && x.rank() >= 1,
+            "a distance between shapes {:?} and {:?}",
+            x.dims(),
+            y.dims()
+        );
+        let batch = x.dims()[0];
+        let difference = (x - y)?.reshape((batch, ()))?; // (B, D)
+        let dim = difference.dims()[1].max(1);
+        let squares = || difference.sqr()?.sum(1);
+        let value = match self.metric {
+            // candle's |.| has slope +1 at 0: the sign, held constant, has slope 0.
+            Metric::L1 => (&difference * difference.detach().sign()?)?.sum(1)?,
+            Metric::L2Squared => squares()?,
+            Metric::L2 => {
+                // The root of 0 has no gradient (candle gives NaN): replace it before
+                // the root and take the replacement away again.
+                let squares = squares()?;
+                let zero = squares.detach().eq(0.0)?.to_dtype(squares.dtype())?;
+                ((squares + &zero)?.sqrt()? - zero)?
+            }
+            Metric::PseudoHuber { c } => {
+                ensure!(c > 0.0, "pseudo-Huber with c = {c}: needs c > 0");
+                (((squares()? + c * c)?).sqrt()? - c)?
+            }
+        };
+        Ok(match self.reduction {
+            Reduction::Sum => value,
+            Reduction::CodeMean => (value / dim as f64)?,
+        })
+    }
+}

@@ -1,0 +1,153 @@
+//! Optimizers whose whole state can be saved: Adam (Kingma and Ba 2015) and RAdam (Liu
+//! et al. 2020), the paper's choice.
+
+use super::ops;
+use super::params::Params;
+use crate::{Result, bail, ensure};
+use candle_core::Tensor;
+use candle_core::backprop::GradStore;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Which rule moves the parameters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OptimizerKind {
+    /// Adam.
+    Adam,
+    /// Adam with the variance of its step size rectified: the first steps are momentum
+    /// alone. It needs no warm-up.
+    #[default]
+    Radam,
+}
+
+/// The hyper-parameters of an optimizer.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimizerConfig {
+    /// The rule.
+    pub kind: OptimizerKind,
+    /// The learning rate.
+    pub learning_rate: f64,
+    /// The decay rates of the two moments.
+    pub betas: (f64, f64),
+    /// Added to the root of the second moment.
+    pub eps: f64,
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self {
+            kind: OptimizerKind::Radam,
+            learning_rate: 4e-4,
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+        }
+    }
+}
+
+/// An optimizer over a set of parameters: first and second moments by name, and the
+/// number of steps taken.
+#[derive(Clone, Debug)]
+pub struct Optimizer {
+    config: OptimizerConfig,
+    step: u64,
+    first: BTreeMap<String, Tensor>,
+    second: BTreeMap<String, Tensor>,
+}
+
+impl Optimizer {
+    /// An optimizer that has taken no step.
+    pub fn new(config: OptimizerConfig, params: &Params) -> Result<Self> {
+        let zeros = || -> Result<BTreeMap<String, Tensor>> {
+            params.iter().map(|(n, v)| Ok((n.to_string(), v.zeros_like()?))).collect()
+        };
+        Ok(Self { config, step: 0, first: zeros()?, second: zeros()? })
+    }
+
+    /// Steps taken.
+    pub fn steps(&self) -> u64 {
+        self.step
+    }
+
+    /// Move `params` along `grads` with the learning rate times `rate`.
+    ///
+    /// # Errors
+    /// A parameter without a gradient, by name: a cut graph must not pass in silence.
+    pub fn step(&mut self, params: &Params, grads: &GradStore, rate: f64) -> Result<()> {
+        self.step += 1;
+        let (step_size, adaptive) = self.step_size();
+        let step_size = step_size * self.config.learning_rate * rate;
+        // The second moment is corrected inside the root: v / (1 - beta2^t).
+        let correction = 1.0 / (1.0 - self.config.betas.1.powf(self.step as f64));
+        for (name, var) in params.iter() {
+            let Some(grad) = grads.get(var.as_tensor()) else {
+                bail!("parameter {name} has no gradient: something cut the graph");
+            };
+            let (first, second) = (&self.first[name], &self.second[name]);
+            ops::adam_moments(first, second, grad, self.config.betas)?;
+            let divide = adaptive.then_some((correction, self.config.eps));
+            ops::subtract_scaled(var, first, second, step_size, divide)?;
+        }
+        Ok(())
+    }
+
+    // The step size of this step before the learning rate, and whether the second
+    // moment divides it.
+    fn step_size(&self) -> (f64, bool) {
+        let (beta1, beta2) = self.config.betas;
+        let t = self.step as f64;
+        let unbiased = 1.0 / (1.0 - beta1.powf(t));
+        match self.config.kind {
+            OptimizerKind::Adam => (unbiased, true),
+            OptimizerKind::Radam => {
+                // rho_t, the length of the approximated simple moving average.
+                let rho_inf = 2.0 / (1.0 - beta2) - 1.0;
+                let decay = beta2.powf(t);
+                let rho = rho_inf - 2.0 * t * decay / (1.0 - decay);
+                if rho > 5.0 {
+                    let rectify = ((rho - 4.0) * (rho - 2.0) * rho_inf)
+                        / ((rho_inf - 4.0) * (rho_inf - 2.0) * rho);
+                    (unbiased * rectify.sqrt(), true)
+                } else {
+                    (unbiased, false)
+                }
+            }
+        }
+    }
+
+    /// The state by name, for a checkpoint: `first.NAME` and `second.NAME`.
+    pub fn tensors(&self) -> BTreeMap<String, Tensor> {
+        let with = |prefix: &str, map: &BTreeMap<String, Tensor>| -> Vec<(String, Tensor)> {
+            map.iter().map(|(n, t)| (format!("{prefix}.{n}"), t.clone())).collect()
+        };
+        let mut all: BTreeMap<String, Tensor> = with("first", &self.first).into_iter().collect();
+        all.extend(with("second", &self.second));
+        all
+    }
+
+    /// Take back a state saved by [`Optimizer::tensors`] after `steps` steps.
+    ///
+    /// # Errors
+    /// A moment that is missing or has another shape.
+    pub fn restore(&mut self, steps: u64, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+        for (prefix, map) in [("first", &mut self.first), ("second", &mut self.second)] {
+            for (name, moment) in map.iter_mut() {
+                let full = format!("{prefix}.{name}");
+                let Some(saved) = tensors.get(&full) else {
+                    bail!("the optimizer's {full} is missing");
+                };
+                ensure!(
+                    saved.shape() == moment.shape(),
+                    "the optimizer's {full} has shape {:?}, needs {:?}",
+                    saved.dims(),
+                    moment.dims()
+                );
+                // A copy: the moments are updated in place.
+                *moment = saved.copy()?;
+            }
+        }
+        self.step = steps;
+        Ok(())
+    }
+}

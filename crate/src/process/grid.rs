@@ -1,0 +1,131 @@
+//! Noise ranges and time grids (the paper, section 4; Karras et al. 2022, eq. 5).
+
+use crate::{Result, ensure};
+use serde::{Deserialize, Serialize};
+
+/// The noise levels of the process: from `eps`, where solving stops, to `t_max`,
+/// where sampling starts; `rho` shapes the grids between them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NoiseRange {
+    /// The smallest noise level, eps.
+    pub eps: f64,
+    /// The largest noise level, T.
+    pub t_max: f64,
+    /// The exponent of the Karras grid; larger puts more points near `eps`.
+    pub rho: f64,
+}
+
+impl Default for NoiseRange {
+    /// The paper's values for images in \[-1, 1\]: eps = 0.002, T = 80, rho = 7.
+    fn default() -> Self {
+        Self { eps: 0.002, t_max: 80.0, rho: 7.0 }
+    }
+}
+
+impl NoiseRange {
+    /// tau(u) = (eps^(1/rho) + u (T^(1/rho) - eps^(1/rho)))^rho for u in \[0, 1\]: the
+    /// map whose values at u = (i - 1) / (N - 1) are the Karras grid.
+    pub fn tau(&self, u: f64) -> f64 {
+        let (low, high) = (self.eps.powf(1.0 / self.rho), self.t_max.powf(1.0 / self.rho));
+        (low + u * (high - low)).powf(self.rho)
+    }
+
+    /// The Karras grid of `points` noise levels, eps = t_1 < .. < t_N = T.
+    ///
+    /// ```
+    /// use consistency::process::NoiseRange;
+    /// let grid = NoiseRange::default().karras(18)?;
+    /// assert_eq!((grid.first(), grid.last()), (0.002, 80.0));
+    /// assert!((grid.max_gap() - 22.41).abs() < 0.01);
+    /// # Ok::<(), consistency::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Fewer than two points, or a range that is not 0 < eps < T, rho > 0.
+    pub fn karras(&self, points: usize) -> Result<TimeGrid> {
+        self.grid(points, |u| self.tau(u))
+    }
+
+    /// The uniform grid of `points` noise levels from eps to T.
+    ///
+    /// # Errors
+    /// As [`NoiseRange::karras`].
+    pub fn uniform(&self, points: usize) -> Result<TimeGrid> {
+        self.grid(points, |u| self.eps + u * (self.t_max - self.eps))
+    }
+
+    fn grid(&self, points: usize, at: impl Fn(f64) -> f64) -> Result<TimeGrid> {
+        self.check()?;
+        ensure!(points >= 2, "a grid of {points} points: it needs 2 or more, eps and T");
+        let mut times: Vec<f64> =
+            (0..points).map(|i| at(i as f64 / (points - 1) as f64)).collect();
+        // The ends are exact: the boundary condition is tested at t == eps.
+        times[0] = self.eps;
+        times[points - 1] = self.t_max;
+        TimeGrid::new(times)
+    }
+
+    /// Whether 0 < eps < T and rho > 0.
+    ///
+    /// # Errors
+    /// The value that breaks it.
+    pub fn check(&self) -> Result<()> {
+        let Self { eps, t_max, rho } = *self;
+        ensure!(
+            eps > 0.0 && t_max > eps && t_max.is_finite(),
+            "noise range eps = {eps}, t_max = {t_max}: needs 0 < eps < t_max"
+        );
+        ensure!(rho > 0.0 && rho.is_finite(), "rho = {rho}: needs rho > 0");
+        Ok(())
+    }
+}
+
+/// Noise levels in increasing order, eps = t_1 < t_2 < .. < t_N = T.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TimeGrid(Vec<f64>);
+
+impl TimeGrid {
+    /// A grid of these noise levels.
+    ///
+    /// # Errors
+    /// Fewer than two, or levels that are not positive and strictly increasing.
+    pub fn new(times: Vec<f64>) -> Result<Self> {
+        ensure!(times.len() >= 2, "a grid of {} points: it needs 2 or more", times.len());
+        ensure!(
+            times[0] > 0.0 && times.windows(2).all(|w| w[0] < w[1]),
+            "noise levels must be positive and strictly increasing, got {times:?}"
+        );
+        Ok(Self(times))
+    }
+
+    /// The noise levels, increasing.
+    pub fn times(&self) -> &[f64] {
+        &self.0
+    }
+
+    /// N, the number of points; there are N - 1 intervals.
+    pub fn points(&self) -> usize {
+        self.0.len()
+    }
+
+    /// eps, the first point.
+    pub fn first(&self) -> f64 {
+        self.0[0]
+    }
+
+    /// T, the last point.
+    pub fn last(&self) -> f64 {
+        self.0[self.0.len() - 1]
+    }
+
+    /// The largest t_{n+1} - t_n, the Delta t of Theorem 1.
+    pub fn max_gap(&self) -> f64 {
+        self.0.windows(2).map(|w| w[1] - w[0]).fold(0.0, f64::max)
+    }
+
+    /// The intervals from T down to eps, as (t_{n+1}, t_n).
+    pub fn descending(&self) -> impl Iterator<Item = (f64, f64)> + '_ {
+        self.0.windows(2).rev().map(|w| (w[1], w[0]))
+    }
+}

@@ -1,0 +1,22 @@
+//! The known mathematics, without networks: the noise process, time grids,
+//! schedules, scalings, exact denoisers and one solver step.
+//!
+//! Everything here has drift 0 and diffusion g(t) = sqrt(2t), so that the noise
+//! level is sigma(t) = t and p_t = p_data * N(0, t^2 I) (Karras et al. 2022; the
+//! paper, section 2).
+
+mod empirical;
+mod grid;
+mod mixture;
+mod scaling;
+mod schedule;
+mod sde;
+mod solver;
+
+pub use empirical::Empirical;
+pub use grid::{NoiseRange, TimeGrid};
+pub use mixture::GaussianMixture;
+pub use scaling::{Coefficients, Parameterization, Scaling, time_condition};
+pub use schedule::{Convention, Schedule};
+pub use sde::{forward_sde, perturb, reverse_sde};
+pub use solver::{FlowMap, Solver, pf_ode_slope, trajectory};

@@ -1,0 +1,138 @@
+//! Scalings around a network and the two parameterizations of a consistency
+//! function (the paper, section 3 and appendix C; the talk, eqs. 3 and 4).
+
+use crate::seam::per_sample;
+use crate::{Result, ensure};
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+/// c_skip, c_out and c_in at one noise level: `c_skip x + c_out F(c_in x, c_noise)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Coefficients {
+    /// The weight of the input.
+    pub c_skip: f64,
+    /// The weight of the network's output.
+    pub c_out: f64,
+    /// The factor on the network's input.
+    pub c_in: f64,
+}
+
+/// The scalings that turn a network F into a denoiser or a consistency function.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Scaling {
+    /// EDM's, for a denoiser (Karras et al. 2022, table 1).
+    Edm {
+        /// The standard deviation of the data.
+        sigma_data: f64,
+    },
+    /// The consistency model's: shifted so that c_skip(eps) = 1 and c_out(eps) = 0.
+    Boundary {
+        /// The standard deviation of the data.
+        sigma_data: f64,
+        /// The noise level where f is the identity.
+        eps: f64,
+    },
+}
+
+impl Scaling {
+    /// The coefficients at noise level `t`.
+    ///
+    /// The shift by eps is in c_skip and in the numerator of c_out only.
+    ///
+    /// ```
+    /// use consistency::process::Scaling;
+    /// let c = Scaling::Boundary { sigma_data: 0.5, eps: 0.002 }.at(0.002);
+    /// assert_eq!((c.c_skip, c.c_out), (1.0, 0.0));
+    /// ```
+    pub fn at(&self, t: f64) -> Coefficients {
+        let (sigma_data, shifted) = match *self {
+            Self::Edm { sigma_data } => (sigma_data, t),
+            Self::Boundary { sigma_data, eps } => (sigma_data, t - eps),
+        };
+        let variance = sigma_data * sigma_data;
+        let norm = (t * t + variance).sqrt();
+        Coefficients {
+            c_skip: variance / (shifted * shifted + variance),
+            c_out: sigma_data * shifted / norm,
+            c_in: 1.0 / norm,
+        }
+    }
+
+    /// `c_skip x + c_out F(c_in x, c_noise(t))` for the network `f`.
+    pub fn apply(
+        &self,
+        x: &Tensor,
+        t: &[f64],
+        f: impl FnOnce(&Tensor, &[f64]) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let (skip, out, inner) = self.columns(x, t)?;
+        let answer = f(&x.broadcast_mul(&inner)?, &condition(t)?)?;
+        Ok((x.broadcast_mul(&skip)? + answer.broadcast_mul(&out)?)?)
+    }
+
+    // (c_skip, c_out, c_in), each broadcasting over x.
+    fn columns(&self, x: &Tensor, t: &[f64]) -> Result<(Tensor, Tensor, Tensor)> {
+        let all: Vec<Coefficients> = t.iter().map(|&t| self.at(t)).collect();
+        let column = |pick: fn(&Coefficients) -> f64| {
+            per_sample(&all.iter().map(pick).collect::<Vec<_>>(), x)
+        };
+        Ok((column(|c| c.c_skip)?, column(|c| c.c_out)?, column(|c| c.c_in)?))
+    }
+}
+
+/// c_noise(t) = ln(t) / 4, what a network is told of the noise level.
+pub fn time_condition(t: f64) -> f64 {
+    0.25 * t.ln()
+}
+
+fn condition(t: &[f64]) -> Result<Vec<f64>> {
+    if let Some(bad) = t.iter().find(|t| !(**t > 0.0)) {
+        crate::bail!("noise level t = {bad}: needs t > 0");
+    }
+    Ok(t.iter().map(|&t| time_condition(t)).collect())
+}
+
+/// How a consistency function is built from a network so that f(x, eps) = x.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Parameterization {
+    /// Eq. 3 of the talk: x at t = eps, the network elsewhere. Not differentiable in
+    /// t at eps.
+    Piecewise,
+    /// Eq. 4 of the talk: `c_skip(t) x + c_out(t) F(x, t)` with the boundary scalings.
+    #[default]
+    Skip,
+}
+
+impl Parameterization {
+    /// f(x, t) from the network `f`, which is given its scaled input and c_noise(t).
+    ///
+    /// # Errors
+    /// A noise level below `eps`, where f is not defined.
+    pub fn apply(
+        &self,
+        sigma_data: f64,
+        eps: f64,
+        x: &Tensor,
+        t: &[f64],
+        f: impl FnOnce(&Tensor, &[f64]) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        if let Some(bad) = t.iter().find(|t| **t < eps) {
+            crate::bail!("noise level t = {bad} lies below eps = {eps}, where f is the identity");
+        }
+        let boundary = Scaling::Boundary { sigma_data, eps };
+        match self {
+            Self::Skip => boundary.apply(x, t, f),
+            Self::Piecewise => {
+                ensure!(!t.is_empty(), "no noise level given");
+                let (_, _, inner) = boundary.columns(x, t)?;
+                let answer = f(&x.broadcast_mul(&inner)?, &condition(t)?)?;
+                let at_eps: Vec<f64> = t.iter().map(|&t| f64::from(t == eps)).collect();
+                let keep = per_sample(&at_eps, x)?;
+                let network = keep.affine(-1.0, 1.0)?;
+                Ok((x.broadcast_mul(&keep)? + answer.broadcast_mul(&network)?)?)
+            }
+        }
+    }
+}

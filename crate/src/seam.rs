@@ -1,0 +1,114 @@
+//! The two seams: whatever denoises is a [`Denoiser`], whatever maps a point of a
+//! trajectory to its origin is a [`ConsistencyFunction`].
+//!
+//! Noise levels `t` are given on the host in f64: one a sample, or a single one for
+//! the whole batch. They are known before any network runs, and differences such as
+//! `t - eps` keep their digits.
+
+use crate::{Result, ensure};
+use candle_core::Tensor;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// A denoiser D: the conditional mean E\[x0 | x_t = x\] or an estimate of it.
+///
+/// An exact mixture, the empirical distribution of a dataset, a trained network and
+/// a teacher from the Hub all are one.
+pub trait Denoiser: Send + Sync {
+    /// E\[x0 | x_t = x\]; `x` is `(B, ..)`, `t` holds one noise level or `B`; the
+    /// answer has the shape of `x`.
+    fn denoise(&self, x: &Tensor, t: &[f64]) -> Result<Tensor>;
+
+    /// The score, by Tweedie's formula (Lemma 1): `(D(x, t) - x) / t^2`.
+    fn score(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        let squared: Vec<f64> = t.iter().map(|t| t * t).collect();
+        Ok((self.denoise(x, t)? - x)?.broadcast_div(&per_sample(&squared, x)?)?)
+    }
+}
+
+/// A consistency function f: `(x_t, t) -> x_eps`, the identity at `t = eps`.
+///
+/// An exact flow map, a solver iterated to eps, a trained model and a loaded
+/// checkpoint all are one.
+pub trait ConsistencyFunction: Send + Sync {
+    /// f(x, t); `x` is `(B, ..)`, `t` holds one noise level or `B`; the answer has
+    /// the shape of `x`.
+    fn origin(&self, x: &Tensor, t: &[f64]) -> Result<Tensor>;
+}
+
+impl<D: Denoiser + ?Sized> Denoiser for &D {
+    fn denoise(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        (**self).denoise(x, t)
+    }
+}
+
+impl<D: Denoiser + ?Sized> Denoiser for Box<D> {
+    fn denoise(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        (**self).denoise(x, t)
+    }
+}
+
+impl<F: ConsistencyFunction + ?Sized> ConsistencyFunction for &F {
+    fn origin(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        (**self).origin(x, t)
+    }
+}
+
+impl<F: ConsistencyFunction + ?Sized> ConsistencyFunction for Box<F> {
+    fn origin(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        (**self).origin(x, t)
+    }
+}
+
+/// Counts the network evaluations (NFE) of what it wraps.
+pub struct Counted<F> {
+    inner: F,
+    evaluations: AtomicUsize,
+}
+
+impl<F> Counted<F> {
+    /// Wrap `inner`, at zero evaluations.
+    pub fn new(inner: F) -> Self {
+        Self { inner, evaluations: AtomicUsize::new(0) }
+    }
+
+    /// Evaluations so far: one a call, whatever the batch.
+    pub fn nfe(&self) -> usize {
+        self.evaluations.load(Ordering::Relaxed)
+    }
+}
+
+impl<D: Denoiser> Denoiser for Counted<D> {
+    fn denoise(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        self.evaluations.fetch_add(1, Ordering::Relaxed);
+        self.inner.denoise(x, t)
+    }
+}
+
+impl<F: ConsistencyFunction> ConsistencyFunction for Counted<F> {
+    fn origin(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        self.evaluations.fetch_add(1, Ordering::Relaxed);
+        self.inner.origin(x, t)
+    }
+}
+
+/// `values`, one a sample of `x` or a single one, as a tensor that broadcasts over
+/// `x`: shape `(B, 1, ..)` or `(1, 1, ..)`, in the dtype and on the device of `x`.
+///
+/// # Errors
+/// A number of values that is neither 1 nor the batch, or a value that is not finite.
+pub fn per_sample(values: &[f64], x: &Tensor) -> Result<Tensor> {
+    let batch = x.dims().first().copied().unwrap_or(1);
+    ensure!(
+        values.len() == 1 || values.len() == batch,
+        "{} noise levels for a batch of {batch}: give one, or one a sample",
+        values.len()
+    );
+    if let Some(bad) = values.iter().find(|v| !v.is_finite()) {
+        crate::bail!("{bad} is not a finite noise level or coefficient");
+    }
+    let mut dims = vec![1; x.rank().max(1)];
+    dims[0] = values.len();
+    Ok(Tensor::from_slice(values, dims, &candle_core::Device::Cpu)?
+        .to_dtype(x.dtype())?
+        .to_device(x.device())?)
+}
