@@ -10,6 +10,7 @@ pub mod evaluate;
 pub mod loss;
 pub mod model;
 pub mod nn;
+pub mod plot;
 pub mod process;
 pub mod rng;
 pub mod sample;
