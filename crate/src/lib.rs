@@ -7,11 +7,13 @@
 pub mod data;
 pub mod error;
 pub mod evaluate;
+pub mod experiment;
 pub mod loss;
 pub mod model;
 pub mod nn;
 pub mod plot;
 pub mod process;
+pub mod record;
 pub mod rng;
 pub mod sample;
 pub mod seam;

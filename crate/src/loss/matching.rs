@@ -8,8 +8,7 @@ use crate::Result;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// The noise levels and the weight: ln sigma ~ N(p_mean, p_std^2) and
-/// lambda = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2.
+/// The noise levels to train at: ln sigma ~ N(p_mean, p_std^2).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScoreMatching {
@@ -17,13 +16,11 @@ pub struct ScoreMatching {
     pub p_mean: f64,
     /// The standard deviation of ln sigma.
     pub p_std: f64,
-    /// The standard deviation of the data.
-    pub sigma_data: f64,
 }
 
 impl Default for ScoreMatching {
     fn default() -> Self {
-        Self { p_mean: -1.2, p_std: 1.2, sigma_data: 0.5 }
+        Self { p_mean: -1.2, p_std: 1.2 }
     }
 }
 
@@ -33,26 +30,28 @@ impl ScoreMatching {
         key.normals(0..count as u64).iter().map(|z| (self.p_mean + self.p_std * z).exp()).collect()
     }
 
-    /// lambda(sigma).
-    pub fn weight(&self, sigma: f64) -> f64 {
-        let variance = self.sigma_data * self.sigma_data;
-        (sigma * sigma + variance) / (sigma * sigma * variance)
-    }
 }
 
-/// E\[lambda(sigma) |D(x_0 + sigma z, sigma) - x_0|^2\]: summed over the elements of a
-/// sample, the mean over the batch, a scalar.
+/// lambda(sigma) = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2.
+fn weight(sigma: f64, sigma_data: f64) -> f64 {
+    let variance = sigma_data * sigma_data;
+    (sigma * sigma + variance) / (sigma * sigma * variance)
+}
+
+/// E\[lambda(sigma) |D(x_0 + sigma z, sigma) - x_0|^2\] with EDM's weight lambda(sigma) =
+/// (sigma^2 + sigma_data^2) / (sigma sigma_data)^2: summed over the elements of a sample,
+/// the mean over the batch, a scalar.
 pub fn score_matching_loss(
     denoiser: &dyn Denoiser,
     x0: &Tensor,
     z: &Tensor,
     sigma: &[f64],
-    config: &ScoreMatching,
+    sigma_data: f64,
 ) -> Result<Tensor> {
     let batch = x0.dims().first().copied().unwrap_or(1);
     let noisy = perturb(x0, sigma, z)?.detach();
     let error = (denoiser.denoise(&noisy, sigma)? - x0)?;
     let each = error.reshape((batch, ()))?.sqr()?.sum(1)?; // (B)
-    let lambda: Vec<f64> = sigma.iter().map(|s| config.weight(*s)).collect();
+    let lambda: Vec<f64> = sigma.iter().map(|s| weight(*s, sigma_data)).collect();
     Ok(each.broadcast_mul(&per_sample(&lambda, &each)?)?.mean_all()?)
 }

@@ -1,7 +1,9 @@
 //! Parameters: named tensors in a fixed order, initialised by key.
 
+use super::ops;
 use crate::rng::Key;
 use crate::{Result, bail, ensure};
+use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
 use std::collections::BTreeMap;
 
@@ -104,6 +106,21 @@ impl Params {
     /// The tensors by name, without gradients, sharing storage.
     pub fn tensors(&self) -> BTreeMap<String, Tensor> {
         self.vars.iter().map(|(n, v)| (n.clone(), v.as_detached_tensor())).collect()
+    }
+
+    /// The Euclidean norm of all their gradients together.
+    ///
+    /// # Errors
+    /// A parameter without a gradient, by name: a cut graph must not pass in silence.
+    pub fn gradient_norm(&self, grads: &GradStore) -> Result<f64> {
+        let mut sum = 0.0;
+        for (name, var) in &self.vars {
+            let Some(grad) = grads.get(var.as_tensor()) else {
+                bail!("parameter {name} has no gradient: something cut the graph");
+            };
+            sum += ops::sum_of_squares(grad)?;
+        }
+        Ok(sum.sqrt())
     }
 
     /// How many numbers there are in all.

@@ -12,7 +12,7 @@ mod update;
 pub(crate) use group_norm::group_norm;
 pub(crate) use linear::linear;
 pub(crate) use silu::silu;
-pub(crate) use update::{adam_moments, lerp, subtract_scaled};
+pub(crate) use update::{adam_moments, lerp, subtract_scaled, sum_of_squares};
 
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, WithDType, bail};
 use num_traits::Float;

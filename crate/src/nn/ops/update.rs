@@ -1,6 +1,6 @@
 //! In-place updates of parameters, moments and averages: one pass each.
 
-use super::{PARALLEL, PIECE, Real, values, with_real, zip3};
+use super::{PARALLEL, PIECE, Real, values, with_real, with_values, zip3};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result, Tensor, bail};
 use rayon::prelude::*;
@@ -31,6 +31,19 @@ pub(crate) fn subtract_scaled(
     adaptive: Option<(f64, f64)>,
 ) -> Result<()> {
     target.inplace_op3(first, second, &Subtract { scale, adaptive })
+}
+
+/// The sum of the squares of all elements, in f64.
+pub(crate) fn sum_of_squares(xs: &Tensor) -> Result<f64> {
+    let xs = xs.contiguous()?;
+    with_real!(xs, T => with_values([&xs], |[xs]: [&[T]; 1]| {
+        // Pieces of a fixed size, so that the order of additions is fixed too.
+        let pieces = xs.chunks(256).map(|piece| {
+            let sum: T = piece.iter().map(|x| *x * *x).sum();
+            f64::from(sum)
+        });
+        Ok(pieces.sum())
+    }))
 }
 
 struct Moment {

@@ -1,0 +1,145 @@
+//! The whole state of a run in one safetensors file.
+
+use crate::nn::Params;
+use crate::record::{Table, write_atomically};
+use crate::{Context, Error, Result, bail, ensure};
+use candle_core::{Device, Tensor};
+use safetensors::SafeTensors;
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The last checkpoints that are kept.
+const KEEP: usize = 2;
+const FORMAT: &str = "consistency-lab checkpoint 1";
+
+/// Parameters, averages, optimizer and record after a number of steps.
+pub(super) struct Checkpoint {
+    pub step: u64,
+    /// By group: `params`, `ema`, `target`, `optimizer`.
+    pub groups: BTreeMap<String, BTreeMap<String, Tensor>>,
+    pub table: Table,
+}
+
+/// The parts of a training state that a checkpoint holds.
+pub(super) struct Parts<'a> {
+    pub step: u64,
+    pub params: &'a Params,
+    pub ema: &'a Params,
+    pub target: Option<&'a Params>,
+    pub optimizer: BTreeMap<String, Tensor>,
+    pub table: &'a Table,
+}
+
+/// Write the checkpoint of `parts` in `folder`, for the configuration `hash`, and remove
+/// the oldest ones.
+pub(super) fn save(folder: &Path, hash: &str, parts: &Parts) -> Result<()> {
+    let mut tensors: BTreeMap<String, Tensor> = BTreeMap::new();
+    let mut add = |group: &str, of: BTreeMap<String, Tensor>| {
+        tensors.extend(of.into_iter().map(|(name, t)| (format!("{group}/{name}"), t)));
+    };
+    add("params", parts.params.tensors());
+    add("ema", parts.ema.tensors());
+    if let Some(target) = parts.target {
+        add("target", target.tensors());
+    }
+    add("optimizer", parts.optimizer.clone());
+    let columns = parts.table.columns().iter().map(|name| {
+        let values = parts.table.column(name);
+        Ok((name.clone(), Tensor::from_slice(values, values.len(), &Device::Cpu)?))
+    });
+    add("record", columns.collect::<Result<_>>()?);
+    let metadata = HashMap::from([
+        ("format".to_string(), FORMAT.to_string()),
+        ("configuration".to_string(), hash.to_string()),
+        ("step".to_string(), parts.step.to_string()),
+        ("columns".to_string(), parts.table.columns().join(",")),
+    ]);
+    let bytes = safetensors::serialize(tensors.iter(), Some(metadata))?;
+    write_atomically(&folder.join(name(parts.step)), &bytes)?;
+    for old in list(folder)?.iter().rev().skip(KEEP) {
+        fs::remove_file(old).with_context(|| format!("removing {}", old.display()))?;
+    }
+    Ok(())
+}
+
+fn name(step: u64) -> String {
+    format!("checkpoint-{step:09}.safetensors")
+}
+
+/// The checkpoints in `folder`, the oldest first.
+pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(found),
+        Err(error) => return Err(error).with_context(|| format!("reading {}", folder.display())),
+    };
+    for entry in entries {
+        let path = entry.with_context(|| format!("reading {}", folder.display()))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with("checkpoint-") && name.ends_with(".safetensors") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The newest checkpoint in `folder`, if there is one.
+///
+/// # Errors
+/// One that is damaged or belongs to another configuration: by name, with what to do.
+pub(super) fn newest(folder: &Path, hash: &str, device: &Device) -> Result<Option<Checkpoint>> {
+    let all = list(folder)?;
+    let Some(path) = all.last() else { return Ok(None) };
+    match read(path, hash, device) {
+        Ok(checkpoint) => Ok(Some(checkpoint)),
+        Err(error) => {
+            let remedy = match all.iter().rev().nth(1) {
+                Some(before) => {
+                    format!("delete it to resume from the one before, {}", before.display())
+                }
+                None => "delete it to start again".to_string(),
+            };
+            Err(Error::new(format!("the checkpoint {}: {error}; {remedy}", path.display())))
+        }
+    }
+}
+
+fn read(path: &Path, hash: &str, device: &Device) -> Result<Checkpoint> {
+    let bytes = fs::read(path)?;
+    let (_, header) = SafeTensors::read_metadata(&bytes)
+        .map_err(|e| Error::new(format!("is damaged or cut off ({e})")))?;
+    let metadata = header.metadata().clone().unwrap_or_default();
+    let field = |name: &str| metadata.get(name).map_or("", String::as_str);
+    ensure!(field("format") == FORMAT, "is no checkpoint of a run");
+    ensure!(
+        field("configuration") == hash,
+        "belongs to the configuration {}, not to {hash}",
+        field("configuration")
+    );
+    let Ok(step) = field("step").parse() else {
+        bail!("has no step but '{}'", field("step"));
+    };
+    let tensors = candle_core::safetensors::load_buffer(&bytes, device)
+        .map_err(|e| Error::from(e).context("is damaged or cut off"))?;
+    let mut groups: BTreeMap<String, BTreeMap<String, Tensor>> = BTreeMap::new();
+    for (name, tensor) in tensors {
+        let Some((group, name)) = name.split_once('/') else {
+            bail!("holds the tensor {name}, which belongs nowhere");
+        };
+        groups.entry(group.to_string()).or_default().insert(name.to_string(), tensor);
+    }
+    let record = groups.remove("record").unwrap_or_default();
+    let mut rows: Vec<Vec<(&str, f64)>> = Vec::new();
+    for column in field("columns").split(',').filter(|c| !c.is_empty()) {
+        let Some(values) = record.get(column) else { bail!("its record has no {column}") };
+        let values = values.to_vec1::<f64>()?;
+        rows.resize(values.len(), Vec::new());
+        rows.iter_mut().zip(values).for_each(|(row, value)| row.push((column, value)));
+    }
+    let mut table = Table::new();
+    rows.iter().try_for_each(|row| table.push(row))?;
+    Ok(Checkpoint { step, groups, table })
+}

@@ -1,0 +1,247 @@
+//! An experiment as a TOML file.
+
+use crate::data::{digits, moons, spirals};
+use crate::loss::{Distance, ScoreMatching, Weighting};
+use crate::model::NetworkConfig;
+use crate::nn::OptimizerConfig;
+use crate::process::{NoiseRange, Parameterization, Schedule, Solver};
+use crate::rng::Key;
+use crate::{Context, Error, Result, ensure};
+use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Everything that a training run depends on: the same experiment gives the same bits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Experiment {
+    /// Its name, the first part of its folder's.
+    pub name: String,
+    /// The root of all its random numbers.
+    #[serde(default)]
+    pub seed: u64,
+    /// The standard deviation of the data, as the scalings take it.
+    #[serde(default = "half")]
+    pub sigma_data: f64,
+    /// What it is trained on.
+    pub data: DataConfig,
+    /// The network.
+    pub network: NetworkConfig,
+    /// eps, T and rho.
+    #[serde(default)]
+    pub noise: NoiseRange,
+    /// How it is trained.
+    pub method: Method,
+    /// What moves the parameters.
+    #[serde(default)]
+    pub optimizer: OptimizerConfig,
+    /// How long and how often.
+    pub training: Training,
+}
+
+fn half() -> f64 {
+    0.5
+}
+
+/// A dataset by name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "name", deny_unknown_fields)]
+pub enum DataConfig {
+    /// The embedded handwritten digits, the part to train on.
+    Digits,
+    /// Two spirals in the plane.
+    Spirals {
+        /// How many points.
+        count: usize,
+    },
+    /// Two half moons in the plane.
+    Moons {
+        /// How many points.
+        count: usize,
+    },
+}
+
+/// How a network is trained.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
+pub enum Method {
+    /// A teacher, by denoising score matching.
+    ScoreMatching(ScoreMatching),
+    /// Consistency distillation (the paper, algorithm 2). The student starts from the
+    /// teacher's weights.
+    Distillation {
+        /// The folder of the teacher's run, beside this one's.
+        teacher: String,
+        /// N, the points of the Karras grid.
+        points: usize,
+        /// The one-step solver.
+        #[serde(default)]
+        solver: Solver,
+        /// d.
+        #[serde(default)]
+        distance: Distance,
+        /// lambda.
+        #[serde(default)]
+        weighting: Weighting,
+        /// mu, the decay rate of the target, fixed; 0 makes the target the student.
+        mu: f64,
+        /// Eq. 3 or eq. 4 of the talk.
+        #[serde(default)]
+        parameterization: Parameterization,
+    },
+    /// Consistency training (the paper, algorithm 3).
+    ConsistencyTraining {
+        /// N(k) and mu(k).
+        schedule: Schedule,
+        /// d.
+        #[serde(default)]
+        distance: Distance,
+        /// lambda.
+        #[serde(default)]
+        weighting: Weighting,
+        /// Eq. 3 or eq. 4 of the talk.
+        #[serde(default)]
+        parameterization: Parameterization,
+    },
+}
+
+/// How long to train and how often to look.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Training {
+    /// K, the number of steps.
+    pub iterations: u64,
+    /// Samples a step.
+    pub batch: usize,
+    /// The decay rate of the average that is sampled.
+    #[serde(default = "slow")]
+    pub ema: f64,
+    /// The share of the steps, at the end, over which the learning rate falls linearly
+    /// to 0. The paper has none; short runs gain by it.
+    #[serde(default)]
+    pub decay: f64,
+    /// Steps a record row.
+    #[serde(default = "hundred")]
+    pub record_every: u64,
+    /// Steps a checkpoint.
+    #[serde(default = "thousand")]
+    pub checkpoint_every: u64,
+}
+
+fn slow() -> f64 {
+    0.999
+}
+
+fn hundred() -> u64 {
+    100
+}
+
+fn thousand() -> u64 {
+    1000
+}
+
+impl Experiment {
+    /// Read an experiment from a TOML file.
+    ///
+    /// # Errors
+    /// A file that is missing or is no experiment, by name, line and field.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let reading = || format!("reading {}", path.display());
+        let text = std::fs::read_to_string(path).with_context(reading)?;
+        Self::parse(&text).with_context(reading)
+    }
+
+    /// An experiment from TOML.
+    ///
+    /// # Errors
+    /// Text that is no experiment, or values that make no sense, by field.
+    pub fn parse(text: &str) -> Result<Self> {
+        let experiment: Self = toml::from_str(text).map_err(|e| Error::new(e.to_string()))?;
+        experiment.check()?;
+        Ok(experiment)
+    }
+
+    /// The experiment as TOML.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|e| Error::new(e.to_string()))
+    }
+
+    /// A hash of everything in it, 16 hexadecimal digits.
+    pub fn hash(&self) -> Result<String> {
+        Ok(format!("{:016x}", xxh3_64(self.to_toml()?.as_bytes())))
+    }
+
+    /// The name of its run's folder: the experiment's and the start of its hash, so that
+    /// another configuration is another run.
+    pub fn folder(&self) -> Result<String> {
+        Ok(format!("{}-{}", self.name, &self.hash()?[..8]))
+    }
+
+    /// Whether every value makes sense.
+    ///
+    /// # Errors
+    /// The first field that does not, with its value.
+    pub fn check(&self) -> Result<()> {
+        let name = &self.name;
+        ensure!(
+            !name.is_empty()
+                && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+                && !name.starts_with('.'),
+            "name = '{name}': an experiment's name has letters, digits, '-', '_' and '.'"
+        );
+        let Training { iterations, batch, ema, decay, record_every, checkpoint_every } =
+            &self.training;
+        ensure!(*iterations > 0, "training.iterations = 0: give at least 1");
+        ensure!(*batch > 0, "training.batch = 0: give at least 1");
+        ensure!((0.0..1.0).contains(ema), "training.ema = {ema}: needs 0 <= ema < 1");
+        ensure!((0.0..=1.0).contains(decay), "training.decay = {decay}: needs 0 <= decay <= 1");
+        ensure!(
+            *record_every > 0 && *checkpoint_every > 0,
+            "training.record_every and training.checkpoint_every: give at least 1"
+        );
+        ensure!(self.sigma_data > 0.0, "sigma_data = {}: needs to be positive", self.sigma_data);
+        let rate = self.optimizer.learning_rate;
+        ensure!(
+            rate > 0.0 && rate.is_finite(),
+            "optimizer.learning_rate = {rate}: needs to be positive"
+        );
+        self.noise.check().context("noise")?;
+        match &self.method {
+            Method::ScoreMatching(config) => {
+                ensure!(config.p_std > 0.0, "method.p_std = {}: needs > 0", config.p_std);
+            }
+            Method::Distillation { points, mu, .. } => {
+                ensure!(*points >= 2, "method.points = {points}: a grid needs 2 or more");
+                ensure!((0.0..1.0).contains(mu), "method.mu = {mu}: needs 0 <= mu < 1");
+            }
+            Method::ConsistencyTraining { schedule, .. } => {
+                schedule.check().context("method.schedule")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A dataset on its device, with its revision.
+pub(super) struct Data {
+    pub samples: Tensor,
+    pub revision: String,
+}
+
+impl DataConfig {
+    pub(super) fn load(&self, dtype: DType, device: &Device) -> Result<Data> {
+        // The points of the plane are the same for every experiment.
+        let key = Key::new(0).stream("data");
+        let made = |samples: Tensor| Data { samples, revision: "made".to_string() };
+        Ok(match self {
+            Self::Digits => {
+                let digits = digits(dtype, device)?;
+                Data { samples: digits.train, revision: digits.revision }
+            }
+            Self::Spirals { count } => made(spirals(*count, 0.03, &key, dtype, device)?),
+            Self::Moons { count } => made(moons(*count, 0.03, &key, dtype, device)?),
+        })
+    }
+}

@@ -1,0 +1,13 @@
+//! A reproducible run: its configuration, its folder, its training loop.
+
+mod checkpoint;
+mod config;
+mod monitor;
+mod objective;
+mod run;
+mod train;
+
+pub use config::{DataConfig, Experiment, Method, Training};
+pub use monitor::{Monitor, Progress};
+pub use run::{RunFolder, Trained};
+pub use train::train;

@@ -1,0 +1,91 @@
+//! Watching a run from another thread, and asking it to stop.
+
+use crate::record::Table;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// Where a run is.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Progress {
+    /// Steps done.
+    pub step: u64,
+    /// Steps to do in all.
+    pub total: u64,
+    /// The loss of the last step.
+    pub loss: f64,
+    /// The time spent in this process.
+    pub elapsed: Duration,
+    /// The steps done in this process.
+    pub steps_here: u64,
+}
+
+impl Progress {
+    /// Steps a second.
+    pub fn rate(&self) -> f64 {
+        self.steps_here as f64 / self.elapsed.as_secs_f64().max(1e-9)
+    }
+
+    /// The time left at this rate.
+    pub fn left(&self) -> Duration {
+        let steps = (self.total - self.step.min(self.total)) as f64;
+        Duration::try_from_secs_f64(steps / self.rate().max(1e-9)).unwrap_or(Duration::MAX)
+    }
+}
+
+impl std::fmt::Display for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let percent = 100.0 * self.step as f64 / self.total.max(1) as f64;
+        write!(f, "step {} of {} ({percent:.0} %)", self.step, self.total)?;
+        if self.steps_here > 0 {
+            write!(f, ", loss {:.4}, {:.0} steps/s", self.loss, self.rate())?;
+            if self.step < self.total {
+                write!(f, ", {:.0} s left", self.left().as_secs_f64())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a training loop tells others, and what others ask of it.
+#[derive(Debug, Default)]
+pub struct Monitor {
+    stop: AtomicBool,
+    progress: Mutex<Progress>,
+    table: Mutex<Table>,
+}
+
+impl Monitor {
+    /// Ask the run to write a checkpoint and end after its current step.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was asked to stop.
+    pub fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Where the run is.
+    pub fn progress(&self) -> Progress {
+        *lock(&self.progress)
+    }
+
+    /// The rows recorded so far.
+    pub fn table(&self) -> Table {
+        lock(&self.table).clone()
+    }
+
+    pub(super) fn report(&self, progress: Progress) {
+        *lock(&self.progress) = progress;
+    }
+
+    pub(super) fn record(&self, table: &Table) {
+        *lock(&self.table) = table.clone();
+    }
+}
+
+// A reader that panicked leaves the value as it was: it stays good.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,130 @@
+//! The loss of each method at each step: what differs between a teacher, CD and CT.
+
+use super::config::{Experiment, Method};
+use super::run::RunFolder;
+use crate::loss::{
+    ScoreMatching, consistency_loss, distillation_pair, score_matching_loss, training_pair,
+};
+use crate::model::{ConsistencyModel, EdmDenoiser};
+use crate::nn::{Ema, Params};
+use crate::process::{Parameterization, TimeGrid};
+use crate::rng::Key;
+use crate::seam::Denoiser;
+use crate::Result;
+use candle_core::Tensor;
+use std::path::Path;
+
+pub(super) enum Objective {
+    ScoreMatching { denoiser: EdmDenoiser, config: ScoreMatching },
+    Consistency(Box<Consistency>),
+}
+
+pub(super) struct Consistency {
+    student: ConsistencyModel,
+    target: ConsistencyModel,
+    target_params: Ema,
+    teacher: Option<Box<dyn Denoiser>>,
+}
+
+impl Objective {
+    /// Build the networks of `experiment`; `params` receives the parameters to train.
+    /// `runs` is the folder that holds the teacher's run.
+    pub fn new(
+        experiment: &Experiment,
+        params: &mut Params,
+        shape: &[usize],
+        key: &Key,
+        runs: &Path,
+    ) -> Result<Self> {
+        let network = params.init(&key.stream("network"), |scope| {
+            experiment.network.build(scope, shape)
+        })?;
+        let (sigma_data, eps) = (experiment.sigma_data, experiment.noise.eps);
+        let parameterization = match &experiment.method {
+            Method::ScoreMatching(config) => {
+                let denoiser = EdmDenoiser::new(network, sigma_data);
+                return Ok(Self::ScoreMatching { denoiser, config: *config });
+            }
+            Method::Distillation { parameterization, .. }
+            | Method::ConsistencyTraining { parameterization, .. } => *parameterization,
+        };
+        let mut teacher: Option<Box<dyn Denoiser>> = None;
+        if let Method::Distillation { teacher: name, .. } = &experiment.method {
+            let trained = RunFolder::open(&runs.join(name))?.trained()?;
+            trained.check_teacher_of(experiment)?;
+            // "Initialize theta with the teacher": the networks are alike.
+            params.assign(trained.params())?;
+            teacher = Some(Box::new(trained.denoiser()?));
+        }
+        let target_params = Ema::new(params)?;
+        let target =
+            target_params.params().frozen(|scope| experiment.network.build(scope, shape))?;
+        let wrap = |network, parameterization: Parameterization| {
+            ConsistencyModel::new(network, parameterization, sigma_data, eps)
+        };
+        Ok(Self::Consistency(Box::new(Consistency {
+            student: wrap(network, parameterization),
+            target: wrap(target, parameterization),
+            target_params,
+            teacher,
+        })))
+    }
+
+    /// The parameters of the target theta-, for the methods that have one.
+    pub fn target(&self) -> Option<&Ema> {
+        match self {
+            Self::ScoreMatching { .. } => None,
+            Self::Consistency(consistency) => Some(&consistency.target_params),
+        }
+    }
+
+    /// The loss at step `k` on the batch `x0`, all its random numbers under `key`.
+    pub fn loss(&self, experiment: &Experiment, k: u64, x0: &Tensor, key: &Key) -> Result<Tensor> {
+        let batch = x0.dims()[0];
+        let z = key.stream("noise").normal_like(x0, 0)?;
+        match self {
+            Self::ScoreMatching { denoiser, config } => {
+                let sigma = config.noise_levels(batch, &key.stream("sigma"));
+                score_matching_loss(denoiser, x0, &z, &sigma, experiment.sigma_data)
+            }
+            Self::Consistency(networks) => {
+                let grid = grid(experiment, k)?;
+                let n = key.stream("n").integers(0..batch as u64, 1..grid.points())?;
+                let (pair, distance, weighting) = match (&experiment.method, &networks.teacher) {
+                    (Method::Distillation { solver, distance, weighting, .. }, Some(teacher)) => {
+                        let pair = distillation_pair(x0, &z, &n, &grid, teacher, *solver)?;
+                        (pair, distance, weighting)
+                    }
+                    (Method::ConsistencyTraining { distance, weighting, .. }, _) => {
+                        (training_pair(x0, &z, &n, &grid)?, distance, weighting)
+                    }
+                    (method, _) => crate::bail!("{method:?} has no consistency loss"),
+                };
+                consistency_loss(&networks.student, &networks.target, &pair, distance, weighting)
+            }
+        }
+    }
+}
+
+/// The time grid at step `k`: fixed in distillation, growing in training.
+pub(super) fn grid(experiment: &Experiment, k: u64) -> Result<TimeGrid> {
+    let points = match &experiment.method {
+        Method::ScoreMatching(_) => 2,
+        Method::Distillation { points, .. } => *points,
+        Method::ConsistencyTraining { schedule, .. } => {
+            schedule.points(k, experiment.training.iterations)
+        }
+    };
+    experiment.noise.karras(points)
+}
+
+/// The decay rate of the target at step `k`: fixed in distillation, mu(k) in training.
+pub(super) fn mu(experiment: &Experiment, k: u64) -> f64 {
+    match &experiment.method {
+        Method::ScoreMatching(_) => 0.0,
+        Method::Distillation { mu, .. } => *mu,
+        Method::ConsistencyTraining { schedule, .. } => {
+            schedule.mu(k, experiment.training.iterations)
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! A run's folder, and what a finished run gives.
+
+use super::checkpoint;
+use super::config::{Experiment, Method};
+use crate::model::{ConsistencyModel, EdmDenoiser};
+use crate::nn::Params;
+use crate::record::{Provenance, Table, commit, write_atomically};
+use crate::{Context, Result, bail, ensure};
+use candle_core::{DType, Device};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The folder of a run: `experiment.toml`, `metrics.csv` and `.parquet`, checkpoints.
+#[derive(Clone, Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+    experiment: Experiment,
+}
+
+impl RunFolder {
+    /// The folder of `experiment` below `runs`, made where it is missing.
+    ///
+    /// # Errors
+    /// A folder that cannot be made.
+    pub fn create(runs: &Path, experiment: &Experiment) -> Result<Self> {
+        experiment.check()?;
+        let path = runs.join(experiment.folder()?);
+        fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
+        let file = path.join("experiment.toml");
+        if !file.exists() {
+            write_atomically(&file, experiment.to_toml()?.as_bytes())?;
+        }
+        Ok(Self { path, experiment: experiment.clone() })
+    }
+
+    /// The run in the folder `path`.
+    ///
+    /// # Errors
+    /// No run there.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = path.join("experiment.toml");
+        ensure!(file.exists(), "{} holds no run: there is no experiment.toml", path.display());
+        Ok(Self { path: path.to_path_buf(), experiment: Experiment::read(&file)? })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it runs.
+    pub fn experiment(&self) -> &Experiment {
+        &self.experiment
+    }
+
+    /// The run's result, from its last checkpoint.
+    ///
+    /// # Errors
+    /// A run that is not finished, or a damaged checkpoint.
+    pub fn trained(&self) -> Result<Trained> {
+        let hash = self.experiment.hash()?;
+        let total = self.experiment.training.iterations;
+        match checkpoint::newest(&self.path, &hash, &Device::Cpu)? {
+            Some(mut found) if found.step == total => {
+                let ema = found.groups.remove("ema").unwrap_or_default();
+                Trained::new(self.clone(), &ema, found.table)
+            }
+            Some(found) => bail!(
+                "the run {} stands at step {} of {total}: train it to the end first",
+                self.path.display(),
+                found.step
+            ),
+            None => bail!("the run {} has no checkpoint: train it first", self.path.display()),
+        }
+    }
+}
+
+/// A finished run: its averaged network and its record.
+pub struct Trained {
+    folder: RunFolder,
+    params: Params,
+    table: Table,
+}
+
+impl std::fmt::Debug for Trained {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let last = self.table.column("loss").last().copied().unwrap_or(f64::NAN);
+        write!(
+            f,
+            "{}: {} numbers, {} steps, last recorded loss {last:.4}",
+            self.folder.experiment.name,
+            self.params.count(),
+            self.folder.experiment.training.iterations
+        )
+    }
+}
+
+impl Trained {
+    fn new(
+        folder: RunFolder,
+        ema: &BTreeMap<String, candle_core::Tensor>,
+        table: Table,
+    ) -> Result<Self> {
+        let data = folder.experiment.data.load(DType::F32, &Device::Cpu)?;
+        let shape = data.samples.dims()[1..].to_vec();
+        let mut params = Params::new(DType::F32, &Device::Cpu);
+        let key = crate::rng::Key::new(0);
+        params.init(&key, |scope| folder.experiment.network.build(scope, &shape))?;
+        params.assign_tensors(ema).with_context(|| folder.path.display().to_string())?;
+        Ok(Self { folder, params, table })
+    }
+
+    /// What was run.
+    pub fn experiment(&self) -> &Experiment {
+        &self.folder.experiment
+    }
+
+    /// Its folder's name, by which a distillation names its teacher.
+    pub fn folder(&self) -> String {
+        self.folder.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// The averaged parameters.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// What was recorded.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Where its numbers come from.
+    pub fn provenance(&self) -> Result<Provenance> {
+        provenance(&self.folder.experiment)
+    }
+
+    /// The averaged network as a denoiser.
+    ///
+    /// # Errors
+    /// A run that trained a consistency model.
+    pub fn denoiser(&self) -> Result<EdmDenoiser> {
+        let experiment = &self.folder.experiment;
+        let Method::ScoreMatching(_) = experiment.method else {
+            bail!("{} trained a consistency model, not a denoiser", experiment.name);
+        };
+        Ok(EdmDenoiser::new(self.network()?, experiment.sigma_data))
+    }
+
+    /// The averaged network as a consistency function.
+    ///
+    /// # Errors
+    /// A run that trained a denoiser.
+    pub fn consistency_model(&self) -> Result<ConsistencyModel> {
+        let experiment = &self.folder.experiment;
+        let parameterization = match &experiment.method {
+            Method::ScoreMatching(_) => {
+                bail!("{} trained a denoiser, not a consistency model", experiment.name)
+            }
+            Method::Distillation { parameterization, .. }
+            | Method::ConsistencyTraining { parameterization, .. } => *parameterization,
+        };
+        let (sigma_data, eps) = (experiment.sigma_data, experiment.noise.eps);
+        Ok(ConsistencyModel::new(self.network()?, parameterization, sigma_data, eps))
+    }
+
+    fn network(&self) -> Result<Box<dyn crate::model::Network>> {
+        let data = self.folder.experiment.data.load(DType::F32, &Device::Cpu)?;
+        let shape = data.samples.dims()[1..].to_vec();
+        self.params.frozen(|scope| self.folder.experiment.network.build(scope, &shape))
+    }
+
+    // A student starts from the teacher's weights: the networks must be alike.
+    pub(super) fn check_teacher_of(&self, student: &Experiment) -> Result<()> {
+        let teacher = &self.folder.experiment;
+        ensure!(
+            teacher.network == student.network && teacher.data == student.data,
+            "the teacher {} has another network or other data than {}",
+            teacher.name,
+            student.name
+        );
+        ensure!(
+            teacher.sigma_data == student.sigma_data,
+            "the teacher {} has sigma_data = {}, {} has {}",
+            teacher.name,
+            teacher.sigma_data,
+            student.name,
+            student.sigma_data
+        );
+        Ok(())
+    }
+}
+
+pub(super) fn provenance(experiment: &Experiment) -> Result<Provenance> {
+    Ok(Provenance {
+        experiment: experiment.name.clone(),
+        configuration: experiment.hash()?,
+        seed: experiment.seed,
+        device: "cpu".to_string(),
+        dtype: "f32".to_string(),
+        commit: commit(),
+        data: experiment.data.load(DType::F32, &Device::Cpu)?.revision,
+    })
+}

@@ -1,0 +1,30 @@
+//! Files that are there whole or not at all.
+
+use crate::{Context, Error, Result};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+/// Write `bytes` to `path` so that a reader, now or after a crash, sees the old file or
+/// the new one: a temporary file beside it, synced, then renamed over it.
+///
+/// # Errors
+/// The folder or the disk refuses; the old file is left as it was.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let Some((folder, name)) = path.parent().zip(path.file_name()) else {
+        return Err(Error::new(format!("{} is no place for a file", path.display())));
+    };
+    let temporary = folder.join(format!(".{}.{}.tmp", name.display(), std::process::id()));
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        // The rename itself is in the folder.
+        File::open(folder)?.sync_all()
+    };
+    write().inspect_err(|_| {
+        let _ = fs::remove_file(&temporary);
+    })
+    .with_context(|| format!("writing {}", path.display()))
+}

@@ -1,0 +1,10 @@
+//! What was measured, and where it came from: rows of numbers as Polars frames, CSV and
+//! Parquet, each with its provenance.
+
+mod files;
+mod provenance;
+mod table;
+
+pub use files::write_atomically;
+pub use provenance::{Provenance, commit};
+pub use table::Table;

@@ -1,0 +1,64 @@
+//! Where a number came from.
+
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What a recorded number needs beside it to be made again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// The experiment's name.
+    pub experiment: String,
+    /// A hash of its configuration.
+    pub configuration: String,
+    /// The root of its random numbers.
+    pub seed: u64,
+    /// `cpu`, or the accelerator's name.
+    pub device: String,
+    /// The floating-point type of its parameters.
+    pub dtype: String,
+    /// The project's commit, with `+` where files differed from it; `unknown` outside a
+    /// repository.
+    pub commit: String,
+    /// The revision of the data.
+    pub data: String,
+}
+
+impl Provenance {
+    /// The fields in order, as columns' names and values.
+    pub(crate) fn columns(&self) -> [(&'static str, String); 7] {
+        [
+            ("experiment", self.experiment.clone()),
+            ("configuration", self.configuration.clone()),
+            ("seed", self.seed.to_string()),
+            ("device", self.device.clone()),
+            ("dtype", self.dtype.clone()),
+            ("commit", self.commit.clone()),
+            ("data", self.data.clone()),
+        ]
+    }
+}
+
+/// The commit of the project that is at work, as in [`Provenance::commit`].
+pub fn commit() -> String {
+    let git = |arguments: &[&str]| {
+        let answer = Command::new("git").arg("-C").arg(project()).args(arguments).output().ok()?;
+        answer.status.success().then(|| String::from_utf8_lossy(&answer.stdout).trim().to_string())
+    };
+    let Some(commit) = git(&["rev-parse", "--short=12", "HEAD"]) else {
+        return "unknown".to_string();
+    };
+    // What a run writes (outputs of notebooks) does not change what it computes.
+    match git(&["status", "--porcelain", "--untracked-files=no", "--", "crate", "Cargo.lock"]) {
+        Some(changes) if changes.is_empty() => commit,
+        _ => format!("{commit}+"),
+    }
+}
+
+// LAB_PROJECT in a notebook and under `cargo lab`; else where this library was built.
+fn project() -> PathBuf {
+    match std::env::var_os("LAB_PROJECT") {
+        Some(path) => path.into(),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join(".."),
+    }
+}
