@@ -3,6 +3,10 @@
 //! The method and the theory of *Consistency Models* (Song, Dhariwal, Chen, Sutskever
 //! 2023) in Rust: called "the paper" throughout; "the talk" is the slide deck that the
 //! notebooks follow.
+//!
+//! A room uses only those below it: [`notebook`], then [`experiment`], [`sample`] and
+//! [`evaluate`], [`loss`], [`model`], [`nn`] and [`data`], [`process`], [`record`] and
+//! [`plot`], and at the bottom [`rng`], [`error`] and the two traits of [`seam`].
 
 pub mod data;
 pub mod error;
@@ -11,11 +15,16 @@ pub mod experiment;
 pub mod loss;
 pub mod model;
 pub mod nn;
+pub mod notebook;
 pub mod plot;
+pub mod prelude;
 pub mod process;
 pub mod record;
 pub mod rng;
 pub mod sample;
 pub mod seam;
 
+pub use candle_core;
+pub use candle_nn;
 pub use error::{Context, Error, Result};
+pub use polars;

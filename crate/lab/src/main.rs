@@ -1,0 +1,30 @@
+//! `cargo lab`: from a fresh machine to executed notebooks and a report.
+
+mod bench;
+mod clean;
+mod cli;
+mod doctor;
+mod files;
+mod notebooks;
+mod open;
+mod place;
+mod process;
+mod report;
+mod run;
+mod say;
+mod setup;
+
+use std::process::ExitCode;
+
+/// A result whose error is one message for the person at the terminal.
+type Result<T, E = String> = std::result::Result<T, E>;
+
+fn main() -> ExitCode {
+    match cli::run() {
+        Ok(code) => code,
+        Err(message) => {
+            say::error(&message);
+            ExitCode::FAILURE
+        }
+    }
+}

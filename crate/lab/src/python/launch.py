@@ -1,0 +1,154 @@
+"""Start the Rust kernel of the project that is asked for.
+
+The project is LAB_PROJECT or the clone around the working folder. Its newest library
+(lib/current) says in launch.json how a kernel is started with it. This program sets the
+environment, takes a share in the library's lock, by which it is not swept away while the
+kernel lives, and becomes the kernel.
+"""
+
+import fcntl
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+SHARED = pathlib.Path(__file__).resolve().parent.parent
+MARK = pathlib.Path("crate", "kernel", "Cargo.toml")
+
+
+def stop(message):
+    sys.exit(f"Consistency Lab: {message}")
+
+
+def find_project():
+    named = os.environ.get("LAB_PROJECT")
+    if named:
+        if not (pathlib.Path(named) / MARK).is_file():
+            stop(f"LAB_PROJECT={named} is no clone of Consistency Lab")
+        return pathlib.Path(named).resolve()
+    here = pathlib.Path.cwd().resolve()
+    for folder in [here, *here.parents]:
+        if (folder / MARK).is_file():
+            return folder
+    stop(
+        f"{here} does not lie in a clone of Consistency Lab. Start Jupyter with `cargo lab open`, "
+        "work in a folder of the clone, or set LAB_PROJECT to it"
+    )
+
+
+def state_of(project):
+    """The folder with the project's libraries: beside us, or one of the clones below us."""
+    for folder in [SHARED, *sorted(SHARED.glob("clones/*"))]:
+        try:
+            if (folder / "project").read_text() == str(project):
+                return folder
+        except OSError:
+            pass
+    stop(f"there is no library for {project}. Run `cargo lab setup` there")
+
+
+def lock_library(libraries):
+    """The newest library's folder and launch.json, with a shared lock on it."""
+    for _ in range(20):
+        try:
+            folder = libraries / (libraries / "current").read_text()
+            lock = os.open(folder / "lock", os.O_RDONLY)
+        except OSError:
+            stop(f"there is no library in {libraries}. Run `cargo lab setup`")
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        # Set-up may have swept it between the two lines above.
+        if os.fstat(lock).st_nlink > 0:
+            os.set_inheritable(lock, True)
+            return folder, json.loads((folder / "launch.json").read_text())
+        os.close(lock)
+    stop(f"the library in {libraries} keeps changing. Try again when `cargo lab` has ended")
+
+
+def check_compiler(launch):
+    try:
+        answer = subprocess.run([launch["rustc"], "-vV"], capture_output=True, text=True)
+        version = answer.stdout.strip()
+    except OSError:
+        version = "none"
+    if version != launch["rustc_version"]:
+        built, now = launch["rustc_version"].splitlines()[0], (version.splitlines() or ["none"])[0]
+        stop(f"the library was built by {built}, the compiler now is {now}. Run `cargo lab setup`")
+
+
+def environment(launch):
+    env = dict(os.environ)
+    # Flags and wrappers meant for other builds; the kernel passes its own.
+    keep = ("CARGO_HOME", "CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTR")
+    for name in list(env):
+        if name.startswith("CARGO") and not name.startswith(keep):
+            del env[name]
+        elif name in ("RUSTC", "RUSTDOC", "RUSTFLAGS", "RUSTDOCFLAGS", "EVCXR_TMPDIR"):
+            del env[name]
+        elif name.startswith("RUSTC_"):
+            del env[name]
+    env.update(launch["set"])
+    for name in ("LAB_RUNS",):
+        if name in os.environ:
+            env[name] = os.environ[name]
+    env["PATH"] = launch["path"] + os.pathsep + env.get("PATH", os.defpath)
+    # What the user set stays, what cargo added for its own programs goes.
+    ours = launch["libraries"]
+    theirs = [
+        path
+        for path in env.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+        if path and not path.startswith(tuple(launch["not_libraries"]))
+    ]
+    env["LD_LIBRARY_PATH"] = os.pathsep.join(ours + theirs)
+    if sys.platform == "darwin":
+        env["DYLD_FALLBACK_LIBRARY_PATH"] = env["LD_LIBRARY_PATH"]
+    # evcxr updates the kernelspec "rust" that it finds: it must not find the user's.
+    env["JUPYTER_PATH"] = str(SHARED / "kernel" / "none")
+    # A panic prints a trace of frames that mean nothing in a cell; errors must not too.
+    env["RUST_LIB_BACKTRACE"] = "0"
+    # candle's second thread pool spins while it waits and slows rayon's.
+    env.setdefault("CANDLE_NUM_THREADS", "1")
+    return env
+
+
+def scratch():
+    """A folder for evcxr's files, removed by a later start once this kernel is gone."""
+    # evcxr cannot load a cell from a path with a space.
+    root = tempfile.gettempdir()
+    if " " in root or not os.access(root, os.W_OK):
+        root = "/tmp"
+    root = pathlib.Path(root) / f"consistency-lab-{os.getuid()}"
+    root.mkdir(mode=0o700, exist_ok=True)
+    # Kernels that start together take turns: none may see another's half-made folder.
+    turn = os.open(root / "turn", os.O_CREAT | os.O_RDONLY, 0o600)
+    fcntl.flock(turn, fcntl.LOCK_EX)
+    for old in root.glob("kernel-*"):
+        try:
+            lock = os.open(old / "lock", os.O_RDONLY)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            continue
+        subprocess.run(["rm", "-rf", old])
+        os.close(lock)
+    folder = pathlib.Path(tempfile.mkdtemp(dir=root, prefix="kernel-"))
+    lock = os.open(folder / "lock", os.O_CREAT | os.O_RDONLY, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    os.set_inheritable(lock, True)
+    os.close(turn)
+    return folder
+
+
+def main():
+    project = find_project()
+    _, launch = lock_library(state_of(project) / "lib")
+    check_compiler(launch)
+    env = environment(launch)
+    env["TMPDIR"] = str(scratch())
+    argv = launch["argv"] + sys.argv[1:]
+    if not os.access(argv[0], os.X_OK):
+        stop(f"{argv[0]} is missing. Run `cargo lab setup`")
+    os.execve(argv[0], argv, env)
+
+
+main()

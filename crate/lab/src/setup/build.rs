@@ -1,0 +1,76 @@
+//! The project's release build, with the library linked once more as a dylib.
+
+use super::toolchain::Toolchain;
+use crate::Result;
+use crate::place::{Place, Turn};
+use crate::process::Logged;
+use crate::say::Step;
+use serde_json::Value;
+use std::path::PathBuf;
+
+/// The package that is the dylib.
+const PACKAGE: &str = "consistency-kernel";
+
+/// What cargo built.
+pub struct Build {
+    /// The shared library.
+    pub library: PathBuf,
+    /// What rustc reads of every crate inside it: metadata, and procedural macros.
+    pub metadata: Vec<PathBuf>,
+    /// Whether anything was compiled.
+    pub fresh: bool,
+}
+
+/// Build the library. The dependencies are those of `cargo build --release` and
+/// `cargo test --release`: nothing is compiled twice.
+pub fn run(place: &Place, turn: &Turn, toolchain: &Toolchain) -> Result<Build> {
+    let mut step = Step::start("library: the release build, linked for the kernel");
+    let mut build = Logged::new(place, "library", &toolchain.cargo);
+    build
+        .command()
+        .args(["rustc", "--release", "--package", PACKAGE, "--lib", "--crate-type", "dylib"])
+        .arg("--message-format=json-render-diagnostics")
+        .args(["--", "-Cprefer-dynamic"]);
+    let mut count = 0;
+    let output = build.run(turn, |line| {
+        if let Some(name) = line.trim_start().strip_prefix("Compiling ") {
+            count += 1;
+            step.progress(&format!("crate {count} of about 330: {name}"));
+        }
+    });
+    let output = match output {
+        Ok(output) => output,
+        Err(error) => {
+            step.failed();
+            return Err(error);
+        }
+    };
+    let mut library = None;
+    let mut metadata = Vec::new();
+    let mut fresh = true;
+    for message in output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+        if message["reason"] != "compiler-artifact" {
+            continue;
+        }
+        fresh &= message["fresh"].as_bool().unwrap_or(true);
+        let files = message["filenames"].as_array().into_iter().flatten();
+        for file in files.filter_map(Value::as_str) {
+            let ours = message["target"]["name"] == PACKAGE.replace('-', "_");
+            let macros = message["target"]["kind"][0] == "proc-macro";
+            if ours && !file.ends_with(".rmeta") {
+                library = Some(PathBuf::from(file));
+            } else if !ours && (file.ends_with(".rmeta") || macros) {
+                metadata.push(PathBuf::from(file));
+            }
+        }
+    }
+    let Some(library) = library else {
+        return Err(format!("cargo built {PACKAGE} and did not say where"));
+    };
+    if fresh {
+        step.end("up to date");
+    } else {
+        step.done("built");
+    }
+    Ok(Build { library, metadata, fresh })
+}

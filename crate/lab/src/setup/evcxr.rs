@@ -1,0 +1,61 @@
+//! evcxr_jupyter, the Rust kernel, at a pinned version.
+
+use crate::Result;
+use crate::files;
+use crate::place::{Place, Turn};
+use crate::process::{Logged, answer};
+use crate::say::Step;
+
+/// The version that the kernel's design was measured with.
+pub const VERSION: &str = "0.22.0";
+
+/// Parts of rust-analyzer that evcxr links and never calls: compiled without
+/// optimisation they cost a minute less.
+const IDLE: [&str; 3] = ["ra_ap_ide_assists", "ra_ap_ide_diagnostics", "ra_ap_ide_ssr"];
+
+/// Install evcxr_jupyter, unless this version is there.
+pub fn ensure(place: &Place, turn: &Turn) -> Result<()> {
+    let root = place.shared.join("evcxr");
+    let stamp = root.join("version");
+    if files::stamped(&stamp, VERSION) && place.evcxr().is_file() {
+        return Ok(());
+    }
+    let mut step =
+        Step::start(format!("evcxr_jupyter {VERSION}: the Rust kernel, compiled once (minutes)"));
+    let target = root.join("build");
+    let mut install = Logged::new(place, "evcxr", "cargo");
+    let command = install.command();
+    if let Some(cargo) = std::env::var_os("CARGO") {
+        // The toolchain that is at work, not rustup's choice for this folder.
+        *command = std::process::Command::new(cargo);
+    }
+    command
+        .current_dir(&place.shared)
+        .args(["install", "--locked", "--force", "evcxr_jupyter", "--version", VERSION])
+        .arg("--root")
+        .arg(&root)
+        .arg("--target-dir")
+        .arg(&target);
+    for name in IDLE {
+        command.arg("--config").arg(format!("profile.release.package.{name}.opt-level=0"));
+    }
+    let mut count = 0;
+    let result = install.run(turn, |line| {
+        if let Some(name) = line.trim_start().strip_prefix("Compiling ") {
+            count += 1;
+            step.progress(&format!("crate {count} of about 240: {name}"));
+        }
+    });
+    if let Err(error) = result {
+        step.failed();
+        return Err(error);
+    }
+    // It answers, or it is not installed.
+    answer(place.evcxr(), &["--help"])
+        .map_err(|e| format!("evcxr_jupyter was installed and does not run: {e}"))?;
+    files::write(&stamp, VERSION.as_bytes())?;
+    // What remains is only of use to a second installation.
+    files::remove(&target)?;
+    step.done("installed");
+    Ok(())
+}

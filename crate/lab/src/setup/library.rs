@@ -1,0 +1,168 @@
+//! The kernel's library: each build in a folder of its own, so that a kernel which is
+//! alive goes on with the build it started with.
+
+use super::build::{self, Build};
+use super::headers;
+use super::toolchain::Toolchain;
+use crate::Result;
+use crate::files::{self, Hash};
+use crate::place::{Place, Turn};
+use crate::say;
+use serde_json::json;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+/// A build of the library that kernels can start with.
+pub struct Library {
+    /// Its name: a hash of all that is in it.
+    pub id: String,
+    /// Its folder.
+    pub folder: PathBuf,
+}
+
+/// Build the library as the project stands and make it current. Builds without a live
+/// kernel are removed.
+///
+/// # Errors
+/// The crate does not compile: the last good build stays current, and the message says so.
+pub fn ensure(place: &Place, turn: &Turn, toolchain: &Toolchain) -> Result<Library> {
+    let build = build::run(place, turn, toolchain).map_err(|error| {
+        let kept = match current(place) {
+            Some(library) => format!(
+                "The last good library ({}) stays in place: notebooks go on with it.",
+                library.id
+            ),
+            None => "There is no earlier library: notebooks cannot run yet.".to_string(),
+        };
+        format!("{error}\n{kept}")
+    })?;
+    let library = keep(place, toolchain, &build)?;
+    files::write_if_changed(&place.libraries().join("current"), library.id.as_bytes())?;
+    sweep(place, &library.id);
+    Ok(library)
+}
+
+/// The build that new kernels start with.
+pub fn current(place: &Place) -> Option<Library> {
+    let id = fs::read_to_string(place.libraries().join("current")).ok()?;
+    let folder = place.libraries().join(&id);
+    folder.join("launch.json").is_file().then_some(Library { id, folder })
+}
+
+fn keep(place: &Place, toolchain: &Toolchain, build: &Build) -> Result<Library> {
+    let all = headers::find(place, toolchain)?;
+    let mut hash = Hash::default();
+    let bytes = fs::read(&build.library)
+        .map_err(|e| format!("reading {}: {e}", build.library.display()))?;
+    hash.add(env!("CARGO_PKG_VERSION")).add(&toolchain.version).add(&bytes);
+    for file in &build.metadata {
+        hash.add(file.to_string_lossy().as_bytes());
+    }
+    headers::hash(&all, &mut hash)?;
+    // How a kernel is started is part of the build, and so is where it lies.
+    let folder_of = |id: &str| place.libraries().join(id);
+    hash.add(launch(place, toolchain, build, &folder_of("ID"))?).add(init(&folder_of("ID"), build));
+    let id = hash.end();
+    let folder = folder_of(&id);
+    if folder.join("launch.json").is_file() {
+        return Ok(Library { id, folder });
+    }
+
+    // In a folder beside it, renamed when it is whole.
+    let making = place.libraries().join(format!(".{id}.making"));
+    files::remove(&making)?;
+    files::write(&making.join("lock"), b"")?;
+    files::write(&making.join(file_name(&build.library)), &bytes)?;
+    let deps = making.join("deps");
+    fs::create_dir_all(&deps).map_err(|e| format!("making {}: {e}", deps.display()))?;
+    for file in &build.metadata {
+        let to = deps.join(file_name(file));
+        // Cargo never writes into a finished file: a link is as good as a copy.
+        fs::hard_link(file, &to)
+            .or_else(|_| fs::copy(file, &to).map(|_| ()))
+            .map_err(|e| format!("keeping {}: {e}", file.display()))?;
+    }
+    headers::write(&all, &making.join("headers"))?;
+    let evcxr = making.join("evcxr");
+    files::write(&evcxr.join("evcxr.toml"), b"[evcxr]\nopt_level = \"1\"\n")?;
+    files::write(&evcxr.join("init.evcxr"), init(&folder, build).as_bytes())?;
+    let launch = launch(place, toolchain, build, &folder)?;
+    files::write(&making.join("launch.json"), launch.as_bytes())?;
+    fs::rename(&making, &folder).map_err(|e| format!("making {}: {e}", folder.display()))?;
+    Ok(Library { id, folder })
+}
+
+fn file_name(path: &Path) -> &std::ffi::OsStr {
+    path.file_name().unwrap_or_default()
+}
+
+// What evcxr runs when it starts: the library by flag, the headers by path, the prelude.
+fn init(folder: &Path, build: &Build) -> String {
+    let flags = [
+        "-Cprefer-dynamic".to_string(),
+        "--cfg".to_string(),
+        "lab_real".to_string(),
+        "--extern".to_string(),
+        format!("real={}", folder.join(file_name(&build.library)).display()),
+        "-L".to_string(),
+        format!("dependency={}", folder.display()),
+        "-L".to_string(),
+        format!("dependency={}", folder.join("deps").display()),
+    ];
+    // Separated by 0x1f, which unlike a space no path contains.
+    let flags = flags.join("\u{1f}");
+    let facade = folder.join("headers").join(headers::FACADE);
+    format!(
+        ":build_env CARGO_ENCODED_RUSTFLAGS={flags}\n\
+         :build_env RUSTC_WRAPPER=\n\
+         :build_env RUSTC_WORKSPACE_WRAPPER=\n\
+         :dep {name} = {{ path = {facade:?} }}\n\
+         use {name}::prelude::*;\n\
+         use {name}::notebook::macros::{{eprintln, println}};\n\
+         {name}::notebook::start();\n",
+        name = headers::FACADE,
+        facade = facade.display().to_string(),
+    )
+}
+
+// How the launcher starts a kernel with this build.
+fn launch(place: &Place, toolchain: &Toolchain, build: &Build, folder: &Path) -> Result<String> {
+    let libdir = toolchain.libdir()?;
+    let target = build.library.parent().and_then(Path::parent).unwrap_or(&place.project);
+    Ok(format!(
+        "{:#}\n",
+        json!({
+            "argv": [place.evcxr(), "--control_file"],
+            "rustc": toolchain.rustc,
+            "rustc_version": toolchain.version,
+            "path": toolchain.sysroot.join("bin"),
+            "libraries": [folder, libdir],
+            // Library paths that cargo adds for the programs it runs.
+            "not_libraries": [target, toolchain.sysroot],
+            "set": {
+                "LAB_PROJECT": place.project,
+                "LAB_RUNS": place.own.join("runs"),
+                "RUSTUP_TOOLCHAIN": toolchain.sysroot.file_name().unwrap_or_default().to_string_lossy(),
+                "EVCXR_CONFIG_DIR": folder.join("evcxr"),
+            },
+        })
+    ))
+}
+
+/// Remove the builds that no kernel uses: each kernel holds a lock in its build's folder.
+pub fn sweep(place: &Place, keep: &str) {
+    let Ok(entries) = fs::read_dir(place.libraries()) else { return };
+    for entry in entries.flatten() {
+        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        if !path.is_dir() || name == keep {
+            continue;
+        }
+        let free = match File::open(path.join("lock")) {
+            Ok(lock) => lock.try_lock().is_ok(),
+            Err(_) => true,
+        };
+        if free && let Err(error) = files::remove(&path) {
+            say::note(&error);
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The Rust that builds the library and must compile the cells too: libraries and cells
+//! of different compilers do not link.
+
+use crate::Result;
+use crate::process::answer;
+use std::path::PathBuf;
+
+/// The toolchain under which this program runs.
+pub struct Toolchain {
+    /// cargo itself, not rustup's proxy.
+    pub cargo: PathBuf,
+    /// rustc itself.
+    pub rustc: PathBuf,
+    /// Where both and the standard library are.
+    pub sysroot: PathBuf,
+    /// `rustc -vV`, by which an update is noticed.
+    pub version: String,
+}
+
+impl Toolchain {
+    /// From `CARGO`, which `cargo run` sets, or from the path.
+    pub fn find() -> Result<Self> {
+        let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+        let sysroot = answer(&rustc, &["--print", "sysroot"])
+            .map_err(|e| format!("no Rust compiler: {e}; install Rust from https://rustup.rs"))?;
+        let sysroot = PathBuf::from(sysroot);
+        let tool = |name: &str| {
+            let inside = sysroot.join("bin").join(name);
+            if inside.is_file() { inside } else { PathBuf::from(name) }
+        };
+        let cargo = std::env::var_os("CARGO").map_or_else(|| tool("cargo"), PathBuf::from);
+        let rustc = tool("rustc");
+        let version = answer(&rustc, &["-vV"])?;
+        Ok(Self { cargo, rustc, sysroot, version })
+    }
+
+    /// The folder of the standard library's shared object.
+    pub fn libdir(&self) -> Result<PathBuf> {
+        answer(&self.rustc, &["--print", "target-libdir"]).map(PathBuf::from)
+    }
+
+    /// `1.95.0`
+    pub fn release(&self) -> &str {
+        self.version
+            .lines()
+            .find_map(|line| line.strip_prefix("release: "))
+            .unwrap_or("unknown")
+    }
+}

@@ -1,0 +1,29 @@
+//! What every cell of a notebook sees: `use consistency::prelude::*;`.
+
+pub use crate::data::{Digits, batch_rows, digits, moons, rings_mixture, select, spirals};
+pub use crate::evaluate::{Neighbours, frechet_distance};
+pub use crate::experiment::{
+    DataConfig, Experiment, Method, Monitor, Progress, RunFolder, Trained, Training, train,
+};
+pub use crate::loss::{
+    Distance, Metric, Pair, Reduction, ScoreMatching, Weight, Weighting, consistency_loss,
+    distillation_pair, score_matching_loss, training_pair,
+};
+pub use crate::model::{
+    ConsistencyModel, EdmDenoiser, Mlp, MlpConfig, Network, NetworkConfig, UNet, UNetConfig,
+};
+pub use crate::nn::{Ema, Optimizer, OptimizerConfig, OptimizerKind, Params};
+pub use crate::notebook::{Budget, Run, Show, budget, check, reproduced, runs_folder};
+pub use crate::plot::Figure;
+pub use crate::process::{
+    Coefficients, Convention, Empirical, FlowMap, GaussianMixture, NoiseRange, Parameterization,
+    Scaling, Schedule, Solver, TimeGrid, forward_sde, perturb, pf_ode_slope, reverse_sde,
+    trajectory,
+};
+pub use crate::record::{Provenance, Table};
+pub use crate::rng::Key;
+pub use crate::sample;
+pub use crate::seam::{ConsistencyFunction, Counted, Denoiser};
+pub use candle_core::{D, DType, Device, IndexOp, Tensor, Var};
+pub use polars::df;
+pub use polars::prelude::{Column, DataFrame};
