@@ -1,7 +1,7 @@
 //! What every cell of a notebook sees: `use consistency::prelude::*;`.
 
 pub use crate::data::{Digits, batch_rows, digits, moons, rings_mixture, select, spirals};
-pub use crate::evaluate::{Neighbours, frechet_distance};
+pub use crate::evaluate::{Assignment, Judge, Neighbours, Score, frechet_distance};
 pub use crate::experiment::{
     DataConfig, Experiment, Method, Monitor, Progress, RunFolder, Trained, Training, train,
 };
@@ -13,7 +13,9 @@ pub use crate::model::{
     ConsistencyModel, EdmDenoiser, Mlp, MlpConfig, Network, NetworkConfig, UNet, UNetConfig,
 };
 pub use crate::nn::{Ema, Optimizer, OptimizerConfig, OptimizerKind, Params};
-pub use crate::notebook::{Budget, Run, Show, budget, check, reproduced, runs_folder};
+pub use crate::notebook::{
+    Budget, Run, Show, budget, check, mean_square, paths, reproduced, runs_folder, values,
+};
 pub use crate::plot::Figure;
 pub use crate::process::{
     Coefficients, Convention, Empirical, FlowMap, GaussianMixture, NoiseRange, Parameterization,
@@ -26,4 +28,4 @@ pub use crate::sample;
 pub use crate::seam::{ConsistencyFunction, Counted, Denoiser};
 pub use candle_core::{D, DType, Device, IndexOp, Tensor, Var};
 pub use polars::df;
-pub use polars::prelude::{Column, DataFrame};
+pub use polars::prelude::{ChunkAgg, Column, DataFrame, NamedFrom, Series};

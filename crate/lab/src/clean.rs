@@ -1,1 +1,28 @@
-//! x
+//! Removing what `cargo lab` made.
+
+use crate::Result;
+use crate::files;
+use crate::place::{Place, Turn};
+use crate::say;
+use crate::setup;
+use std::process::ExitCode;
+
+/// Remove this clone's outputs, runs, logs and libraries; with `all`, also the venv and
+/// evcxr_jupyter, which other clones may share. Libraries with a live kernel stay.
+pub fn clean(place: &Place, all: bool) -> Result<ExitCode> {
+    let _turn = Turn::take(place)?;
+    for name in ["out", "runs", "report", "log", "tools", "jupyter"] {
+        files::remove(&place.own.join(name))?;
+    }
+    setup::sweep(place, "");
+    if setup::current(place).is_some() {
+        say::note("the library of a kernel that is alive stays; shut it down and clean again");
+    }
+    if all {
+        for name in ["venv", "evcxr", "kernel"] {
+            files::remove(&place.shared.join(name))?;
+        }
+    }
+    say::line(&format!("cleaned {}", place.own.display()));
+    Ok(ExitCode::SUCCESS)
+}

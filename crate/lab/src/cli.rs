@@ -1,4 +1,142 @@
 //! The command line.
-use crate::{Result, place::{Place, Turn}, setup};
+
+use crate::place::{Place, Turn};
+use crate::run::Request;
+use crate::{Result, bench, clean, doctor, open, run, say, setup};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use std::path::PathBuf;
 use std::process::ExitCode;
-pub fn run() -> Result<ExitCode> { let place = Place::find()?; let turn = Turn::take(&place)?; setup::all(&place, &turn)?; Ok(ExitCode::SUCCESS) }
+
+fn command() -> Command {
+    let flag = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).help(help).action(ArgAction::SetTrue)
+    };
+    let all = || flag("all", "Every notebook in notebooks/");
+    let force = || flag("force", "Run them even where nothing has changed");
+    let write = || flag("write", "Write the outputs into the notebooks themselves, to commit them");
+    Command::new("cargo lab")
+        .about(
+            "Consistency Lab: sets up the environment and runs the notebooks.\n\
+             Alone it sets up what is missing, runs notebooks 00 and 01 and writes a report.",
+        )
+        .after_help(
+            "LAB_BUDGET (quick, standard, full) sets the size of everything in the notebooks.\n\
+             LAB_HOME moves the state out of .lab, where several clones can share it.\n\n\
+             Example:\n  cargo lab\n  LAB_BUDGET=standard cargo lab run 01",
+        )
+        .version(env!("CARGO_PKG_VERSION"))
+        .arg(all())
+        .arg(force())
+        .subcommand_value_name("COMMAND")
+        .subcommand(
+            Command::new("setup")
+                .about("Set up the kernel: library, venv, evcxr_jupyter, kernelspec")
+                .after_help("After a change to the crate, a restarted kernel has it:\n\nExample:\n  cargo lab setup"),
+        )
+        .subcommand(
+            Command::new("run")
+                .about("Run notebooks; executed copies go to .lab/out")
+                .arg(
+                    Arg::new("NAME")
+                        .num_args(0..)
+                        .help("A name (01, 01-consistency-models) or a path of an .ipynb file; none: 00 and 01"),
+                )
+                .arg(all())
+                .arg(force())
+                .arg(write())
+                .after_help("Example:\n  cargo lab run 01 --force\n  cargo lab run my/experiment.ipynb"),
+        )
+        .subcommand(
+            Command::new("open")
+                .about("Open JupyterLab on 127.0.0.1, with its token")
+                .arg(
+                    Arg::new("port")
+                        .long("port")
+                        .value_parser(clap::value_parser!(u16))
+                        .default_value("8888")
+                        .help("The port to try first"),
+                )
+                .arg(flag("no-browser", "Do not start a browser"))
+                .after_help("Example:\n  cargo lab open --no-browser --port 9000"),
+        )
+        .subcommand(
+            Command::new("doctor")
+                .about("Check every requirement and name the remedy for what is missing")
+                .after_help("Example:\n  cargo lab doctor"),
+        )
+        .subcommand(
+            Command::new("bench")
+                .about("Measure the environment")
+                .subcommand_required(true)
+                .subcommand(
+                    Command::new("kernel")
+                        .about("Time the kernel from a real client: start, cells, memory")
+                        .arg(flag("stock", "Also stock evcxr with `:dep`, compiled for it (20 minutes)"))
+                        .after_help("Example:\n  cargo lab bench kernel"),
+                ),
+        )
+        .subcommand(
+            Command::new("clean")
+                .about("Remove outputs, runs and libraries of this clone")
+                .arg(all().help("Also the venv and evcxr_jupyter, which take minutes to make"))
+                .after_help("Example:\n  cargo lab clean --all"),
+        )
+}
+
+/// Do what the command line asks.
+pub fn run() -> Result<ExitCode> {
+    let matches = command().get_matches();
+    match matches.subcommand() {
+        None => notebooks(&matches, Vec::new(), false),
+        Some(("run", matches)) => {
+            let names = matches.get_many::<String>("NAME").unwrap_or_default().cloned().collect();
+            notebooks(matches, names, matches.get_flag("write"))
+        }
+        Some(("setup", _)) => {
+            let place = Place::find()?;
+            let turn = Turn::take(&place)?;
+            let library = setup::all(&place, &turn)?;
+            say::line(&format!("ready: kernels start with the library {}", library.id));
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(("open", matches)) => {
+            let port = matches.get_one::<u16>("port").copied().unwrap_or(8888);
+            open::open(&Place::find()?, port, !matches.get_flag("no-browser"))
+        }
+        Some(("doctor", _)) => doctor::check(),
+        Some(("bench", matches)) => match matches.subcommand() {
+            Some(("kernel", matches)) => bench::kernel(&Place::find()?, matches.get_flag("stock")),
+            _ => Err("name what to measure: cargo lab bench kernel".to_string()),
+        },
+        Some(("clean", matches)) => clean::clean(&Place::find()?, matches.get_flag("all")),
+        Some((other, _)) => Err(format!("there is no command '{other}'; see cargo lab --help")),
+    }
+}
+
+fn notebooks(matches: &ArgMatches, names: Vec<String>, write: bool) -> Result<ExitCode> {
+    let place = Place::find()?;
+    // Before the wait for the turn: a wrong name or budget is said at once.
+    let request = Request {
+        notebooks: crate::notebooks::choose(&place, &names, matches.get_flag("all"))?,
+        force: matches.get_flag("force"),
+        write,
+        budget: budget()?,
+    };
+    let turn = Turn::take(&place)?;
+    let library = setup::all(&place, &turn)?;
+    run::run(&place, &turn, &library, &request)
+}
+
+fn budget() -> Result<String> {
+    let budget = std::env::var("LAB_BUDGET").unwrap_or_default();
+    match budget.as_str() {
+        "" => Ok("quick".to_string()),
+        "quick" | "standard" | "full" => Ok(budget),
+        other => Err(format!("LAB_BUDGET = '{other}': choose quick, standard or full")),
+    }
+}
+
+/// The path that a person gave, from the folder they stand in.
+pub fn given(path: &str) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.into())
+}

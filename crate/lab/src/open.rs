@@ -1,1 +1,36 @@
-//! x
+//! JupyterLab on this machine alone.
+
+use crate::Result;
+use crate::place::{Place, Turn};
+use crate::run::jupyter;
+use crate::{say, setup};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+/// Set up what is missing and become JupyterLab, on 127.0.0.1 with its token.
+pub fn open(place: &Place, port: u16, browser: bool) -> Result<ExitCode> {
+    {
+        let turn = Turn::take(place)?;
+        if let Err(error) = setup::all(place, &turn) {
+            // A crate in the middle of a change must not keep its notebooks shut.
+            if setup::current(place).is_none() || !place.python().is_file() {
+                return Err(error);
+            }
+            say::error(&error);
+        }
+    }
+    let mut command = Command::new(place.python());
+    command
+        .current_dir(&place.project)
+        .args(["-I", "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1", "--ServerApp.allow_root=True"])
+        .arg(format!("--ServerApp.port={port}"))
+        .arg(format!("--ServerApp.root_dir={}", place.project.display()))
+        .arg("--LabApp.default_url=/lab/tree/notebooks")
+        .env("LAB_PROJECT", &place.project)
+        .envs(jupyter(place));
+    if !browser {
+        command.arg("--no-browser");
+    }
+    say::line("==> JupyterLab; Ctrl-C ends it");
+    Err(format!("starting JupyterLab: {}", command.exec()))
+}

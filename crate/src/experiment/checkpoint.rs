@@ -19,6 +19,27 @@ pub(super) struct Checkpoint {
     /// By group: `params`, `ema`, `target`, `optimizer`.
     pub groups: BTreeMap<String, BTreeMap<String, Tensor>>,
     pub table: Table,
+    pub since: Since,
+}
+
+/// The losses since the last record row, whose mean the next one holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Since {
+    sum: f64,
+    count: u64,
+}
+
+impl Since {
+    pub fn add(&mut self, loss: f64) {
+        self.sum += loss;
+        self.count += 1;
+    }
+
+    /// Their mean; and none since.
+    pub fn take(&mut self) -> f64 {
+        let Self { sum, count } = std::mem::take(self);
+        sum / count.max(1) as f64
+    }
 }
 
 /// The parts of a training state that a checkpoint holds.
@@ -29,6 +50,7 @@ pub(super) struct Parts<'a> {
     pub target: Option<&'a Params>,
     pub optimizer: BTreeMap<String, Tensor>,
     pub table: &'a Table,
+    pub since: Since,
 }
 
 /// Write the checkpoint of `parts` in `folder`, for the configuration `hash`, and remove
@@ -54,6 +76,8 @@ pub(super) fn save(folder: &Path, hash: &str, parts: &Parts) -> Result<()> {
         ("configuration".to_string(), hash.to_string()),
         ("step".to_string(), parts.step.to_string()),
         ("columns".to_string(), parts.table.columns().join(",")),
+        // The bits: a decimal could round.
+        ("since".to_string(), format!("{},{}", parts.since.sum.to_bits(), parts.since.count)),
     ]);
     let bytes = safetensors::serialize(tensors.iter(), Some(metadata))?;
     write_atomically(&folder.join(name(parts.step)), &bytes)?;
@@ -141,5 +165,9 @@ fn read(path: &Path, hash: &str, device: &Device) -> Result<Checkpoint> {
     }
     let mut table = Table::new();
     rows.iter().try_for_each(|row| table.push(row))?;
-    Ok(Checkpoint { step, groups, table })
+    let since = field("since").split_once(',').and_then(|(sum, count)| {
+        Some(Since { sum: f64::from_bits(sum.parse().ok()?), count: count.parse().ok()? })
+    });
+    let Some(since) = since else { bail!("does not say which losses wait for a row") };
+    Ok(Checkpoint { step, groups, table, since })
 }

@@ -4,6 +4,7 @@ use super::checkpoint;
 use super::config::{Experiment, Method};
 use crate::model::{ConsistencyModel, EdmDenoiser};
 use crate::nn::Params;
+use crate::plot::Figure;
 use crate::record::{Provenance, Table, commit, write_atomically};
 use crate::{Context, Result, bail, ensure};
 use candle_core::{DType, Device};
@@ -129,6 +130,16 @@ impl Trained {
     /// What was recorded.
     pub fn table(&self) -> &Table {
         &self.table
+    }
+
+    /// Its loss by iteration, each point the mean over the iterations since the last.
+    pub fn plot(&self) -> Figure {
+        let name = &self.folder.experiment.name;
+        Figure::new(name)
+            .x("iteration k")
+            .y("loss")
+            .log_y()
+            .line(name, self.table.column("step"), self.table.column("loss"))
     }
 
     /// Where its numbers come from.

@@ -1,6 +1,6 @@
 //! The training loop, one for all methods.
 
-use super::checkpoint::{self, Parts};
+use super::checkpoint::{self, Parts, Since};
 use super::config::Experiment;
 use super::monitor::{Monitor, Progress};
 use super::objective::{Objective, grid, mu};
@@ -52,6 +52,7 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
     let mut optimizer = Optimizer::new(experiment.optimizer, &params)?;
     let ema = Ema::new(&params)?;
     let mut table = Table::new();
+    let mut since = Since::default();
     let mut step = 0;
 
     // ---- resume
@@ -64,7 +65,7 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
             target.params().assign_tensors(&group("target"))?;
         }
         optimizer.restore(saved.step, &group("optimizer"))?;
-        (step, table) = (saved.step, saved.table);
+        (step, table, since) = (saved.step, saved.table, saved.since);
     }
 
     let total = experiment.training.iterations;
@@ -105,12 +106,13 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
         step += 1;
 
         // ---- record row, checkpoint
+        since.add(value);
         let elapsed = start.elapsed();
         monitor.report(Progress { step, total, loss: value, elapsed, steps_here: step - first });
         if step.is_multiple_of(experiment.training.record_every) || step == total {
             table.push(&[
                 ("step", step as f64),
-                ("loss", value),
+                ("loss", since.take()),
                 ("gradient_norm", norm),
                 ("learning_rate", rate * experiment.optimizer.learning_rate),
                 ("points", grid(experiment, step - 1)?.points() as f64),
@@ -127,6 +129,7 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
                 target: objective.target().map(Ema::params),
                 optimizer: optimizer.tensors(),
                 table: &table,
+                since,
             };
             checkpoint::save(folder.path(), &hash, &parts)?;
             table.write(folder.path(), "metrics", &origin)?;

@@ -6,6 +6,7 @@ use std::fmt::Display;
 ///
 /// # Panics
 /// Where it is not: the cell fails.
+#[track_caller]
 pub fn close(what: &str, got: f64, want: f64, tolerance: f64) {
     let difference = (got - want).abs();
     assert!(
@@ -20,6 +21,7 @@ pub fn close(what: &str, got: f64, want: f64, tolerance: f64) {
 ///
 /// # Panics
 /// Where it does not: the cell fails.
+#[track_caller]
 pub fn between(what: &str, got: f64, low: f64, high: f64) {
     assert!(
         (low..=high).contains(&got),
@@ -32,6 +34,7 @@ pub fn between(what: &str, got: f64, low: f64, high: f64) {
 ///
 /// # Panics
 /// Where it does not: the cell fails.
+#[track_caller]
 pub fn holds(what: &str, condition: bool) {
     assert!(condition, "check failed: {what}");
     println!("ok: {what}");
@@ -42,6 +45,7 @@ pub fn holds(what: &str, condition: bool) {
 /// # Panics
 /// Where there is an answer further than `tolerance` from `want`: the cell fails, and
 /// the message gives `hint`, not the solution.
+#[track_caller]
 pub fn exercise(what: &str, answer: Option<f64>, want: f64, tolerance: f64, hint: impl Display) {
     match answer {
         None => println!("open: {what}. Put your answer in place of None and run the cell."),

@@ -7,6 +7,7 @@ pub mod check;
 mod results;
 mod run;
 mod show;
+mod values;
 
 pub use budget::{Budget, budget};
 #[doc(hidden)]
@@ -15,3 +16,4 @@ pub use cell::{macros, start};
 pub use results::reproduced;
 pub use run::{Run, runs_folder};
 pub use show::Show;
+pub use values::{mean_square, paths, values};

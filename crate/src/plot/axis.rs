@@ -38,12 +38,19 @@ impl Axis {
             return ladder(low, high, step).map(|p| (p, power_of_ten(p as i32))).collect();
         }
         if self.log {
-            // Less than two decades: 1, 2 and 5 of each.
-            return ladder(low.floor(), high, 1.0)
+            // Less than two decades: 1, 2 and 5 of each; and where that is too few, the
+            // ticks of a linear axis.
+            let of_decades: Vec<(f64, String)> = ladder(low.floor(), high, 1.0)
                 .flat_map(|p| [1.0, 2.0, 5.0].map(|m| m * 10f64.powf(p)))
                 .filter(|v| (low..=high).contains(&v.log10()))
                 .map(|v| (v.log10(), plain(v, v)))
                 .collect();
+            if of_decades.len() >= 3 {
+                return of_decades;
+            }
+            let linear = Axis { log: false, ..self.clone() };
+            let ticks = linear.ticks(range).into_iter().filter(|t| t.0 > 0.0);
+            return ticks.map(|(v, label)| (v.log10(), label)).collect();
         }
         let rough = (high - low) / 6.0;
         let power = 10f64.powf(rough.log10().floor());

@@ -92,6 +92,9 @@ def environment(launch):
     for name in ("LAB_RUNS",):
         if name in os.environ:
             env[name] = os.environ[name]
+    # rust-analyzer asks these first; rustup's stand-ins would be slower.
+    env["CARGO"] = os.path.join(launch["path"], "cargo")
+    env["RUSTC"] = launch["rustc"]
     env["PATH"] = launch["path"] + os.pathsep + env.get("PATH", os.defpath)
     # What the user set stays, what cargo added for its own programs goes.
     ours = launch["libraries"]

@@ -17,8 +17,6 @@ pub struct Build {
     pub library: PathBuf,
     /// What rustc reads of every crate inside it: metadata, and procedural macros.
     pub metadata: Vec<PathBuf>,
-    /// Whether anything was compiled.
-    pub fresh: bool,
 }
 
 /// Build the library. The dependencies are those of `cargo build --release` and
@@ -72,5 +70,5 @@ pub fn run(place: &Place, turn: &Turn, toolchain: &Toolchain) -> Result<Build> {
     } else {
         step.done("built");
     }
-    Ok(Build { library, metadata, fresh })
+    Ok(Build { library, metadata })
 }

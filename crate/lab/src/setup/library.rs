@@ -49,6 +49,13 @@ pub fn current(place: &Place) -> Option<Library> {
     folder.join("launch.json").is_file().then_some(Library { id, folder })
 }
 
+/// Whether this compiler built the library: only then can it compile cells for it.
+pub fn built_by(library: &Library, toolchain: &Toolchain) -> bool {
+    let launch = fs::read_to_string(library.folder.join("launch.json")).unwrap_or_default();
+    let launch: serde_json::Value = serde_json::from_str(&launch).unwrap_or_default();
+    launch["rustc_version"] == toolchain.version.as_str()
+}
+
 fn keep(place: &Place, toolchain: &Toolchain, build: &Build) -> Result<Library> {
     let all = headers::find(place, toolchain)?;
     let mut hash = Hash::default();

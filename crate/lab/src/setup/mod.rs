@@ -11,7 +11,7 @@ mod toolchain;
 mod venv;
 
 pub use evcxr::VERSION as EVCXR_VERSION;
-pub use library::Library;
+pub use library::{Library, built_by, current, sweep};
 pub use rust_src::missing as rust_src_missing;
 pub use toolchain::Toolchain;
 pub use venv::system_python;

@@ -1,0 +1,32 @@
+//! Tensors as plain numbers, for figures and checks.
+
+use crate::{Result, ensure};
+use candle_core::{DType, Tensor};
+
+/// All values of a tensor in order, as f64.
+pub fn values(x: &Tensor) -> Result<Vec<f64>> {
+    Ok(x.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?)
+}
+
+/// The states of samples on a line, (N, 1) each, at these times: a path (times, heights) a
+/// sample, for [`crate::plot::Figure::lines`].
+///
+/// # Errors
+/// A number of states that is not that of times.
+pub fn paths(times: &[f64], states: &[Tensor]) -> Result<Vec<(Vec<f64>, Vec<f64>)>> {
+    ensure!(
+        times.len() == states.len(),
+        "{} states at {} times: give as many",
+        states.len(),
+        times.len()
+    );
+    let columns = states.iter().map(values).collect::<Result<Vec<_>>>()?;
+    let samples = columns.first().map_or(0, Vec::len);
+    Ok((0..samples).map(|i| (times.to_vec(), columns.iter().map(|c| c[i]).collect())).collect())
+}
+
+/// The mean of the squares of all values.
+pub fn mean_square(x: &Tensor) -> Result<f64> {
+    let all = values(x)?;
+    Ok(all.iter().map(|v| v * v).sum::<f64>() / all.len().max(1) as f64)
+}
