@@ -49,19 +49,20 @@ impl Montage {
     }
 
     /// One labelled row for each batch of images.
-    pub fn rows(rows: impl Iterator<Item = (String, Tensor)>) -> Result<Self> {
-        let (labels, batches): (Vec<String>, Vec<Tensor>) = rows.unzip();
-        let Some(first) = batches.first() else { crate::bail!("a figure of no images") };
-        for (label, batch) in labels.iter().zip(&batches) {
+    pub fn rows<L: AsRef<str>>(rows: &[(L, Tensor)]) -> Result<Self> {
+        let Some((_, first)) = rows.first() else { crate::bail!("a figure of no images") };
+        for (label, batch) in rows {
             ensure!(
                 batch.dims() == first.dims(),
-                "the row '{label}' has shape {:?}, the first {:?}",
+                "the row '{}' has shape {:?}, the first {:?}",
+                label.as_ref(),
                 batch.dims(),
                 first.dims()
             );
         }
         let columns = first.dims()[0];
-        let all = Tensor::cat(&batches, 0)?;
+        let all = Tensor::cat(&rows.iter().map(|(_, batch)| batch).collect::<Vec<_>>(), 0)?;
+        let labels = rows.iter().map(|(label, _)| label.as_ref().to_string()).collect();
         Ok(Self { labels, ..Self::new(&all, columns)? })
     }
 

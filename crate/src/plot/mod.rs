@@ -2,6 +2,7 @@
 //! text, so that a figure is there in JupyterLab, in a printed page and in a diff.
 
 mod axis;
+mod clip;
 mod images;
 mod json;
 mod png;
@@ -15,17 +16,21 @@ use std::path::Path;
 
 /// A figure of one panel, or of several made by [`Figure::panels`].
 ///
+/// Each method gives a new figure and takes what it plots by reference: nothing in a
+/// notebook is used up by plotting it. (evcxr shows a last expression that moves a
+/// variable as text.)
+///
 /// ```
 /// use consistency::plot::Figure;
 /// let figure = Figure::new("A parabola")
 ///     .x("x")
 ///     .y("y")
-///     .line("y = x squared", [0.0, 1.0, 2.0], [0.0, 1.0, 4.0]);
+///     .line("y = x squared", &[0.0, 1.0, 2.0], &[0.0, 1.0, 4.0]);
 /// assert!(figure.text().contains("A parabola"));
 /// assert!(figure.png()?.starts_with(b"\x89PNG"));
 /// # Ok::<(), consistency::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use]
 pub struct Figure {
     title: String,
@@ -69,93 +74,79 @@ impl Figure {
     }
 
     /// The panels of `figures` in one, in rows of `columns`; each keeps its title.
-    pub fn panels(
-        title: impl Into<String>,
-        columns: usize,
-        figures: impl IntoIterator<Item = Figure>,
-    ) -> Self {
-        let panels = figures.into_iter().flat_map(|figure| {
-            let (title, count) = (figure.title, figure.panels.len());
-            figure.panels.into_iter().map(move |mut panel| {
-                if count == 1 {
-                    panel.title = title.clone();
-                }
-                panel
+    pub fn panels(title: impl Into<String>, columns: usize, figures: &[Figure]) -> Self {
+        let panels = figures.iter().flat_map(|figure| {
+            let single = figure.panels.len() == 1;
+            figure.panels.iter().map(move |panel| {
+                let title = if single { &figure.title } else { &panel.title };
+                Panel { title: title.clone(), ..panel.clone() }
             })
         });
         Self { title: title.into(), panels: panels.collect(), columns: columns.max(1) }
     }
 
     /// Label the x axis; with its unit, where it has one.
-    pub fn x(self, label: impl Into<String>) -> Self {
+    pub fn x(&self, label: impl Into<String>) -> Self {
         self.with(|panel| panel.x.label = label.into())
     }
 
     /// Label the y axis; with its unit, where it has one.
-    pub fn y(self, label: impl Into<String>) -> Self {
+    pub fn y(&self, label: impl Into<String>) -> Self {
         self.with(|panel| panel.y.label = label.into())
     }
 
     /// Make the x axis logarithmic.
-    pub fn log_x(self) -> Self {
+    pub fn log_x(&self) -> Self {
         self.with(|panel| panel.x.log = true)
     }
 
     /// Make the y axis logarithmic.
-    pub fn log_y(self) -> Self {
+    pub fn log_y(&self) -> Self {
         self.with(|panel| panel.y.log = true)
     }
 
     /// Show x from `low` to `high` and no more.
-    pub fn x_range(self, low: f64, high: f64) -> Self {
+    pub fn x_range(&self, low: f64, high: f64) -> Self {
         self.with(|panel| panel.x.range = Some((low, high)))
     }
 
     /// Show y from `low` to `high` and no more.
-    pub fn y_range(self, low: f64, high: f64) -> Self {
+    pub fn y_range(&self, low: f64, high: f64) -> Self {
         self.with(|panel| panel.y.range = Some((low, high)))
     }
 
     /// Give x and y one scale, for points of the plane.
-    pub fn equal(self) -> Self {
+    pub fn equal(&self) -> Self {
         self.with(|panel| panel.equal = true)
     }
 
     /// A line through the points (x, y); `name` is its entry in the legend.
-    pub fn line(self, name: impl Into<String>, x: impl AsRef<[f64]>, y: impl AsRef<[f64]>) -> Self {
-        let line = pairs(x.as_ref(), y.as_ref());
-        self.add(|color| Mark::Lines { name: name.into(), lines: vec![line], color, thin: false })
+    pub fn line(&self, name: impl Into<String>, x: &[f64], y: &[f64]) -> Self {
+        let lines = vec![pairs(x, y)];
+        self.add(|color| Mark::Lines { name: name.into(), lines, color, thin: false })
     }
 
-    /// Many thin lines under one name and in one colour, such as trajectories.
-    pub fn lines(
-        self,
-        name: impl Into<String>,
-        lines: impl IntoIterator<Item = (Vec<f64>, Vec<f64>)>,
-    ) -> Self {
-        let lines = lines.into_iter().map(|(x, y)| pairs(&x, &y)).collect();
+    /// Many thin lines (x, y) under one name and in one colour, such as trajectories.
+    pub fn lines(&self, name: impl Into<String>, lines: &[(Vec<f64>, Vec<f64>)]) -> Self {
+        let lines = lines.iter().map(|(x, y)| pairs(x, y)).collect();
         self.add(|color| Mark::Lines { name: name.into(), lines, color, thin: true })
     }
 
     /// Dots at the points (x, y).
-    pub fn points(
-        self,
-        name: impl Into<String>,
-        x: impl AsRef<[f64]>,
-        y: impl AsRef<[f64]>,
-    ) -> Self {
-        let points = pairs(x.as_ref(), y.as_ref());
+    pub fn points(&self, name: impl Into<String>, x: &[f64], y: &[f64]) -> Self {
+        let points = pairs(x, y);
         self.add(|color| Mark::Points { name: name.into(), points, color })
     }
 
     /// Colours over the rectangle `x` by `y`: `values` row by row, from the lowest y.
     pub fn heatmap(
-        self,
+        &self,
         name: impl Into<String>,
         x: (f64, f64),
         y: (f64, f64),
-        values: Vec<Vec<f64>>,
+        values: &[Vec<f64>],
     ) -> Self {
+        let values = values.to_vec();
         self.add(|_| Mark::Heatmap { name: name.into(), x, y, values })
     }
 
@@ -174,11 +165,11 @@ impl Figure {
     ///
     /// # Errors
     /// Rows of different shapes, or as [`Figure::images`].
-    pub fn image_rows<L: Into<String>>(
+    pub fn image_rows<L: AsRef<str>>(
         title: impl Into<String>,
-        rows: impl IntoIterator<Item = (L, Tensor)>,
+        rows: &[(L, Tensor)],
     ) -> Result<Self> {
-        let montage = Montage::rows(rows.into_iter().map(|(label, x)| (label.into(), x)))?;
+        let montage = Montage::rows(rows)?;
         Ok(Self::new(title).add(|_| Mark::Images(montage)))
     }
 
@@ -214,14 +205,15 @@ impl Figure {
         std::fs::write(path, self.png()?).with_context(|| format!("writing {}", path.display()))
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Panel)) -> Self {
-        if let Some(panel) = self.panels.last_mut() {
+    fn with(&self, change: impl FnOnce(&mut Panel)) -> Self {
+        let mut figure = self.clone();
+        if let Some(panel) = figure.panels.last_mut() {
             change(panel);
         }
-        self
+        figure
     }
 
-    fn add(self, mark: impl FnOnce(usize) -> Mark) -> Self {
+    fn add(&self, mark: impl FnOnce(usize) -> Mark) -> Self {
         self.with(|panel| {
             let color = panel.marks.len();
             panel.marks.push(mark(color));
@@ -267,6 +259,12 @@ impl Figure {
             }
         }
         Ok(())
+    }
+}
+
+impl std::fmt::Debug for Figure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text())
     }
 }
 

@@ -1,6 +1,7 @@
 //! A figure as a PNG, drawn by plotters at twice the size and averaged down, which gives
 //! its lines smooth edges.
 
+use super::clip::{clip, inside};
 use super::{Figure, Mark, Montage, Panel, color};
 use crate::{Error, Result};
 use plotters::coord::Shift;
@@ -175,6 +176,7 @@ fn cartesian(panel: &Panel, area: &Area) -> Result<()> {
         .draw()
         .map_err(failed)?;
     let place = |p: &(f64, f64)| (panel.x.place(p.0), panel.y.place(p.1));
+    let (low, high) = (place(&(x.0, y.0)), place(&(x.1, y.1)));
     let mut named = 0;
     for mark in &panel.marks {
         let (index, name) = match mark {
@@ -194,16 +196,19 @@ fn cartesian(panel: &Panel, area: &Area) -> Result<()> {
             Mark::Lines { lines, thin, .. } => {
                 let (width, alpha) = if *thin { (1, 0.6) } else { (2, 1.0) };
                 let style = ink.mix(alpha).stroke_width((width * FINE) as u32);
-                let paths = lines
-                    .iter()
-                    .map(|line| PathElement::new(line.iter().map(place).collect::<Vec<_>>(), style))
-                    .collect::<Vec<_>>();
+                let placed = lines.iter().map(|line| line.iter().map(place).collect::<Vec<_>>());
+                let paths: Vec<_> = placed
+                    .flat_map(|line| clip(&line, low, high))
+                    .map(|part| PathElement::new(part, style))
+                    .collect();
                 chart.draw_series(paths).map_err(failed)?
             }
             Mark::Points { points, .. } => {
                 let size = if points.len() > 200 { 2 } else { 4 } * FINE as i32;
-                let dots = points.iter().map(|p| Circle::new(place(p), size, ink.mix(0.7).filled()));
-                chart.draw_series(dots.collect::<Vec<_>>()).map_err(failed)?
+                let shown = points.iter().map(place).filter(|p| inside(*p, low, high));
+                let dots: Vec<_> =
+                    shown.map(|p| Circle::new(p, size, ink.mix(0.7).filled())).collect();
+                chart.draw_series(dots).map_err(failed)?
             }
             Mark::Heatmap { .. } | Mark::Images(_) => continue,
         };

@@ -21,7 +21,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.55 system-ui, "DejaVu Sans", sans-serif; color: #1b1b1b;
-       max-width: 60rem; margin: 2rem auto; padding: 0 1.2rem; }
+       max-width: 56rem; margin: 2rem auto; padding: 0 1.2rem; }
 h1, h2, h3 { line-height: 1.25; }
 a { color: #0059a0; }
 table { border-collapse: collapse; margin: 1rem 0; font-size: .93rem; }
@@ -72,7 +72,7 @@ class Renderer(IPythonRenderer):
 
 
 def markdown(source):
-    return MarkdownWithMath(renderer=Renderer(escape=False)).render(source)
+    return MarkdownWithMath(renderer=Renderer(escape=False, exclude_anchor_links=True)).render(source)
 
 
 def code(source):

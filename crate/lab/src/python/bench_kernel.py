@@ -1,0 +1,159 @@
+"""Time the kernel from a real client.
+
+bench_kernel.py PROJECT EVCXR [--stock]
+
+Prints a table: kernel ready, first cell with a tensor, ten warm cells, memory when idle,
+the gradients across cells; with --stock the same for stock evcxr_jupyter with the library
+as a `:dep`, which it first compiles (that time is told apart).
+"""
+
+import os
+import pathlib
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from jupyter_client.manager import KernelManager
+
+# What a session looks like: each kind of cell once, after the first.
+WARM = [
+    ("print", 'println!("{}", 1 + 1);'),
+    ("number", "1 + 1"),
+    ("tensor", "let b = Tensor::new(&[3f32, 4.0], &Device::Cpu)?;"),
+    ("operators", "let c = ((&a * &b)? + 1.0)?;"),
+    ("matrix product", "let m = c.unsqueeze(0)?.matmul(&a.unsqueeze(1)?)?;"),
+    ("loop", "let mut xs: Vec<f64> = Vec::new(); for i in 0..10 { xs.push((i * i) as f64); }"),
+    ("backward", "let v = Var::new(&[1f32, 2.0], &Device::Cpu)?; "
+                 "let g = v.as_tensor().sqr()?.sum_all()?.backward()?;"),
+    ("frame", 'let frame = df!("x" => [1.0, 2.0], "y" => [3.0, 4.0])?;'),
+    ("mean of a column", 'let mean = frame.column("x")?.f64()?.mean();'),
+    ("figure", 'Figure::new("f").x("x").y("y").line("l", &xs, &xs)'),
+]
+GRADIENTS = [
+    "let v = Var::new(&[1f32, 2.0], &Device::Cpu)?;",
+    "let unrelated = 1;",
+    "let w = Var::new(&[3f32, 4.0], &Device::Cpu)?;",
+    "let y = ((v.as_tensor() * 2.0)? + w.as_tensor())?.sum_all()?; let g = y.backward()?; "
+    'println!("{:?} {:?}", g.get(&v).map(|t| t.to_vec1::<f32>().ok()), '
+    "g.get(&w).map(|t| t.to_vec1::<f32>().ok()));",
+]
+
+
+class Kernel:
+    """A kernel, and its cells one by one."""
+
+    def __init__(self, env, command=None):
+        self.manager = KernelManager(kernel_name="consistency")
+        if command:
+            self.manager.kernel_spec.argv = command
+        start = time.time()
+        self.manager.start_kernel(env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.client = self.manager.client()
+        self.client.start_channels()
+        self.client.wait_for_ready(timeout=3600)
+        self.ready = time.time() - start
+
+    def cell(self, code):
+        """(seconds, text) of one cell; stops where it fails."""
+        text = []
+
+        def hook(message):
+            content = message["content"]
+            if message["msg_type"] == "stream":
+                text.append(content["text"])
+            elif message["msg_type"] == "error":
+                sys.exit(f"the cell failed: {code}\n" + "\n".join(content["traceback"]))
+
+        start = time.time()
+        self.client.execute_interactive(code, timeout=3600, output_hook=hook)
+        return time.time() - start, "".join(text).strip()
+
+    def memory(self):
+        """Resident memory of the kernel's processes, in GB."""
+        pid = self.manager.provisioner.pid
+        table = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,rss="], capture_output=True, text=True)
+        rows = [tuple(map(int, line.split())) for line in table.stdout.splitlines()]
+        ours, grown = {pid}, True
+        while grown:
+            more = {p for p, parent, _ in rows if parent in ours} - ours
+            ours, grown = ours | more, bool(more)
+        return sum(rss for p, _, rss in rows if p in ours) * 1024 / 1e9
+
+    def stop(self):
+        self.client.stop_channels()
+        self.manager.shutdown_kernel(now=True)
+
+
+def measure(env, prepare=None, command=None):
+    kernel = Kernel(env, command)
+    result = {"kernel ready": kernel.ready}
+    if prepare:
+        result["compiling the dependency"] = kernel.cell(prepare)[0]
+        kernel.stop()
+        # What a restart costs once everything is compiled.
+        kernel = Kernel(env, command)
+        result["kernel ready"] = kernel.ready + kernel.cell(prepare)[0]
+    result["memory when idle"] = kernel.memory()
+    result["first cell"] = kernel.cell("let a = Tensor::new(&[1f32, 2.0], &Device::Cpu)?;")[0]
+    warm = [(name, kernel.cell(code)[0]) for name, code in WARM]
+    for code in GRADIENTS:
+        _, text = kernel.cell(code)
+    result["gradients"] = text
+    kernel.stop()
+    return result, warm
+
+
+def stock(project, evcxr):
+    """Stock evcxr: a folder of its own, the library as a static dependency."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="lab-stock-"))
+    config = folder / "config"
+    config.mkdir()
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("CARGO", "RUST", "LAB_"))}
+    libdir = subprocess.run(["rustc", "--print", "target-libdir"], capture_output=True, text=True)
+    env |= {
+        "EVCXR_CONFIG_DIR": str(config),
+        # One folder for both starts, as a user would have to arrange.
+        "EVCXR_TMPDIR": str(folder / "work"),
+        "LD_LIBRARY_PATH": libdir.stdout.strip(),
+        "JUPYTER_PATH": str(folder / "none"),
+    }
+    (folder / "work").mkdir()
+    prepare = (
+        f':dep consistency = {{ path = "{project}/crate" }}\nuse consistency::prelude::*;'
+    )
+    try:
+        command = [evcxr, "--control_file", "{connection_file}"]
+        return measure(env, prepare, command)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def show(name, measured):
+    result, warm = measured
+    times = [seconds for _, seconds in warm]
+    print(f"\n{name}")
+    rows = [(key, f"{value:.2f} s") for key, value in result.items() if isinstance(value, float)]
+    rows = [(k, v.replace(" s", " GB") if k.startswith("memory") else v) for k, v in rows]
+    rows += [
+        ("ten warm cells, median", f"{statistics.median(times):.2f} s"),
+        ("ten warm cells, worst", f"{max(times):.2f} s"),
+        ("gradients of v and w (2 and 1)", result["gradients"]),
+    ]
+    for key, value in rows:
+        print(f"  {key:<32} {value}")
+    print("  each: " + ", ".join(f"{name} {seconds:.2f}" for name, seconds in warm))
+
+
+def main():
+    project, evcxr = sys.argv[1], sys.argv[2]
+    show("consistency", measure(dict(os.environ)))
+    if "--stock" in sys.argv:
+        print("\nstock evcxr compiles the library now (minutes) ...", flush=True)
+        show("stock evcxr, `:dep`", stock(project, evcxr))
+
+
+if __name__ == "__main__":
+    main()
