@@ -5,6 +5,7 @@ use crate::record::{Table, write_atomically};
 use crate::{Context, Error, Result, bail, ensure};
 use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 /// The last checkpoints that are kept.
 const KEEP: usize = 2;
 const FORMAT: &str = "consistency-lab checkpoint 1";
+const KEY: &str = "checkpoint";
 
 /// Parameters, averages, optimizer and record after a number of steps.
 pub(super) struct Checkpoint {
@@ -71,14 +73,16 @@ pub(super) fn save(folder: &Path, hash: &str, parts: &Parts) -> Result<()> {
         Ok((name.clone(), Tensor::from_slice(values, values.len(), &Device::Cpu)?))
     });
     add("record", columns.collect::<Result<_>>()?);
-    let metadata = HashMap::from([
-        ("format".to_string(), FORMAT.to_string()),
-        ("configuration".to_string(), hash.to_string()),
-        ("step".to_string(), parts.step.to_string()),
-        ("columns".to_string(), parts.table.columns().join(",")),
+    let about = json!({
+        "format": FORMAT,
+        "configuration": hash,
+        "step": parts.step,
+        "columns": parts.table.columns(),
         // The bits: a decimal could round.
-        ("since".to_string(), format!("{},{}", parts.since.sum.to_bits(), parts.since.count)),
-    ]);
+        "since": [parts.since.sum.to_bits(), parts.since.count],
+    });
+    // Under one key: the order of several would change from file to file.
+    let metadata = HashMap::from([(KEY.to_string(), about.to_string())]);
     let bytes = safetensors::serialize(tensors.iter(), Some(metadata))?;
     write_atomically(&folder.join(name(parts.step)), &bytes)?;
     for old in list(folder)?.iter().rev().skip(KEEP) {
@@ -135,17 +139,21 @@ fn read(path: &Path, hash: &str, device: &Device) -> Result<Checkpoint> {
     let bytes = fs::read(path)?;
     let (_, header) = SafeTensors::read_metadata(&bytes)
         .map_err(|e| Error::new(format!("is damaged or cut off ({e})")))?;
-    let metadata = header.metadata().clone().unwrap_or_default();
-    let field = |name: &str| metadata.get(name).map_or("", String::as_str);
-    ensure!(field("format") == FORMAT, "is no checkpoint of a run");
+    let metadata = header.metadata().as_ref().and_then(|m| m.get(KEY));
+    let about: Value = metadata.and_then(|m| serde_json::from_str(m).ok()).unwrap_or_default();
+    ensure!(about["format"] == FORMAT, "is no checkpoint of a run");
     ensure!(
-        field("configuration") == hash,
+        about["configuration"] == hash,
         "belongs to the configuration {}, not to {hash}",
-        field("configuration")
+        about["configuration"].as_str().unwrap_or("of no name")
     );
-    let Ok(step) = field("step").parse() else {
-        bail!("has no step but '{}'", field("step"));
+    let since = &about["since"];
+    let (Some(step), Some(bits), Some(count)) =
+        (about["step"].as_u64(), since[0].as_u64(), since[1].as_u64())
+    else {
+        bail!("does not say where the run stood: {about}");
     };
+    let since = Since { sum: f64::from_bits(bits), count };
     let tensors = candle_core::safetensors::load_buffer(&bytes, device)
         .map_err(|e| Error::from(e).context("is damaged or cut off"))?;
     let mut groups: BTreeMap<String, BTreeMap<String, Tensor>> = BTreeMap::new();
@@ -157,7 +165,7 @@ fn read(path: &Path, hash: &str, device: &Device) -> Result<Checkpoint> {
     }
     let record = groups.remove("record").unwrap_or_default();
     let mut rows: Vec<Vec<(&str, f64)>> = Vec::new();
-    for column in field("columns").split(',').filter(|c| !c.is_empty()) {
+    for column in about["columns"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         let Some(values) = record.get(column) else { bail!("its record has no {column}") };
         let values = values.to_vec1::<f64>()?;
         rows.resize(values.len(), Vec::new());
@@ -165,9 +173,5 @@ fn read(path: &Path, hash: &str, device: &Device) -> Result<Checkpoint> {
     }
     let mut table = Table::new();
     rows.iter().try_for_each(|row| table.push(row))?;
-    let since = field("since").split_once(',').and_then(|(sum, count)| {
-        Some(Since { sum: f64::from_bits(sum.parse().ok()?), count: count.parse().ok()? })
-    });
-    let Some(since) = since else { bail!("does not say which losses wait for a row") };
     Ok(Checkpoint { step, groups, table, since })
 }

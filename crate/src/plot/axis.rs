@@ -72,7 +72,7 @@ fn ladder(low: f64, high: f64, step: f64) -> impl Iterator<Item = f64> {
 
 // A number with the digits that a step of this size needs.
 fn plain(value: f64, step: f64) -> String {
-    let decimals = (-step.abs().log10() + 1e-9).ceil().clamp(0.0, 6.0) as usize;
+    let decimals = (-step.abs().log10() - 1e-9).ceil().clamp(0.0, 6.0) as usize;
     let text = format!("{value:.decimals$}").replace('-', "\u{2212}");
     if text.trim_start_matches('\u{2212}').chars().all(|c| c == '0' || c == '.') {
         "0".to_string()

@@ -1,0 +1,226 @@
+//! Promise: same seed, same numbers: for any batch split and any number of threads, and for
+//! a run that is killed and resumed.
+
+use candle_core::{DType, Device};
+use consistency::data::{batch_rows, digits};
+use consistency::experiment::{Experiment, Monitor, train};
+use consistency::rng::Key;
+use consistency::{Error, Result};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// A folder that goes away with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("consistency-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn experiment(method: &str, iterations: u64) -> Result<Experiment> {
+    Experiment::parse(&format!(
+        r#"
+        name = "test"
+        seed = 3
+        data = {{ name = "digits" }}
+        network = {{ kind = "mlp", width = 32, blocks = 2 }}
+        method = {method}
+        training = {{ iterations = {iterations}, batch = 24, record_every = 7, checkpoint_every = 10 }}
+        "#
+    ))
+}
+
+const TEACHER: &str = r#"{ kind = "score-matching" }"#;
+const CT: &str = r#"{ kind = "consistency-training", schedule = { s0 = 2, s1 = 20, mu0 = 0.9 } }"#;
+
+/// Every byte of the last checkpoint: parameters, averages, optimizer, record.
+fn last_checkpoint(runs: &Path, experiment: &Experiment) -> Result<Vec<u8>> {
+    let step = experiment.training.iterations;
+    let path = runs.join(experiment.folder()?).join(format!("checkpoint-{step:09}.safetensors"));
+    Ok(std::fs::read(path)?)
+}
+
+#[test]
+fn noise_does_not_depend_on_the_batch() -> Result<()> {
+    let key = Key::new(5).stream("noise").step(9);
+    let whole = key.normal(0..100, &[3, 2], DType::F32, &Device::Cpu)?;
+    let whole = whole.flatten_all()?.to_vec1::<f32>()?;
+    let mut split = Vec::new();
+    for (from, to) in [(0, 1), (1, 40), (40, 41), (41, 100)] {
+        let part = key.normal(from..to, &[3, 2], DType::F32, &Device::Cpu)?;
+        split.extend(part.flatten_all()?.to_vec1::<f32>()?);
+    }
+    assert_eq!(whole, split);
+    Ok(())
+}
+
+#[test]
+fn keys_name_different_noise() -> Result<()> {
+    let root = Key::new(5);
+    let keys = [
+        root,
+        Key::new(6),
+        root.stream("a"),
+        root.stream("b"),
+        root.step(0),
+        root.step(1),
+        root.stream("a").step(0),
+        root.stream("a").stream("b"),
+        root.stream("ab"),
+    ];
+    let mut drawn: Vec<u64> = keys.iter().map(|k| k.normals(0..1)[0].to_bits()).collect();
+    drawn.sort_unstable();
+    drawn.dedup();
+    assert_eq!(drawn.len(), keys.len());
+    // And it is normal: mean 0, variance 1, fourth moment 3.
+    let z = root.normals(0..40_000);
+    let moment = |p: i32| z.iter().map(|z| z.powi(p)).sum::<f64>() / z.len() as f64;
+    assert!(moment(1).abs() < 0.02 && (moment(2) - 1.0).abs() < 0.03 && (moment(4) - 3.0).abs() < 0.2);
+    Ok(())
+}
+
+#[test]
+fn an_epoch_visits_every_row_once() {
+    let key = Key::new(1);
+    let rows: Vec<u32> = (0..20).flat_map(|step| batch_rows(30, 12, step, &key)).collect();
+    for epoch in rows.chunks(30) {
+        let mut epoch = epoch.to_vec();
+        epoch.sort_unstable();
+        assert_eq!(epoch, (0..30).collect::<Vec<_>>());
+    }
+    assert_ne!(rows[..30], rows[30..60]);
+}
+
+#[test]
+fn the_digits_never_change() -> Result<()> {
+    let digits = digits(DType::F32, &Device::Cpu)?;
+    assert_eq!(digits.revision, "62866a47ebcb8d05");
+    assert_eq!(digits.train_labels[..5], [1, 2, 3, 5, 6]);
+    assert_eq!(digits.held_out_labels[..5], [0, 4, 8, 2, 6]);
+    Ok(())
+}
+
+#[test]
+fn threads_change_no_bit() -> Result<()> {
+    let mut all = Vec::new();
+    for threads in [1, 2, 3] {
+        let folder = Folder::new(&format!("threads-{threads}"))?;
+        let experiment = experiment(CT, 20)?;
+        train(&experiment, &folder.0, &Monitor::default(), threads)?;
+        all.push(last_checkpoint(&folder.0, &experiment)?);
+    }
+    assert!(all[0] == all[1] && all[0] == all[2], "checkpoints differ between numbers of threads");
+    Ok(())
+}
+
+#[test]
+fn seeds_change_everything() -> Result<()> {
+    let folder = Folder::new("seeds")?;
+    let one = experiment(TEACHER, 10)?;
+    let two = Experiment { seed: 4, ..one.clone() };
+    assert_ne!(one.folder()?, two.folder()?);
+    train(&one, &folder.0, &Monitor::default(), 1)?;
+    train(&two, &folder.0, &Monitor::default(), 1)?;
+    assert_ne!(last_checkpoint(&folder.0, &one)?, last_checkpoint(&folder.0, &two)?);
+    Ok(())
+}
+
+#[test]
+fn a_run_that_was_stopped_resumes_to_the_same_bits() -> Result<()> {
+    for method in [TEACHER, CT] {
+        let (whole, parts) = (Folder::new("whole")?, Folder::new("parts")?);
+        let experiment = experiment(method, 40)?;
+        train(&experiment, &whole.0, &Monitor::default(), 1)?;
+        // Stopped after one step, again and again.
+        let mut stops = 0;
+        loop {
+            let monitor = Monitor::default();
+            if stops < 12 {
+                monitor.stop();
+            }
+            match train(&experiment, &parts.0, &monitor, 1) {
+                Ok(_) => break,
+                Err(error) => {
+                    assert!(error.to_string().contains("it resumes there"), "{error}");
+                    stops += 1;
+                }
+            }
+        }
+        assert_eq!(stops, 12);
+        let (whole, parts) =
+            (last_checkpoint(&whole.0, &experiment)?, last_checkpoint(&parts.0, &experiment)?);
+        assert!(whole == parts, "{method}: the resumed run differs");
+    }
+    Ok(())
+}
+
+/// What `killed_and_resumed` runs in a process of its own, and kills.
+#[test]
+fn trains_to_the_end() -> Result<()> {
+    let own = Folder::new("end")?;
+    let runs = std::env::var_os("CONSISTENCY_TEST_RUNS").map_or(own.0.clone(), PathBuf::from);
+    let experiment = long()?;
+    let trained = train(&experiment, &runs, &Monitor::default(), 1)?;
+    assert_eq!(trained.table().column("step").last(), Some(&400.0));
+    Ok(())
+}
+
+fn long() -> Result<Experiment> {
+    experiment(CT, 400)
+}
+
+#[test]
+fn killed_and_resumed() -> Result<()> {
+    let folder = Folder::new("killed")?;
+    let program = std::env::current_exe()?;
+    let start = || {
+        Command::new(&program)
+            .args(["trains_to_the_end", "--exact"])
+            .env("CONSISTENCY_TEST_RUNS", &folder.0)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+    };
+    let experiment = long()?;
+    let path = folder.0.join(experiment.folder()?);
+    let mut killed_midway = 0;
+    for attempt in 0..60u64 {
+        let mut child = start()?;
+        // Each time a little later, at no particular moment.
+        std::thread::sleep(Duration::from_millis(60 + 37 * attempt));
+        if child.try_wait()?.is_some() {
+            break;
+        }
+        child.kill()?; // SIGKILL
+        child.wait()?;
+        let written = std::fs::read_dir(&path).map(|entries| {
+            entries.flatten().any(|e| e.file_name().to_string_lossy().starts_with("checkpoint-"))
+        });
+        killed_midway += usize::from(written.unwrap_or(false));
+        if killed_midway == 5 {
+            break;
+        }
+    }
+    assert!(killed_midway >= 3, "only {killed_midway} kills fell between two checkpoints");
+    let status = start()?.wait()?;
+    if !status.success() {
+        return Err(Error::new("the run did not resume after it was killed"));
+    }
+    let whole = Folder::new("never-killed")?;
+    train(&experiment, &whole.0, &Monitor::default(), 1)?;
+    assert!(
+        last_checkpoint(&folder.0, &experiment)? == last_checkpoint(&whole.0, &experiment)?,
+        "the run that was killed {killed_midway} times differs from the one that was not"
+    );
+    Ok(())
+}

@@ -1,0 +1,338 @@
+//! Promise: `cargo lab`. Failing cells fail, only what changed runs again, interruptions and
+//! other runs do no harm, the report opens offline, and everything is compiled once.
+
+mod support;
+
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use support::{Folder, Result, home, lab, notebook, project, ready, told};
+
+/// The state of this clone.
+fn own() -> PathBuf {
+    let shared = home();
+    let clones = fs::read_dir(shared.join("clones")).into_iter().flatten().flatten();
+    let mut all = vec![shared];
+    all.extend(clones.map(|c| c.path()));
+    let ours = project().to_string_lossy().into_owned();
+    let found = all.iter().find(|p| fs::read_to_string(p.join("project")).is_ok_and(|t| t == ours));
+    found.cloned().unwrap_or_default()
+}
+
+#[test]
+fn each_kind_of_failing_cell_fails_and_a_good_notebook_passes() -> Result {
+    ready();
+    let folder = Folder::new("failing")?;
+    for (name, cell, want) in [
+        ("compile", "let x: i32 = \"text\";", "mismatched types"),
+        ("panic", "let x: Vec<i32> = Vec::new(); x[3];", "it panicked: index out of bounds"),
+        ("assert", "assert!(1 > 2, \"order\");", "it panicked: order"),
+        ("check", "check::close(\"pi\", 3.0, 3.14159, 0.01);", "check failed: pi is 3, the reference"),
+        ("question", "let n: i32 = \"x\".parse()?;", "an error through `?`: invalid digit found"),
+        ("abort", "std::process::abort();", "Subprocess terminated"),
+        ("tag", "!!let fine = 1;", "was to fail (tag raises-exception) and did not"),
+    ] {
+        let path = folder.0.join(format!("{name}.ipynb"));
+        notebook(&path, &["let before = 1;", cell, "let after = 2;"])?;
+        let (good, text) = told(lab(&["run"]).arg(&path))?;
+        assert!(!good, "{name} passed:\n{text}");
+        let line = format!("error: {name}: cell 2 (code cell 2 of 3)");
+        assert!(text.contains(&line) && text.contains(want), "{name}: {text}");
+    }
+    let path = folder.0.join("good.ipynb");
+    // Caught panics, errors that are handled and text that looks like failure are none.
+    notebook(
+        &path,
+        &[
+            "let caught = std::panic::catch_unwind(|| panic!(\"caught\")).is_err();",
+            "let handled = \"x\".parse::<i32>().is_err(); eprintln!(\"panicked at nothing\");",
+            "!!panic!(\"expected\");",
+            "reproduced(\"a number\", 1.5, \"exactly 1.5\");",
+        ],
+    )?;
+    let (good, text) = told(lab(&["run"]).arg(&path))?;
+    assert!(good, "{text}");
+    let row = text.lines().find(|l| l.starts_with("good ")).unwrap_or_default();
+    let cells: Vec<&str> = row.split("  ").map(str::trim).filter(|c| !c.is_empty()).collect();
+    assert_eq!(cells[..4], ["good", "a number", "1.500", "exactly 1.5"], "{text}");
+
+    // Nothing changed: it does not run again. A changed cell, or --force: it does.
+    let (_, text) = told(lab(&["run"]).arg(&path))?;
+    assert!(text.contains("==> good: nothing changed since it ran"), "{text}");
+    let (_, text) = told(lab(&["run", "--force"]).arg(&path))?;
+    assert!(text.contains("good: passed in "), "{text}");
+    notebook(&path, &["let other = 1;"])?;
+    let (_, text) = told(lab(&["run"]).arg(&path))?;
+    assert!(text.contains("good: passed in "), "{text}");
+    Ok(())
+}
+
+#[test]
+fn names_and_budgets_that_do_not_exist() -> Result {
+    let (good, text) = told(&mut lab(&["run", "99-nothing"]))?;
+    assert!(!good && text.contains("there is no notebook '99-nothing'; there are 00-how-the-lab-works"), "{text}");
+    let (good, text) = told(&mut lab(&["run", "no/such.ipynb"]))?;
+    assert!(!good && text.contains("there is no notebook ") && text.contains("no/such.ipynb"), "{text}");
+    let (good, text) = told(lab(&["run", "00"]).env("LAB_BUDGET", "tiny"))?;
+    assert!(!good && text.contains("LAB_BUDGET = 'tiny': choose quick, standard or full"), "{text}");
+    let (good, text) = told(lab(&["setup"]).current_dir(std::env::temp_dir()))?;
+    assert!(!good && text.contains("does not lie in a clone of Consistency Lab"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn help_has_an_example_for_each_command() -> Result {
+    let (_, text) = told(&mut lab(&["--help"]))?;
+    for command in ["setup", "run", "open", "doctor", "bench", "clean"] {
+        assert!(text.contains(&format!("\n  {command} ")), "{command}: {text}");
+        let mut arguments = vec![command, "--help"];
+        if command == "bench" {
+            arguments = vec!["bench", "kernel", "--help"];
+        }
+        let (good, text) = told(&mut lab(&arguments))?;
+        assert!(good && text.contains("Example:\n  cargo lab "), "{command}: {text}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_doctor_finds_what_is_here_and_names_the_remedy_for_what_is_not() -> Result {
+    ready();
+    let (good, text) = told(&mut lab(&["doctor"]))?;
+    assert!(good, "{text}");
+    for what in ["Rust", "C compiler", "Python 3 with venv", "disk", "memory", "evcxr_jupyter", "library"] {
+        assert!(text.contains(&format!("ok       {what}: ")), "{what}: {text}");
+    }
+    let (good, text) = told(lab(&["doctor"]).env("LAB_PYTHON", "no-such-python"))?;
+    assert!(!good && text.contains("MISSING  Python 3 with venv: no-such-python"), "{text}");
+    assert!(text.contains("apt install python3 python3-venv"), "{text}");
+    Ok(())
+}
+
+fn alive(mark: &str) -> Result<bool> {
+    let table = Command::new("ps").args(["-A", "-o", "args="]).output()?;
+    Ok(String::from_utf8_lossy(&table.stdout).lines().any(|l| l.contains(mark) && !l.contains("ps -A")))
+}
+
+#[test]
+fn a_killed_run_leaves_nothing_behind_and_the_next_one_ends_well() -> Result {
+    ready();
+    let folder = Folder::new("killed")?;
+    let (path, mark) = (folder.0.join("killed.ipynb"), folder.0.join("reached"));
+    notebook(
+        &path,
+        &[&format!(
+            "let reached = std::path::Path::new({mark:?}); if !reached.exists() {{ \
+             std::fs::write(reached, \"\")?; \
+             std::thread::sleep(std::time::Duration::from_secs(600)); }}"
+        )],
+    )?;
+    let mut first = lab(&["run"]).arg(&path).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let start = Instant::now();
+    while !mark.exists() {
+        assert!(start.elapsed() < Duration::from_secs(120), "the cell was never reached");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    first.kill()?; // SIGKILL
+    first.wait()?;
+    // The next one waits for nothing, and ends well.
+    let (good, text) = told(lab(&["run"]).arg(&path))?;
+    assert!(good && text.contains("killed: passed in "), "{text}");
+    assert!(!alive(&format!("{}", path.display()))?, "the killed run's client is still alive");
+    Ok(())
+}
+
+#[test]
+fn two_at_once_take_turns() -> Result {
+    ready();
+    let folder = Folder::new("turns")?;
+    let mut children = Vec::new();
+    for name in ["first", "second"] {
+        let path = folder.0.join(format!("{name}.ipynb"));
+        notebook(&path, &["std::thread::sleep(std::time::Duration::from_secs(3));"])?;
+        let child =
+            lab(&["run"]).arg(&path).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        children.push(child);
+    }
+    let mut waited = false;
+    for child in children {
+        let output = child.wait_with_output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{text}");
+        waited |= text.contains("is at work in ");
+    }
+    assert!(waited, "neither waited for the other");
+    Ok(())
+}
+
+#[test]
+fn written_outputs_are_free_of_this_machine_and_do_not_change() -> Result {
+    ready();
+    let folder = Folder::new("write")?;
+    let path = folder.0.join("write.ipynb");
+    notebook(
+        &path,
+        &[
+            "let xs: Vec<f64> = (0..50).map(f64::from).collect();",
+            "Figure::new(\"f\").x(\"x\").y(\"y\").line(\"l\", &xs, &xs)",
+            "println!(\"{}\", std::env::var(\"LAB_PROJECT\")?);",
+            "!!panic!(\"{}\", std::env::var(\"LAB_PROJECT\").unwrap_or_default());",
+        ],
+    )?;
+    let mut written = Vec::new();
+    for _ in 0..2 {
+        let (good, text) = told(lab(&["run", "--force", "--write"]).arg(&path))?;
+        assert!(good, "{text}");
+        written.push(fs::read_to_string(&path)?);
+    }
+    assert_eq!(written[0], written[1], "a second run writes the same file");
+    let ours = project().to_string_lossy().into_owned();
+    assert!(!written[0].contains(&ours), "a path of this machine was written");
+    let parsed: Value = serde_json::from_str(&written[0])?;
+    assert_eq!(parsed["cells"][2]["outputs"][0]["text"][0], ".\n");
+    assert!(parsed["cells"][1]["outputs"][0]["data"]["image/png"].is_string());
+    assert_eq!(parsed["cells"][1]["execution_count"], 2);
+    Ok(())
+}
+
+#[test]
+fn the_report_opens_offline_and_shows_every_figure() -> Result {
+    ready();
+    let folder = Folder::new("report")?;
+    let path = folder.0.join("report.ipynb");
+    let figure = "Figure::new(\"f\").line(\"l\", &[0.0, 1.0], &[0.0, 1.0])";
+    notebook(&path, &[figure, figure, "df!(\"a\" => [1.0])?"])?;
+    let (good, text) = told(lab(&["run"]).arg(&path))?;
+    assert!(good, "{text}");
+    let index = text.lines().find_map(|l| l.strip_prefix("report: ")).unwrap_or_default();
+    let pages = Path::new(index).parent().unwrap_or(Path::new("."));
+    let page = fs::read_to_string(pages.join("report.html"))?;
+    assert_eq!(page.matches("<img ").count(), 2);
+    assert_eq!(page.matches("src=\"data:image/png;base64,iVBOR").count(), 2);
+    assert!(page.contains("<table>"));
+    for page in [page, fs::read_to_string(index)?] {
+        for loads in ["src=\"http", "href=\"http", "<script", "@import", "url("] {
+            assert!(!page.contains(loads), "the page loads something: {loads}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs a headless Chromium: cargo test --release -- --ignored pages"]
+fn pages_show_their_figures_in_a_browser() -> Result {
+    ready();
+    let page = own().join("report").join("00-how-the-lab-works.html");
+    assert!(page.exists(), "run cargo lab first");
+    let folder = Folder::new("browser")?;
+    let shot = folder.0.join("shot.png");
+    let browser = ["chromium", "chromium-browser", "google-chrome"]
+        .into_iter()
+        .find(|name| Command::new(name).arg("--version").output().is_ok())
+        .ok_or("no Chromium is installed")?;
+    let dom = Command::new(browser)
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"])
+        .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
+        .args(["--host-resolver-rules=MAP * 127.0.0.1:9", "--window-size=1000,3000", "--dump-dom"])
+        .arg(format!("--user-data-dir={}", folder.0.join("profile").display()))
+        .arg(format!("--screenshot={}", shot.display()))
+        .arg(format!("file://{}", page.display()))
+        .output()?;
+    let dom = String::from_utf8_lossy(&dom.stdout).into_owned();
+    let text = fs::read_to_string(&page)?;
+    assert_eq!(dom.matches("<img ").count(), text.matches("<img ").count());
+    assert!(fs::metadata(&shot).is_ok_and(|m| m.len() > 20_000), "the page is blank");
+    Ok(())
+}
+
+fn artifacts(arguments: &[&str]) -> Result<BTreeMap<String, BTreeSet<String>>> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(arguments)
+        .arg("--message-format=json")
+        .current_dir(project())
+        .stdin(Stdio::null())
+        .output()?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
+    }
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let message: Value = serde_json::from_str(line)?;
+        let package = message["package_id"].as_str().unwrap_or_default();
+        if message["reason"] == "compiler-artifact" && package.starts_with("registry+") {
+            let files = message["filenames"].as_array().into_iter().flatten();
+            let files = files.filter_map(|f| f.as_str().map(ToString::to_string));
+            found.entry(package.to_string()).or_default().extend(files);
+        }
+    }
+    Ok(found)
+}
+
+#[test]
+fn the_tests_compile_no_dependency_that_cargo_lab_has_not() -> Result {
+    // What `cargo lab` builds: its program, and the library for the kernel.
+    let mut built = artifacts(&["build", "--release", "--package", "lab"])?;
+    let library = artifacts(&[
+        "rustc", "--release", "--package", "consistency-kernel", "--lib", "--crate-type", "dylib",
+    ])?;
+    for (package, files) in library {
+        built.entry(package).or_default().extend(files);
+    }
+    assert!(built.len() > 250, "{} dependencies: the list is not whole", built.len());
+    for (package, files) in artifacts(&["test", "--release", "--no-run"])? {
+        let known = built.get(&package).cloned().unwrap_or_default();
+        let new: Vec<&String> = files.difference(&known).collect();
+        assert!(new.is_empty(), "`cargo test --release` compiles {package} anew: {new:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn committed_notebooks_are_in_order() -> Result {
+    let mut count = 0;
+    for entry in fs::read_dir(project().join("notebooks"))? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|e| e != "ipynb") {
+            continue;
+        }
+        count += 1;
+        let name = path.display();
+        let text = fs::read_to_string(&path)?;
+        let parsed: Value = serde_json::from_str(&text)?;
+        let cells = parsed["cells"].as_array().cloned().unwrap_or_default();
+        assert!(cells.len() < 60, "{name} has {} cells", cells.len());
+        assert_eq!(parsed["metadata"]["kernelspec"]["name"], "consistency", "{name}");
+        let source = |cell: &Value| -> String {
+            cell["source"].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+        };
+        let code: Vec<&Value> = cells.iter().filter(|c| c["cell_type"] == "code").collect();
+        assert!(source(code[0]).starts_with("// Needs: "), "{name}: the first cell says what it needs");
+        let mut figures = 0;
+        for cell in &code {
+            let source = source(cell);
+            assert!(source.is_ascii(), "{name}: code that is not ASCII:\n{source}");
+            assert!(!source.lines().any(|l| l.trim_start().starts_with(":dep")), "{name}: a :dep");
+            for output in cell["outputs"].as_array().into_iter().flatten() {
+                let data = &output["data"];
+                if data["application/vnd.plotly.v1+json"].is_object() {
+                    figures += 1;
+                    assert!(data["image/png"].is_string() && data["text/plain"].is_array(), "{name}: a figure in one form");
+                }
+                let png = data["image/png"].as_str().map_or(0, str::len);
+                assert!(png < 140_000, "{name}: a PNG of {} KB", png * 3 / 4000);
+                assert_ne!(output["output_type"], "error", "{name}: an error");
+            }
+        }
+        assert!(figures > 0, "{name}: its outputs are not committed (cargo lab run --write)");
+        for mark in ["/home/", "/root/", "/tmp/", "/Users/"] {
+            assert!(!text.contains(mark), "{name}: a path of one machine ({mark})");
+        }
+        assert!(text.len() < 2_000_000, "{name} has {} bytes", text.len());
+    }
+    assert!(count >= 2);
+    Ok(())
+}

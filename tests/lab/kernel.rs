@@ -1,0 +1,305 @@
+//! Promise: the kernel. Gradients are right across cells, any number of notebooks run at
+//! once, a restart compiles nothing, and the environment of the person who starts it does
+//! not matter. Through a real kernel and a real Jupyter client.
+
+mod support;
+
+use serde_json::{Value, json};
+use std::path::Path;
+use support::{Folder, Result, answer, cells, client, lab, project, ready, told};
+
+/// Cells 1 and 3 make variables, cell 4 differentiates sum(2 v + w) by both.
+const GRADIENTS: [&str; 4] = [
+    "let v = Var::new(&[1f32, 2.0], &Device::Cpu)?;",
+    "let unrelated = Tensor::new(&[0f32], &Device::Cpu)?;",
+    "let w = Var::new(&[3f32, 4.0], &Device::Cpu)?;",
+    "let y = ((v.as_tensor() * 2.0)? + w.as_tensor())?.sum_all()?; let g = y.backward()?; \
+     println!(\"{:?} {:?}\", g.get(&v).map(|t| t.to_vec1::<f32>().ok()), \
+     g.get(&w).map(|t| t.to_vec1::<f32>().ok()));",
+];
+const RIGHT: &str = "Some(Some([2.0, 2.0])) Some(Some([1.0, 1.0]))";
+
+fn stdout(cell: &Value) -> &str {
+    cell["stdout"].as_str().unwrap_or_default().trim()
+}
+
+#[test]
+fn gradients_across_four_cells() -> Result {
+    ready();
+    let ran = cells(&GRADIENTS, &json!({}))?;
+    assert_eq!(stdout(&ran[3]), RIGHT);
+    Ok(())
+}
+
+#[test]
+fn two_kernels_at_once_and_a_restart() -> Result {
+    ready();
+    let mut all: Vec<Value> = GRADIENTS.iter().map(|c| json!(c)).collect();
+    all.push(json!({ "restart": true }));
+    all.extend(GRADIENTS.iter().map(|c| json!(c)));
+    let kernels = answer(client(&json!({ "kernels": 2, "cells": all }))?)?;
+    assert_eq!(kernels.len(), 2);
+    for kernel in &kernels {
+        assert_eq!(stdout(&kernel["cells"][3]), RIGHT);
+        assert_eq!(stdout(&kernel["cells"][7]), RIGHT, "after a restart");
+        // The one crate that cells name: three lines that re-export the library.
+        let compiled = kernel["compiled"].as_array().cloned().unwrap_or_default();
+        assert_eq!(compiled, [json!("consistency")], "a restart compiles no dependency");
+    }
+    Ok(())
+}
+
+/// Types of the prelude, each bound by a plain `let`.
+const TYPES: [(&str, &str); 58] = [
+    ("Tensor", "let a1 = Tensor::new(&[1f32, 2.0], &Device::Cpu)?;"),
+    ("Var", "let a2 = Var::new(&[1f32, 2.0], &Device::Cpu)?;"),
+    ("Device", "let a3 = Device::Cpu;"),
+    ("DType", "let a4 = DType::F32;"),
+    ("D", "let a5 = D::Minus1;"),
+    ("DataFrame", "let b1 = df!(\"x\" => [1.0, 2.0], \"y\" => [3i64, 4])?;"),
+    ("Column", "let b2 = b1.column(\"x\")?.clone();"),
+    ("Series", "let b3 = Series::new(\"s\".into(), [1.0, 2.0]);"),
+    ("Key", "let key = Key::new(0);"),
+    ("NoiseRange", "let range = NoiseRange::default();"),
+    ("TimeGrid", "let grid = range.karras(8)?;"),
+    ("Schedule", "let c1 = Schedule { s0: 2, s1: 10, mu0: 0.9, convention: Convention::Paper };"),
+    ("Convention", "let c2 = Convention::Code;"),
+    ("Scaling", "let c3 = Scaling::Edm { sigma_data: 0.5 };"),
+    ("Coefficients", "let c4 = c3.at(1.0);"),
+    ("Parameterization", "let c5 = Parameterization::Skip;"),
+    ("Solver", "let c6 = Solver::Heun;"),
+    ("GaussianMixture", "let mixture = GaussianMixture::new(vec![1.0], vec![vec![0.0]], vec![0.5])?;"),
+    ("FlowMap", "let flow = FlowMap::new(mixture.clone(), Solver::Euler, grid.clone());"),
+    ("Counted", "let counted = Counted::new(mixture.clone());"),
+    ("Digits", "let digits = digits(DType::F32, &Device::Cpu)?;"),
+    ("Empirical", "let empirical = Empirical::new(&digits.train)?;"),
+    ("Neighbours", "let near = Neighbours::new(&digits.train, &digits.train_labels, 3)?;"),
+    ("Assignment", "let assigned = near.assign(&digits.held_out)?[0];"),
+    ("Judge", "let judge = Judge::new(&digits)?;"),
+    ("Score", "let score = judge.real();"),
+    ("Distance", "let d1 = Distance::default();"),
+    ("Metric", "let d2 = Metric::PseudoHuber { c: 0.03 };"),
+    ("Reduction", "let d3 = Reduction::Sum;"),
+    ("Weight", "let d4 = Weight::Uniform;"),
+    ("Weighting", "let d5 = Weighting::default();"),
+    ("ScoreMatching", "let d6 = ScoreMatching::default();"),
+    ("Pair", "let x0 = digits.train.narrow(0, 0, 2)?; let pair = training_pair(&x0, &x0, &[1, 2], &grid)?;"),
+    ("MlpConfig", "let e1 = MlpConfig { width: 8, blocks: 1, time_features: 4 };"),
+    ("UNetConfig", "let e2 = UNetConfig::default();"),
+    ("NetworkConfig", "let e3 = NetworkConfig::Mlp(e1.clone());"),
+    ("Params", "let mut params = Params::new(DType::F32, &Device::Cpu);"),
+    ("Mlp", "let mlp = params.init(&key, |s| Mlp::new(s, &e1, &[1, 8, 8]))?;"),
+    ("UNet", "let mut more = Params::new(DType::F32, &Device::Cpu); let unet = more.init(&key, |s| UNet::new(s, &e2, &[1, 8, 8]))?;"),
+    ("EdmDenoiser", "let edm = EdmDenoiser::new(Box::new(mlp.clone()), 0.5);"),
+    ("ConsistencyModel", "let model = ConsistencyModel::new(Box::new(mlp.clone()), Parameterization::Skip, 0.5, 0.002);"),
+    ("Ema", "let ema = Ema::new(&params)?;"),
+    ("OptimizerKind", "let e4 = OptimizerKind::Radam;"),
+    ("OptimizerConfig", "let e5 = OptimizerConfig::default();"),
+    ("Optimizer", "let optimizer = Optimizer::new(e5, &params)?;"),
+    ("Experiment", "let experiment = Experiment::parse(\"name = 't'\\ndata = { name = 'moons', count = 50 }\\nnetwork = { kind = 'mlp', width = 4, blocks = 1 }\\nmethod = { kind = 'score-matching' }\\ntraining = { iterations = 5, batch = 4 }\")?;"),
+    ("DataConfig", "let f1 = experiment.data.clone();"),
+    ("Method", "let f2 = experiment.method.clone();"),
+    ("Training", "let f3 = experiment.training.clone();"),
+    ("Run", "let run = Run::start(&experiment, 1)?;"),
+    ("Trained", "let trained = run.join()?;"),
+    ("Progress", "let f4 = run.progress();"),
+    ("Monitor", "let f5 = Monitor::default();"),
+    ("RunFolder", "let f6 = RunFolder::create(&runs_folder(), &experiment)?;"),
+    ("Provenance", "let f7 = trained.provenance()?;"),
+    ("Table", "let f8 = trained.table().clone();"),
+    ("Budget", "let f9 = budget()?;"),
+    ("Figure", "let figure = trained.plot();"),
+];
+
+/// Traits: they have methods, not values.
+const TRAITS: [&str; 7] = [
+    "ChunkAgg",
+    "ConsistencyFunction",
+    "Denoiser",
+    "IndexOp",
+    "NamedFrom",
+    "Network",
+    "Show",
+];
+
+#[test]
+fn every_type_of_the_prelude_binds_by_a_plain_let() -> Result {
+    let prelude = std::fs::read_to_string(project().join("crate/src/prelude.rs"))?;
+    let code: String = prelude.lines().filter(|l| !l.starts_with("//")).collect();
+    let names = code
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|name| name.starts_with(|c: char| c.is_ascii_uppercase()));
+    for name in names {
+        let known = TYPES.iter().any(|(t, _)| *t == name) || TRAITS.contains(&name);
+        assert!(known, "{name} is in the prelude and not in this test");
+    }
+    ready();
+    let runs = Folder::new("prelude")?;
+    let code: Vec<&str> = TYPES.iter().map(|(_, code)| *code).collect();
+    cells(&code, &json!({ "LAB_RUNS": runs.0 }))?;
+    Ok(())
+}
+
+#[test]
+fn a_strange_environment_does_not_matter() -> Result {
+    ready();
+    let folder = Folder::new("strange env")?; // with a space
+    let empty = folder.0.join("cargo home");
+    std::fs::create_dir_all(&empty)?;
+    let env = json!({
+        "CARGO_INCREMENTAL": "0",
+        "RUSTFLAGS": "-Ctarget-cpu=not-a-processor",
+        "CARGO_ENCODED_RUSTFLAGS": "-Calso\u{1f}--wrong",
+        "RUSTC_WRAPPER": "/bin/false",
+        "RUSTC_WORKSPACE_WRAPPER": "/bin/false",
+        "CARGO_BUILD_RUSTC_WRAPPER": "/bin/false",
+        "CARGO_BUILD_TARGET": "riscv64gc-unknown-none-elf",
+        "CARGO_TARGET_DIR": folder.0.join("elsewhere"),
+        "CARGO_PROFILE_DEV_PANIC": "abort",
+        "CARGO_PROFILE_DEV_OPT_LEVEL": "3",
+        "RUSTUP_TOOLCHAIN": "nightly",
+        "LD_LIBRARY_PATH": "/nonexistent:/also nonexistent",
+        "TMPDIR": folder.0,
+        "EVCXR_CONFIG_DIR": folder.0,
+        "JUPYTER_PATH": folder.0,
+        // Nothing waits for the network: none can be reached, and cargo knows no crate.
+        "CARGO_HOME": empty,
+        "https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9",
+        "ALL_PROXY": "http://127.0.0.1:9",
+    });
+    let mut code = GRADIENTS.to_vec();
+    // A panic keeps the variables.
+    code.push("let lost = 1; panic!(\"on purpose\");");
+    code.push("println!(\"{:?}\", w.dims());");
+    let ran = cells(&code, &env)?;
+    assert_eq!(stdout(&ran[3]), RIGHT);
+    assert_eq!(ran[4]["stderr"], "panicked: on purpose\n");
+    assert_eq!(stdout(&ran[5]), "[2]");
+    Ok(())
+}
+
+#[test]
+fn figures_and_tables_show_in_every_form() -> Result {
+    ready();
+    let ran = cells(
+        &[
+            "let xs: Vec<f64> = vec![1.0, 2.0]; let figure = Figure::new(\"f\").line(\"l\", &xs, &xs);",
+            "figure",
+            // Shown again, and after more is added to it: showing uses nothing up.
+            "figure.line(\"more\", &xs, &[3.0, 4.0])",
+            "df!(\"a\" => [1.5], \"b\" => [\"<b>\"])?",
+            "Tensor::new(&[1f32], &Device::Cpu)?",
+            "for i in 0..2 { println!(\"{i}\"); }",
+        ],
+        &json!({}),
+    )?;
+    for shown in [&ran[1], &ran[2]] {
+        let data = &shown["data"];
+        assert!(data["image/png"].as_str().is_some_and(|png| png.starts_with("iVBOR")));
+        assert!(data["application/vnd.plotly.v1+json"]["data"].is_array());
+        assert!(data["text/plain"].as_str().is_some_and(|text| text.starts_with("Figure: f")));
+        assert_eq!(data["text/html"], Value::Null, "nothing that needs a network to show");
+    }
+    assert!(ran[3]["data"]["text/html"].as_str().is_some_and(|t| t.contains("&lt;b&gt;")));
+    assert!(ran[4]["data"]["text/plain"].as_str().is_some_and(|t| t.contains("[1.]")));
+    assert_eq!(stdout(&ran[5]), "0\n1");
+    assert_eq!(ran[5]["data"], json!({}));
+    Ok(())
+}
+
+#[test]
+fn a_kernel_outside_a_project_says_what_to_do() -> Result {
+    ready();
+    let folder = Folder::new("outside")?;
+    let request = json!({ "cells": ["1 + 1"], "cwd": folder.0 });
+    let told = answer(client(&request)?).err().map(|e| e.to_string()).unwrap_or_default();
+    assert!(told.contains("does not lie in a clone of Consistency Lab"), "{told}");
+    assert!(told.contains("set LAB_PROJECT"), "{told}");
+    // And with LAB_PROJECT it runs anywhere.
+    let request = json!({
+        "cells": GRADIENTS, "cwd": folder.0, "env": { "LAB_PROJECT": project() },
+    });
+    let kernels = answer(client(&request)?)?;
+    assert_eq!(stdout(&kernels[0]["cells"][3]), RIGHT);
+    Ok(())
+}
+
+/// The project's files as git knows them, in a clone whose path has a space.
+fn copy_project(to: &Path) -> Result {
+    let files = std::process::Command::new("git")
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        .current_dir(project())
+        .output()?;
+    for file in String::from_utf8(files.stdout)?.split('\0').filter(|f| !f.is_empty()) {
+        let target = to.join(file);
+        if let Some(folder) = target.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        if project().join(file).is_file() {
+            std::fs::copy(project().join(file), target)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_changed_crate_reaches_a_restarted_kernel_and_leaves_a_live_one_alone() -> Result {
+    ready();
+    let folder = Folder::new("another clone")?;
+    let clone = std::fs::canonicalize(&folder.0)?.join("consistency lab");
+    copy_project(&clone)?;
+    // The dependencies are compiled: only the project's own crates are not, at this path.
+    let target = Path::new(env!("CARGO_BIN_EXE_lab")).parent().and_then(Path::parent);
+    let set_up = || {
+        let mut command = lab(&["setup"]);
+        command.current_dir(&clone).env("LAB_HOME", support::home());
+        if let Some(target) = target {
+            command.env("CARGO_TARGET_DIR", target);
+        }
+        told(&mut command)
+    };
+    let extend = |text: &str| -> Result {
+        let path = clone.join("crate/src/lib.rs");
+        let before = std::fs::read_to_string(project().join("crate/src/lib.rs"))?;
+        std::fs::write(path, format!("{before}\n{text}\n"))?;
+        Ok(())
+    };
+    extend("/// A number.\npub fn version() -> u32 { 1 }")?;
+    let (good, text) = set_up()?;
+    assert!(good, "{text}");
+
+    // One kernel stays alive while the crate changes, breaks and is mended.
+    let at = |name: &str| folder.0.join(name);
+    let version = "println!(\"{}\", consistency::version());";
+    let request = json!({
+        "env": { "LAB_PROJECT": clone },
+        "cells": [
+            "let before = Tensor::new(&[1f32], &Device::Cpu)?;", version,
+            { "wait_for": at("changed") },
+            "let after = (&before + 1.0)?;", version,
+            { "restart": true }, version,
+            { "wait_for": at("broken") },
+            version, { "restart": true }, version,
+        ],
+    });
+    let kernel = client(&request)?;
+    let wait = std::time::Duration::from_secs(25);
+    std::thread::sleep(wait); // until it has started and run its first cells
+    extend("/// A number.\npub fn version() -> u32 { 2 }")?;
+    let (good, text) = set_up()?;
+    assert!(good, "{text}");
+    std::fs::write(at("changed"), "")?;
+    std::thread::sleep(wait);
+    extend("pub fn version() -> u32 { \"not a number\" }")?;
+    let (good, text) = set_up()?;
+    assert!(!good, "a crate that does not compile is no success");
+    assert!(text.contains("mismatched types"), "{text}");
+    assert!(text.contains("The last good library") && text.contains("stays in place"), "{text}");
+    std::fs::write(at("broken"), "")?;
+    let kernels = answer(kernel)?;
+    let said: Vec<&str> = kernels[0]["cells"].as_array().into_iter().flatten().map(stdout).collect();
+    assert_eq!(said, ["", "1", "", "1", "2", "2", "2"]);
+    let all_ok = kernels[0]["cells"].as_array().into_iter().flatten().all(|c| c["status"] == "ok");
+    assert!(all_ok, "{kernels:#?}");
+    Ok(())
+}
