@@ -90,8 +90,17 @@ fn checkpoints() -> Result<()> {
     for bytes in broken {
         fs::write(&newest, &bytes)?;
         let got = message(run(&experiment, &folder.0));
-        assert!(got.starts_with(&format!("the checkpoint {}: is damaged or cut off", newest.display())), "{got}");
-        assert!(got.ends_with(&format!("delete it to resume from the one before, {}", before.display())), "{got}");
+        assert!(
+            got.starts_with(&format!("the checkpoint {}: is damaged or cut off", newest.display())),
+            "{got}"
+        );
+        assert!(
+            got.ends_with(&format!(
+                "delete it to resume from the one before, {}",
+                before.display()
+            )),
+            "{got}"
+        );
         assert!(!got.contains('\n'), "{got}");
         assert_eq!(fs::read(&newest)?, bytes, "a damaged file is left for its owner to see");
     }
@@ -112,7 +121,10 @@ fn checkpoints() -> Result<()> {
 
     // Safetensors that are no checkpoint.
     let tensors = [("x".to_string(), Tensor::zeros(3, DType::F32, &Device::Cpu)?)];
-    candle_core::safetensors::save(&tensors.into(), theirs.join("checkpoint-000000020.safetensors"))?;
+    candle_core::safetensors::save(
+        &tensors.into(),
+        theirs.join("checkpoint-000000020.safetensors"),
+    )?;
     let got = message(run(&other, &folder.0));
     assert!(got.contains("is no checkpoint of a run"), "{got}");
     Ok(())
@@ -131,7 +143,10 @@ fn a_checkpoint_with_a_wrong_shape() -> Result<()> {
     tensors.insert("ema/input.weight".to_string(), wrong);
     safetensors::serialize_to_file(&tensors, header.metadata().clone(), &path)?;
     let got = message(run(&experiment, &folder.0));
-    assert!(got.contains("parameter input.weight has shape [3, 3], the network needs [16, 64]"), "{got}");
+    assert!(
+        got.contains("parameter input.weight has shape [3, 3], the network needs [16, 64]"),
+        "{got}"
+    );
     tensors.remove("ema/input.weight");
     safetensors::serialize_to_file(&tensors, header.metadata().clone(), &path)?;
     let got = message(run(&experiment, &folder.0));
@@ -157,7 +172,8 @@ fn teachers() -> Result<()> {
     assert!(message(trained.denoiser()).contains("trained a consistency model, not a denoiser"));
     assert!(message(teacher.consistency_model()).contains("trained a denoiser, not a consistency"));
     // A teacher whose training is not done.
-    let unfinished = RunFolder::create(&folder.0, &Experiment { seed: 9, ..Experiment::parse(GOOD)? })?;
+    let unfinished =
+        RunFolder::create(&folder.0, &Experiment { seed: 9, ..Experiment::parse(GOOD)? })?;
     assert!(message(unfinished.trained()).ends_with("has no checkpoint: train it first"));
     Ok(())
 }
@@ -222,7 +238,10 @@ fn figures() -> Result<()> {
     let zero = Figure::new("losses").log_y().line("CT", &[0.0], &[0.0]);
     assert!(message(zero.png()).contains("has no place on a logarithmic axis"));
     let flat = Tensor::zeros((2, 3), DType::F32, &Device::Cpu)?;
-    assert!(message(Figure::images("x", &flat, 2)).starts_with("images must be (N, C, H, W), got the shape [2, 3]"));
+    assert!(
+        message(Figure::images("x", &flat, 2))
+            .starts_with("images must be (N, C, H, W), got the shape [2, 3]")
+    );
     let _ = Error::new("");
     Ok(())
 }

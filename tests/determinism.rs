@@ -85,7 +85,9 @@ fn keys_name_different_noise() -> Result<()> {
     // And it is normal: mean 0, variance 1, fourth moment 3.
     let z = root.normals(0..40_000);
     let moment = |p: i32| z.iter().map(|z| z.powi(p)).sum::<f64>() / z.len() as f64;
-    assert!(moment(1).abs() < 0.02 && (moment(2) - 1.0).abs() < 0.03 && (moment(4) - 3.0).abs() < 0.2);
+    assert!(
+        moment(1).abs() < 0.02 && (moment(2) - 1.0).abs() < 0.03 && (moment(4) - 3.0).abs() < 0.2
+    );
     Ok(())
 }
 

@@ -17,10 +17,9 @@ fn close(what: &str, got: f64, want: f64, relative: f64) {
 #[test]
 fn boundary_scalings() {
     let scaling = Scaling::Boundary { sigma_data: 0.5, eps: 0.002 };
-    for (t, c_skip, c_out, c_in) in [
-        (0.5, 0.502_004, 0.352_139, 1.414_214),
-        (80.0, 3.906_29e-5, 0.499_978, 0.012_499_8),
-    ] {
+    for (t, c_skip, c_out, c_in) in
+        [(0.5, 0.502_004, 0.352_139, 1.414_214), (80.0, 3.906_29e-5, 0.499_978, 0.012_499_8)]
+    {
         let c = scaling.at(t);
         close("c_skip", c.c_skip, c_skip, 2e-6);
         close("c_out", c.c_out, c_out, 2e-6);
@@ -90,7 +89,12 @@ fn schedules_of_consistency_training() {
     ] {
         assert_eq!(paper.points(k, total), points, "N({k})");
         assert_eq!(code.points(k, total), points, "N({k}) of the code");
-        close("mu of the paper", paper.mu(k, total), mu_paper, 6e-6 + 2e-4 * f64::from(k < total / 2));
+        close(
+            "mu of the paper",
+            paper.mu(k, total),
+            mu_paper,
+            6e-6 + 2e-4 * f64::from(k < total / 2),
+        );
         close("mu of the code", code.mu(k, total), mu_code, 6e-6 + 2e-4 * f64::from(k < total / 2));
     }
     let (paper, code) = (imagenet(Convention::Paper), imagenet(Convention::Code));
@@ -111,9 +115,8 @@ fn what_the_network_is_told() {
 fn both_parameterizations_keep_the_boundary() -> Result<()> {
     let x = Tensor::new(&[[0.3f32, -2.0], [1.5, 0.25]], &Device::Cpu)?;
     for parameterization in [Parameterization::Skip, Parameterization::Piecewise] {
-        let f = |t: &[f64]| {
-            parameterization.apply(0.5, 0.002, &x, t, |xs, _| Ok((xs.sin()? + 7.0)?))
-        };
+        let f =
+            |t: &[f64]| parameterization.apply(0.5, 0.002, &x, t, |xs, _| Ok((xs.sin()? + 7.0)?));
         // The identity at eps to the bit, whatever the network says, also for one sample
         // of a batch.
         assert_eq!(f(&[0.002])?.to_vec2::<f32>()?, x.to_vec2::<f32>()?);

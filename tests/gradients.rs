@@ -7,8 +7,7 @@ use consistency::loss::{
 };
 use consistency::model::{ConsistencyModel, EdmDenoiser, MlpConfig, NetworkConfig, UNetConfig};
 use consistency::nn::{
-    Conv2d, GroupNorm, Linear, Params, Scope, SelfAttention, average_pool2, silu,
-    upsample_nearest2,
+    Conv2d, GroupNorm, Linear, Params, Scope, SelfAttention, average_pool2, silu, upsample_nearest2,
 };
 use consistency::process::{NoiseRange, Parameterization};
 use consistency::rng::Key;
@@ -148,12 +147,7 @@ fn silu_activation() -> Result<()> {
 
 #[test]
 fn attention() -> Result<()> {
-    layer(
-        "self-attention",
-        &[2, 4, 3, 2],
-        |s| SelfAttention::new(s, 4, 2, 2),
-        |l, x| l.forward(x),
-    )
+    layer("self-attention", &[2, 4, 3, 2], |s| SelfAttention::new(s, 4, 2, 2), |l, x| l.forward(x))
 }
 
 #[test]
@@ -197,9 +191,7 @@ fn score_matching() -> Result<()> {
 #[test]
 fn consistency_losses() -> Result<()> {
     let grid = NoiseRange::default().karras(5)?;
-    for metric in
-        [Metric::L1, Metric::L2Squared, Metric::L2, Metric::PseudoHuber { c: 0.03 }]
-    {
+    for metric in [Metric::L1, Metric::L2Squared, Metric::L2, Metric::PseudoHuber { c: 0.03 }] {
         for reduction in [Reduction::Sum, Reduction::CodeMean] {
             for parameterization in [Parameterization::Skip, Parameterization::Piecewise] {
                 let mut params = Params::new(DType::F64, &Device::Cpu);
@@ -240,9 +232,7 @@ fn no_gradient_reaches_the_target() -> Result<()> {
 
 #[test]
 fn distances_have_no_nan_where_both_sides_agree() -> Result<()> {
-    for metric in
-        [Metric::L1, Metric::L2Squared, Metric::L2, Metric::PseudoHuber { c: 0.03 }]
-    {
+    for metric in [Metric::L1, Metric::L2Squared, Metric::L2, Metric::PseudoHuber { c: 0.03 }] {
         let x = var("x", &[2, 3])?;
         let loss = Distance::new(metric).per_sample(x.as_tensor(), &x.as_detached_tensor())?;
         assert_eq!(loss.to_vec1::<f64>()?, [0.0, 0.0], "{metric:?}");

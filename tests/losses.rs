@@ -14,7 +14,12 @@ use consistency::rng::Key;
 use consistency::seam::{ConsistencyFunction, Denoiser};
 
 fn noise(name: &str, shape: &[usize]) -> Result<Tensor> {
-    let z = Key::new(3).stream(name).normal(0..shape[0] as u64, &shape[1..], DType::F64, &Device::Cpu)?;
+    let z = Key::new(3).stream(name).normal(
+        0..shape[0] as u64,
+        &shape[1..],
+        DType::F64,
+        &Device::Cpu,
+    )?;
     Ok(z)
 }
 
@@ -106,7 +111,12 @@ impl ConsistencyFunction for Constant {
 #[test]
 fn the_loss_sums_over_a_sample_and_averages_over_the_batch() -> Result<()> {
     let grid = TimeGrid::new(vec![0.1, 0.2, 0.6])?;
-    let pair = training_pair(&noise("x0", &[4, 1, 2, 3])?, &noise("z", &[4, 1, 2, 3])?, &[1, 1, 2, 2], &grid)?;
+    let pair = training_pair(
+        &noise("x0", &[4, 1, 2, 3])?,
+        &noise("z", &[4, 1, 2, 3])?,
+        &[1, 1, 2, 2],
+        &grid,
+    )?;
     let inverse_gap = Weighting { weight: Weight::InverseGap, ..Weighting::default() };
     let loss = |weighting: &Weighting| -> Result<f64> {
         let distance = Distance::default();

@@ -30,7 +30,8 @@ fn the_mixture_score_is_the_gradient_of_its_log_density() -> Result<()> {
     for t in [0.05, 0.5, 3.0] {
         let score = mixture.score(&x, &[t])?.to_vec2::<f64>()?;
         for axis in 0..2 {
-            let step = Tensor::new(&[[f64::from(axis == 0) * h, f64::from(axis == 1) * h]], &Device::Cpu)?;
+            let step =
+                Tensor::new(&[[f64::from(axis == 0) * h, f64::from(axis == 1) * h]], &Device::Cpu)?;
             let up = mixture.log_density(&x.broadcast_add(&step)?, &[t])?.to_vec1::<f64>()?;
             let down = mixture.log_density(&x.broadcast_sub(&step)?, &[t])?.to_vec1::<f64>()?;
             for (i, row) in score.iter().enumerate() {

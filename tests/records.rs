@@ -56,7 +56,8 @@ fn sample_figure() -> Figure {
     let y: Vec<f64> = x.iter().map(|x| x.powi(-2)).collect();
     let line = Figure::new("line").x("n").y("error").log_x().log_y().line("slope -2", &x, &y);
     let dots = Figure::new("dots").x("x").y("y").equal().points("points", &x, &y);
-    let heat = Figure::new("heat").heatmap("z", (0.0, 1.0), (0.0, 1.0), &[vec![1.0, 2.0], vec![3.0, 4.0]]);
+    let heat =
+        Figure::new("heat").heatmap("z", (0.0, 1.0), (0.0, 1.0), &[vec![1.0, 2.0], vec![3.0, 4.0]]);
     Figure::panels("all of them", 2, &[line, dots, heat])
 }
 

@@ -57,12 +57,7 @@ pub fn pf_ode(
 }
 
 /// The reverse SDE from T z down to eps along `grid`, its noise under `key`.
-pub fn reverse(
-    denoiser: &dyn Denoiser,
-    z: &Tensor,
-    grid: &TimeGrid,
-    key: &Key,
-) -> Result<Tensor> {
+pub fn reverse(denoiser: &dyn Denoiser, z: &Tensor, grid: &TimeGrid, key: &Key) -> Result<Tensor> {
     let start = (z * grid.last())?;
     last(reverse_sde(denoiser, &start, grid, key)?)
 }

@@ -9,7 +9,31 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use support::{Folder, Result, home, lab, notebook, project, ready, told};
+use support::{Folder, Result, home, lab, project, ready, told};
+
+/// A notebook file of these code cells; a cell that starts with `!!` is tagged to fail.
+fn notebook(path: &Path, cells: &[&str]) -> Result {
+    let cells: Vec<Value> = cells
+        .iter()
+        .enumerate()
+        .map(|(i, source)| {
+            let fails = source.starts_with("!!");
+            let tags = if fails { vec!["raises-exception"] } else { Vec::new() };
+            serde_json::json!({
+                "cell_type": "code", "id": format!("cell-{i}"), "metadata": { "tags": tags },
+                "execution_count": null, "outputs": [], "source": source.trim_start_matches("!!"),
+            })
+        })
+        .collect();
+    let notebook = serde_json::json!({
+        "cells": cells, "nbformat": 4, "nbformat_minor": 5,
+        "metadata": { "kernelspec": {
+            "name": "consistency", "display_name": "Rust (Consistency Lab)", "language": "rust"
+        } },
+    });
+    std::fs::write(path, notebook.to_string())?;
+    Ok(())
+}
 
 /// The state of this clone.
 fn own() -> PathBuf {
@@ -30,7 +54,11 @@ fn each_kind_of_failing_cell_fails_and_a_good_notebook_passes() -> Result {
         ("compile", "let x: i32 = \"text\";", "mismatched types"),
         ("panic", "let x: Vec<i32> = Vec::new(); x[3];", "it panicked: index out of bounds"),
         ("assert", "assert!(1 > 2, \"order\");", "it panicked: order"),
-        ("check", "check::close(\"pi\", 3.0, 3.14159, 0.01);", "check failed: pi is 3, the reference"),
+        (
+            "check",
+            "check::close(\"pi\", 3.0, 3.14159, 0.01);",
+            "check failed: pi is 3, the reference",
+        ),
         ("question", "let n: i32 = \"x\".parse()?;", "an error through `?`: invalid digit found"),
         ("abort", "std::process::abort();", "Subprocess terminated"),
         ("tag", "!!let fine = 1;", "was to fail (tag raises-exception) and did not"),
@@ -73,11 +101,20 @@ fn each_kind_of_failing_cell_fails_and_a_good_notebook_passes() -> Result {
 #[test]
 fn names_and_budgets_that_do_not_exist() -> Result {
     let (good, text) = told(&mut lab(&["run", "99-nothing"]))?;
-    assert!(!good && text.contains("there is no notebook '99-nothing'; there are 00-how-the-lab-works"), "{text}");
+    assert!(
+        !good && text.contains("there is no notebook '99-nothing'; there are 00-how-the-lab-works"),
+        "{text}"
+    );
     let (good, text) = told(&mut lab(&["run", "no/such.ipynb"]))?;
-    assert!(!good && text.contains("there is no notebook ") && text.contains("no/such.ipynb"), "{text}");
+    assert!(
+        !good && text.contains("there is no notebook ") && text.contains("no/such.ipynb"),
+        "{text}"
+    );
     let (good, text) = told(lab(&["run", "00"]).env("LAB_BUDGET", "tiny"))?;
-    assert!(!good && text.contains("LAB_BUDGET = 'tiny': choose quick, standard or full"), "{text}");
+    assert!(
+        !good && text.contains("LAB_BUDGET = 'tiny': choose quick, standard or full"),
+        "{text}"
+    );
     let (good, text) = told(lab(&["setup"]).current_dir(std::env::temp_dir()))?;
     assert!(!good && text.contains("does not lie in a clone of Consistency Lab"), "{text}");
     Ok(())
@@ -103,7 +140,9 @@ fn the_doctor_finds_what_is_here_and_names_the_remedy_for_what_is_not() -> Resul
     ready();
     let (good, text) = told(&mut lab(&["doctor"]))?;
     assert!(good, "{text}");
-    for what in ["Rust", "C compiler", "Python 3 with venv", "disk", "memory", "evcxr_jupyter", "library"] {
+    for what in
+        ["Rust", "C compiler", "Python 3 with venv", "disk", "memory", "evcxr_jupyter", "library"]
+    {
         assert!(text.contains(&format!("ok       {what}: ")), "{what}: {text}");
     }
     let (good, text) = told(lab(&["doctor"]).env("LAB_PYTHON", "no-such-python"))?;
@@ -114,7 +153,9 @@ fn the_doctor_finds_what_is_here_and_names_the_remedy_for_what_is_not() -> Resul
 
 fn alive(mark: &str) -> Result<bool> {
     let table = Command::new("ps").args(["-A", "-o", "args="]).output()?;
-    Ok(String::from_utf8_lossy(&table.stdout).lines().any(|l| l.contains(mark) && !l.contains("ps -A")))
+    Ok(String::from_utf8_lossy(&table.stdout)
+        .lines()
+        .any(|l| l.contains(mark) && !l.contains("ps -A")))
 }
 
 #[test]
@@ -277,7 +318,13 @@ fn the_tests_compile_no_dependency_that_cargo_lab_has_not() -> Result {
     // What `cargo lab` builds: its program, and the library for the kernel.
     let mut built = artifacts(&["build", "--release", "--package", "lab"])?;
     let library = artifacts(&[
-        "rustc", "--release", "--package", "consistency-kernel", "--lib", "--crate-type", "dylib",
+        "rustc",
+        "--release",
+        "--package",
+        "consistency-kernel",
+        "--lib",
+        "--crate-type",
+        "dylib",
     ])?;
     for (package, files) in library {
         built.entry(package).or_default().extend(files);
@@ -310,7 +357,10 @@ fn committed_notebooks_are_in_order() -> Result {
             cell["source"].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
         };
         let code: Vec<&Value> = cells.iter().filter(|c| c["cell_type"] == "code").collect();
-        assert!(source(code[0]).starts_with("// Needs: "), "{name}: the first cell says what it needs");
+        assert!(
+            source(code[0]).starts_with("// Needs: "),
+            "{name}: the first cell says what it needs"
+        );
         let mut figures = 0;
         for cell in &code {
             let source = source(cell);
@@ -320,7 +370,10 @@ fn committed_notebooks_are_in_order() -> Result {
                 let data = &output["data"];
                 if data["application/vnd.plotly.v1+json"].is_object() {
                     figures += 1;
-                    assert!(data["image/png"].is_string() && data["text/plain"].is_array(), "{name}: a figure in one form");
+                    assert!(
+                        data["image/png"].is_string() && data["text/plain"].is_array(),
+                        "{name}: a figure in one form"
+                    );
                 }
                 let png = data["image/png"].as_str().map_or(0, str::len);
                 assert!(png < 140_000, "{name}: a PNG of {} KB", png * 3 / 4000);

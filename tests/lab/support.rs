@@ -1,9 +1,7 @@
 //! What the tests of the environment share: the program, the set-up, a Jupyter client.
 
-use serde_json::Value;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
 pub type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -36,11 +34,7 @@ pub fn lab(arguments: &[&str]) -> Command {
 /// Run it; standard output and error as one text beside the status.
 pub fn told(command: &mut Command) -> Result<(bool, String)> {
     let Output { status, stdout, stderr } = command.output()?;
-    let text = format!(
-        "{}{}",
-        String::from_utf8_lossy(&stdout),
-        String::from_utf8_lossy(&stderr)
-    );
+    let text = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     Ok((status.success(), text))
 }
 
@@ -68,67 +62,4 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
-}
-
-/// A notebook file of these code cells; a cell that starts with `!!` is tagged to fail.
-pub fn notebook(path: &Path, cells: &[&str]) -> Result {
-    let cells: Vec<Value> = cells
-        .iter()
-        .enumerate()
-        .map(|(i, source)| {
-            let fails = source.starts_with("!!");
-            let tags = if fails { vec!["raises-exception"] } else { Vec::new() };
-            serde_json::json!({
-                "cell_type": "code", "id": format!("cell-{i}"), "metadata": { "tags": tags },
-                "execution_count": null, "outputs": [], "source": source.trim_start_matches("!!"),
-            })
-        })
-        .collect();
-    let notebook = serde_json::json!({
-        "cells": cells, "nbformat": 4, "nbformat_minor": 5,
-        "metadata": { "kernelspec": {
-            "name": "consistency", "display_name": "Rust (Consistency Lab)", "language": "rust"
-        } },
-    });
-    std::fs::write(path, notebook.to_string())?;
-    Ok(())
-}
-
-/// Start the Jupyter client with a request.
-pub fn client(request: &Value) -> Result<Child> {
-    let mut client = Command::new(home().join("venv/bin/python"))
-        .arg("-I")
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/lab/cells.py"))
-        .current_dir(project().join("notebooks"))
-        .env("JUPYTER_PREFER_ENV_PATH", "1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    if let Some(mut stdin) = client.stdin.take() {
-        stdin.write_all(request.to_string().as_bytes())?;
-    }
-    Ok(client)
-}
-
-/// The client's answer: a list of kernels.
-pub fn answer(client: Child) -> Result<Vec<Value>> {
-    let output = client.wait_with_output()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let told = String::from_utf8_lossy(&output.stderr);
-    match serde_json::from_str(&text) {
-        Ok(Value::Array(kernels)) => Ok(kernels),
-        _ => Err(format!("the Jupyter client gave no answer: {text}{told}").into()),
-    }
-}
-
-/// Run cells in one kernel, all of which must succeed.
-pub fn cells(cells: &[&str], env: &Value) -> Result<Vec<Value>> {
-    let request = serde_json::json!({ "cells": cells, "env": env });
-    let kernels = answer(client(&request)?)?;
-    let ran = kernels[0]["cells"].as_array().cloned().unwrap_or_default();
-    for cell in &ran {
-        assert_eq!(cell["status"], "ok", "{cell:#}");
-    }
-    Ok(ran)
 }

@@ -106,9 +106,9 @@ fn disk(place: &Place) -> Finding {
     });
     match free {
         Some(free) if free >= DISK => Finding::Found(format!("{free:.0} GiB free")),
-        Some(free) if setup::current(place).is_some() => Finding::Found(format!(
-            "{free:.1} GiB free; the set-up is done and needs no more"
-        )),
+        Some(free) if setup::current(place).is_some() => {
+            Finding::Found(format!("{free:.1} GiB free; the set-up is done and needs no more"))
+        }
         Some(free) => Finding::Missing(
             format!("{free:.1} GiB free, a first set-up takes {DISK:.0}"),
             "free some, or move the state with LAB_HOME and the build with CARGO_TARGET_DIR"
@@ -127,7 +127,9 @@ fn memory() -> Finding {
         .lines()
         .find_map(|line| line.strip_prefix("MemTotal:"))
         .and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok())
-        .or_else(|| answer("sysctl", &["-n", "hw.memsize"]).ok()?.parse::<f64>().ok().map(|b| b / 1024.0))
+        .or_else(|| {
+            answer("sysctl", &["-n", "hw.memsize"]).ok()?.parse::<f64>().ok().map(|b| b / 1024.0)
+        })
         .map(|kilobytes| kilobytes / 1024.0 / 1024.0);
     match total {
         Some(total) if total >= MEMORY => Finding::Found(format!("{total:.0} GiB")),
@@ -162,7 +164,11 @@ fn network(place: &Place) -> Finding {
 fn installed(place: &Place) -> Vec<(&'static str, Finding)> {
     let later = || "cargo lab setup makes it".to_string();
     let is = |there: bool, what: String| {
-        if there { Finding::Found(what) } else { Finding::Optional("not set up".to_string(), later()) }
+        if there {
+            Finding::Found(what)
+        } else {
+            Finding::Optional("not set up".to_string(), later())
+        }
     };
     let library = match (setup::current(place), Toolchain::find()) {
         (None, _) => is(false, String::new()),

@@ -46,9 +46,8 @@ impl Logged {
             .spawn()
             .map_err(|e| format!("starting {program} for {}: {e}", self.name))?;
         let stdout = child.stdout.take();
-        let reader = std::thread::spawn(move || {
-            stdout.map_or(Ok(String::new()), std::io::read_to_string)
-        });
+        let reader =
+            std::thread::spawn(move || stdout.map_or(Ok(String::new()), std::io::read_to_string));
         let mut last: Vec<String> = Vec::new();
         if let Some(stderr) = child.stderr.take() {
             let mut stderr = BufReader::new(stderr);

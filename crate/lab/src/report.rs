@@ -66,13 +66,20 @@ pub fn print(entries: &[&Entry]) {
         let mut seconds = format!("{:.0}", entry.seconds);
         if let Some(failed) = &entry.failed {
             // The whole message was printed when it failed.
-            let first: String = failed.lines().next().unwrap_or_default().chars().take(60).collect();
+            let first: String =
+                failed.lines().next().unwrap_or_default().chars().take(60).collect();
             let cells = [name, format!("FAILED: {first}"), String::new(), String::new(), seconds];
             rows.push(cells.to_vec());
             (name, seconds) = (String::new(), String::new());
         }
         if entry.results.is_empty() && entry.failed.is_none() {
-            rows.push(vec![name.clone(), "ran".to_string(), String::new(), String::new(), seconds.clone()]);
+            rows.push(vec![
+                name.clone(),
+                "ran".to_string(),
+                String::new(),
+                String::new(),
+                seconds.clone(),
+            ]);
         }
         for (what, value, reference) in &entry.results {
             rows.push(vec![

@@ -25,12 +25,7 @@ pub struct Request {
 }
 
 /// Run the notebooks; print the table of their results and the report's path.
-pub fn run(
-    place: &Place,
-    turn: &Turn,
-    library: &Library,
-    request: &Request,
-) -> Result<ExitCode> {
+pub fn run(place: &Place, turn: &Turn, library: &Library, request: &Request) -> Result<ExitCode> {
     let mut failures = 0;
     for notebook in &request.notebooks {
         if let Err(error) = one(place, turn, library, request, notebook) {

@@ -121,7 +121,15 @@ pub fn table(head: &[&str], rows: &[Vec<String>]) {
         println!("{}", line.trim_end());
     };
     show(head.to_vec());
-    show(widths.iter().map(|w| "-".repeat(*w)).collect::<Vec<_>>().iter().map(String::as_str).collect());
+    show(
+        widths
+            .iter()
+            .map(|w| "-".repeat(*w))
+            .collect::<Vec<_>>()
+            .iter()
+            .map(String::as_str)
+            .collect(),
+    );
     for row in rows {
         show(row.iter().map(String::as_str).collect());
     }

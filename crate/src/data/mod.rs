@@ -19,7 +19,8 @@ pub fn batch_rows(rows: usize, batch: usize, step: u64, key: &Key) -> Vec<u32> {
     let mut position = step as u128 * batch as u128;
     let mut epoch = None;
     while picked.len() < batch {
-        let (number, offset) = ((position / rows as u128) as u64, (position % rows as u128) as usize);
+        let (number, offset) =
+            ((position / rows as u128) as u64, (position % rows as u128) as usize);
         let order = match &epoch {
             Some((n, order)) if *n == number => order,
             _ => &epoch.insert((number, key.step(number).permutation(rows))).1,

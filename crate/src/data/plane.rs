@@ -7,7 +7,13 @@ use candle_core::{DType, Device, Tensor};
 use std::f64::consts::{PI, TAU};
 
 /// Two interleaved spirals within about \[-1, 1\]^2, `count` points under `key`, `(count, 2)`.
-pub fn spirals(count: usize, noise: f64, key: &Key, dtype: DType, device: &Device) -> Result<Tensor> {
+pub fn spirals(
+    count: usize,
+    noise: f64,
+    key: &Key,
+    dtype: DType,
+    device: &Device,
+) -> Result<Tensor> {
     curve(count, noise, key, dtype, device, |u, second| {
         let turn = 0.25 + 1.5 * u.sqrt();
         let angle = TAU * turn + if second { PI } else { 0.0 };

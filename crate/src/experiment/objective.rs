@@ -2,6 +2,7 @@
 
 use super::config::{Experiment, Method};
 use super::run::RunFolder;
+use crate::Result;
 use crate::loss::{
     ScoreMatching, consistency_loss, distillation_pair, score_matching_loss, training_pair,
 };
@@ -10,7 +11,6 @@ use crate::nn::{Ema, Params};
 use crate::process::{Parameterization, TimeGrid};
 use crate::rng::Key;
 use crate::seam::Denoiser;
-use crate::Result;
 use candle_core::Tensor;
 use std::path::Path;
 
@@ -36,9 +36,8 @@ impl Objective {
         key: &Key,
         runs: &Path,
     ) -> Result<Self> {
-        let network = params.init(&key.stream("network"), |scope| {
-            experiment.network.build(scope, shape)
-        })?;
+        let network =
+            params.init(&key.stream("network"), |scope| experiment.network.build(scope, shape))?;
         let (sigma_data, eps) = (experiment.sigma_data, experiment.noise.eps);
         let parameterization = match &experiment.method {
             Method::ScoreMatching(config) => {

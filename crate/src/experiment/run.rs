@@ -135,11 +135,11 @@ impl Trained {
     /// Its loss by iteration, each point the mean over the iterations since the last.
     pub fn plot(&self) -> Figure {
         let name = &self.folder.experiment.name;
-        Figure::new(name)
-            .x("iteration k")
-            .y("loss")
-            .log_y()
-            .line(name, self.table.column("step"), self.table.column("loss"))
+        Figure::new(name).x("iteration k").y("loss").log_y().line(
+            name,
+            self.table.column("step"),
+            self.table.column("loss"),
+        )
     }
 
     /// Where its numbers come from.

@@ -47,8 +47,7 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
     let data = experiment.data.load(DType::F32, &device)?;
     let rows = data.samples.dims()[0];
     let mut params = Params::new(DType::F32, &device);
-    let objective =
-        Objective::new(experiment, &mut params, &data.samples.dims()[1..], &key, runs)?;
+    let objective = Objective::new(experiment, &mut params, &data.samples.dims()[1..], &key, runs)?;
     let mut optimizer = Optimizer::new(experiment.optimizer, &params)?;
     let ema = Ema::new(&params)?;
     let mut table = Table::new();

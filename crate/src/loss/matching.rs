@@ -1,10 +1,10 @@
 //! Denoising score matching with EDM's noise distribution and weight (Karras et al.
 //! 2022, table 1): how a teacher is trained.
 
+use crate::Result;
 use crate::process::perturb;
 use crate::rng::Key;
 use crate::seam::{Denoiser, per_sample};
-use crate::Result;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -29,7 +29,6 @@ impl ScoreMatching {
     pub fn noise_levels(&self, count: usize, key: &Key) -> Vec<f64> {
         key.normals(0..count as u64).iter().map(|z| (self.p_mean + self.p_std * z).exp()).collect()
     }
-
 }
 
 /// lambda(sigma) = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2.

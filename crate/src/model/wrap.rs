@@ -48,8 +48,7 @@ impl ConsistencyModel {
 
 impl ConsistencyFunction for ConsistencyModel {
     fn origin(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
-        self.parameterization.apply(self.sigma_data, self.eps, x, t, |xs, c_noise| {
-            self.network.forward(xs, c_noise)
-        })
+        self.parameterization
+            .apply(self.sigma_data, self.eps, x, t, |xs, c_noise| self.network.forward(xs, c_noise))
     }
 }

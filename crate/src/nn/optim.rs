@@ -37,12 +37,7 @@ pub struct OptimizerConfig {
 
 impl Default for OptimizerConfig {
     fn default() -> Self {
-        Self {
-            kind: OptimizerKind::Radam,
-            learning_rate: 4e-4,
-            betas: (0.9, 0.999),
-            eps: 1e-8,
-        }
+        Self { kind: OptimizerKind::Radam, learning_rate: 4e-4, betas: (0.9, 0.999), eps: 1e-8 }
     }
 }
 

@@ -77,8 +77,7 @@ impl Params {
     pub fn assign_tensors(&self, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
         let missing: Vec<&String> =
             self.vars.keys().filter(|n| !tensors.contains_key(*n)).collect();
-        let extra: Vec<&String> =
-            tensors.keys().filter(|n| !self.vars.contains_key(*n)).collect();
+        let extra: Vec<&String> = tensors.keys().filter(|n| !self.vars.contains_key(*n)).collect();
         ensure!(
             missing.is_empty() && extra.is_empty(),
             "these parameters do not belong to this network: missing {missing:?}, extra {extra:?}"
@@ -174,12 +173,8 @@ impl Scope<'_> {
                     Init::Constant(v) => Tensor::full(v, shape, &Device::Cpu)?,
                     Init::Normal(std) => {
                         let count: usize = shape.iter().product();
-                        let z = key.stream(&name).normal(
-                            0..1,
-                            &[count],
-                            DType::F64,
-                            &Device::Cpu,
-                        )?;
+                        let z =
+                            key.stream(&name).normal(0..1, &[count], DType::F64, &Device::Cpu)?;
                         (z * std)?.reshape(shape)?
                     }
                 };

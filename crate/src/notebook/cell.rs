@@ -7,6 +7,8 @@
 //! failure to the file that `LAB_FAILURES` names. `cargo lab run` reads it after each
 //! cell. Everything else goes to the standard macro.
 
+use super::budget;
+use crate::Result;
 use std::fmt::Display;
 use std::io::Write;
 use std::panic;
@@ -17,7 +19,11 @@ static LAST_ERROR: Mutex<String> = Mutex::new(String::new());
 
 /// Make this process a notebook's: panics print one short message and are remembered.
 /// The kernel calls it when it starts.
-pub fn start() {
+///
+/// # Errors
+/// A budget that does not exist, told before any cell runs. (The kernel's `?` on this call
+/// is what makes evcxr compile every later cell for `?`: the first use costs a compile.)
+pub fn start() -> Result<()> {
     panic::set_hook(Box::new(|info| {
         let message = info
             .payload()
@@ -40,6 +46,7 @@ pub fn start() {
             *last = format!("{message}{place}");
         }
     }));
+    budget().map(|_| ())
 }
 
 /// Called by our `println!` where evcxr's generated code reports a failed cell.

@@ -50,10 +50,7 @@ pub fn exercise(what: &str, answer: Option<f64>, want: f64, tolerance: f64, hint
     match answer {
         None => println!("open: {what}. Put your answer in place of None and run the cell."),
         Some(answer) => {
-            assert!(
-                (answer - want).abs() <= tolerance,
-                "not yet: {what} is not {answer}. {hint}"
-            );
+            assert!((answer - want).abs() <= tolerance, "not yet: {what} is not {answer}. {hint}");
             println!("correct: {what} = {answer}");
         }
     }

@@ -47,11 +47,11 @@ impl Run {
     /// The loss so far.
     pub fn plot(&self) -> Figure {
         let table = self.monitor.table();
-        Figure::new(&self.name)
-            .x("iteration k")
-            .y("loss")
-            .log_y()
-            .line(&self.name, table.column("step"), table.column("loss"))
+        Figure::new(&self.name).x("iteration k").y("loss").log_y().line(
+            &self.name,
+            table.column("step"),
+            table.column("loss"),
+        )
     }
 
     /// Ask it to write a checkpoint and end; `join` then gives its state as an error.

@@ -131,7 +131,34 @@ macro_rules! show_debug {
 }
 
 show_debug!(
-    bool, char, f32, f64, i8, i16, i32, i64, isize, u8, u16, u32, u64, usize, str, String, DType,
-    Vec<f32>, Vec<f64>, Vec<i32>, Vec<u32>, Vec<u8>, Vec<usize>, Vec<String>, (f64, f64),
-    (f32, f32), (usize, usize), crate::evaluate::Score, crate::experiment::Trained, crate::notebook::Run
+    bool,
+    char,
+    f32,
+    f64,
+    i8,
+    i16,
+    i32,
+    i64,
+    isize,
+    u8,
+    u16,
+    u32,
+    u64,
+    usize,
+    str,
+    String,
+    DType,
+    Vec<f32>,
+    Vec<f64>,
+    Vec<i32>,
+    Vec<u32>,
+    Vec<u8>,
+    Vec<usize>,
+    Vec<String>,
+    (f64, f64),
+    (f32, f32),
+    (usize, usize),
+    crate::evaluate::Score,
+    crate::experiment::Trained,
+    crate::notebook::Run
 );

@@ -20,12 +20,9 @@ pub(super) fn clip(line: &[Point], low: Point, high: Point) -> Vec<Vec<Point>> {
 fn segment(a: Point, b: Point, low: Point, high: Point) -> Option<(Point, Point)> {
     let (dx, dy) = (b.0 - a.0, b.1 - a.1);
     let (mut first, mut last) = (0.0f64, 1.0f64);
-    for (step, room) in [
-        (-dx, a.0 - low.0),
-        (dx, high.0 - a.0),
-        (-dy, a.1 - low.1),
-        (dy, high.1 - a.1),
-    ] {
+    for (step, room) in
+        [(-dx, a.0 - low.0), (dx, high.0 - a.0), (-dy, a.1 - low.1), (dy, high.1 - a.1)]
+    {
         if step == 0.0 {
             if room < 0.0 {
                 return None;

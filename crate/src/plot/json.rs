@@ -3,9 +3,7 @@
 use super::{Figure, Mark, Montage, Panel, color, png};
 use crate::{Error, Result};
 use base64::Engine;
-use plotly::common::{
-    Anchor, Font, Line, Marker, Mode, Title,
-};
+use plotly::common::{Anchor, Font, Line, Marker, Mode, Title};
 use plotly::layout::{Annotation, Axis, AxisRange, AxisType, GridPattern, LayoutGrid, Margin};
 use plotly::{HeatMap, Image, Layout, Plot, Scatter, Trace};
 
@@ -22,16 +20,16 @@ pub(super) fn figure(figure: &Figure) -> Result<serde_json::Value> {
         .plot_background_color("white");
     let single = figure.panels.len() == 1;
     if !single {
-        layout = layout.grid(
-            LayoutGrid::new().rows(rows).columns(columns).pattern(GridPattern::Independent),
-        );
+        layout = layout
+            .grid(LayoutGrid::new().rows(rows).columns(columns).pattern(GridPattern::Independent));
     }
     let mut axes = Vec::new();
     for (i, panel) in figure.panels.iter().enumerate() {
         let name = |axis: &str| if i == 0 { axis.to_string() } else { format!("{axis}{}", i + 1) };
         for (m, mark) in panel.marks.iter().enumerate() {
             // One legend entry a name, even where panels repeat it.
-            let first = !figure.panels[..i].iter().any(|p| p.marks.iter().any(|o| o.name() == mark.name()));
+            let first =
+                !figure.panels[..i].iter().any(|p| p.marks.iter().any(|o| o.name() == mark.name()));
             plot.add_trace(trace(mark, &name("x"), &name("y"), first && m < 12));
         }
         if !single {

@@ -183,9 +183,11 @@ fn cartesian(panel: &Panel, area: &Area) -> Result<()> {
             Mark::Lines { color, name, .. } | Mark::Points { color, name, .. } => (*color, name),
             Mark::Heatmap { x, y, values, .. } => {
                 let cells = heat_cells(*x, *y, values);
-                chart.draw_series(cells.into_iter().map(|(corners, fill)| {
-                    Rectangle::new(corners.map(|p| place(&p)), fill.filled())
-                })).map_err(failed)?;
+                chart
+                    .draw_series(cells.into_iter().map(|(corners, fill)| {
+                        Rectangle::new(corners.map(|p| place(&p)), fill.filled())
+                    }))
+                    .map_err(failed)?;
                 continue;
             }
             Mark::Images(_) => continue,
@@ -348,9 +350,8 @@ fn picture(montage: &Montage, area: &Area) -> Result<()> {
         }
     }
     for (label, place) in montage.labels.iter().zip(montage.label_places()) {
-        let style = font(TEXT * 9 / 10)
-            .into_text_style(area)
-            .pos(Pos::new(HPos::Right, VPos::Center));
+        let style =
+            font(TEXT * 9 / 10).into_text_style(area).pos(Pos::new(HPos::Right, VPos::Center));
         let at = ((left - 8 * FINE) as i32, (place * scale as f64) as i32);
         area.draw(&Text::new(label.clone(), at, style)).map_err(failed)?;
     }

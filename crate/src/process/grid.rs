@@ -58,8 +58,7 @@ impl NoiseRange {
     fn grid(&self, points: usize, at: impl Fn(f64) -> f64) -> Result<TimeGrid> {
         self.check()?;
         ensure!(points >= 2, "a grid of {points} points: it needs 2 or more, eps and T");
-        let mut times: Vec<f64> =
-            (0..points).map(|i| at(i as f64 / (points - 1) as f64)).collect();
+        let mut times: Vec<f64> = (0..points).map(|i| at(i as f64 / (points - 1) as f64)).collect();
         // The ends are exact: the boundary condition is tested at t == eps.
         times[0] = self.eps;
         times[points - 1] = self.t_max;

@@ -55,13 +55,7 @@ impl GaussianMixture {
     }
 
     /// The samples `0..count` of p_data under `key`, shape `(count, dim)`.
-    pub fn sample(
-        &self,
-        count: usize,
-        key: &Key,
-        dtype: DType,
-        device: &Device,
-    ) -> Result<Tensor> {
+    pub fn sample(&self, count: usize, key: &Key, dtype: DType, device: &Device) -> Result<Tensor> {
         let range = 0..count as u64;
         let noise = key.stream("noise").normal(range.clone(), &[self.dim()], dtype, device)?;
         let chosen: Vec<usize> =
@@ -100,19 +94,13 @@ impl GaussianMixture {
     fn log_terms(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         let (_, dim) = x.dims2()?;
         ensure!(dim == self.dim(), "points of dimension {dim} in a mixture of {}", self.dim());
-        let means = Tensor::from_vec(
-            self.means.concat(),
-            (1, self.weights.len(), dim),
-            &Device::Cpu,
-        )?
-        .to_dtype(x.dtype())?
-        .to_device(x.device())?;
-        let distance =
-            x.unsqueeze(1)?.broadcast_sub(&means)?.sqr()?.sum(D::Minus1)?; // (B, K)
+        let means =
+            Tensor::from_vec(self.means.concat(), (1, self.weights.len(), dim), &Device::Cpu)?
+                .to_dtype(x.dtype())?
+                .to_device(x.device())?;
+        let distance = x.unsqueeze(1)?.broadcast_sub(&means)?.sqr()?.sum(D::Minus1)?; // (B, K)
         let half_inverse = self.table(x, t, |_, s, t| 0.5 / (s * s + t * t))?;
-        let prior = self.table(x, t, |w, s, t| {
-            w.ln() - 0.5 * dim as f64 * (s * s + t * t).ln()
-        })?;
+        let prior = self.table(x, t, |w, s, t| w.ln() - 0.5 * dim as f64 * (s * s + t * t).ln())?;
         Ok(prior.broadcast_sub(&distance.broadcast_mul(&half_inverse)?)?)
     }
 

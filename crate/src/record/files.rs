@@ -23,8 +23,9 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
         // The rename itself is in the folder.
         File::open(folder)?.sync_all()
     };
-    write().inspect_err(|_| {
-        let _ = fs::remove_file(&temporary);
-    })
-    .with_context(|| format!("writing {}", path.display()))
+    write()
+        .inspect_err(|_| {
+            let _ = fs::remove_file(&temporary);
+        })
+        .with_context(|| format!("writing {}", path.display()))
 }

@@ -80,7 +80,7 @@ def check_compiler(launch):
 def environment(launch):
     env = dict(os.environ)
     # Flags and wrappers meant for other builds; the kernel passes its own.
-    keep = ("CARGO_HOME", "CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTR")
+    keep = ("CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTR")
     for name in list(env):
         if name.startswith("CARGO") and not name.startswith(keep):
             del env[name]

@@ -46,10 +46,9 @@ pub struct Header {
 
 /// The header crates of the project as it stands.
 pub fn find(place: &Place, toolchain: &Toolchain) -> Result<Vec<Header>> {
-    let host = toolchain.version.lines().find_map(|l| l.strip_prefix("host: ")).unwrap_or("");
     let output = Command::new(&toolchain.cargo)
         .current_dir(&place.project)
-        .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", host])
+        .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", toolchain.host()])
         .output()
         .map_err(|e| format!("cargo metadata: {e}"))?;
     if !output.status.success() {
@@ -86,11 +85,8 @@ pub fn find(place: &Place, toolchain: &Toolchain) -> Result<Vec<Header>> {
         let lib = text(&target["name"]);
         let lib = if name == FACADE { header_name(&name).replace('-', "_") } else { lib };
         let _ = writeln!(manifest, "name = {lib:?}\npath = \"src/lib.rs\"\n\n[features]");
-        let features: Vec<String> = list(&node["features"])
-            .iter()
-            .map(&text)
-            .filter(|f| f != "default")
-            .collect();
+        let features: Vec<String> =
+            list(&node["features"]).iter().map(&text).filter(|f| f != "default").collect();
         let _ = writeln!(manifest, "default = {features:?}");
         for feature in &features {
             let _ = writeln!(manifest, "{feature:?} = []");
@@ -126,7 +122,9 @@ pub fn hash(headers: &[Header], hash: &mut Hash) -> Result<()> {
         hash.add(&header.manifest);
         for file in sources(&header.source)? {
             let bytes = fs::read(&file).map_err(|e| format!("{}: {e}", file.display()))?;
-            hash.add(file.strip_prefix(&header.source).unwrap_or(&file).to_string_lossy().as_bytes());
+            hash.add(
+                file.strip_prefix(&header.source).unwrap_or(&file).to_string_lossy().as_bytes(),
+            );
             hash.add(bytes);
         }
     }

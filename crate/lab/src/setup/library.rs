@@ -3,6 +3,7 @@
 
 use super::build::{self, Build};
 use super::headers;
+use super::rust_src;
 use super::toolchain::Toolchain;
 use crate::Result;
 use crate::files::{self, Hash};
@@ -126,7 +127,7 @@ fn init(folder: &Path, build: &Build) -> String {
          :dep {name} = {{ path = {facade:?} }}\n\
          use {name}::prelude::*;\n\
          use {name}::notebook::macros::{{eprintln, println}};\n\
-         {name}::notebook::start();\n",
+         {name}::notebook::start()?;\n",
         name = headers::FACADE,
         facade = facade.display().to_string(),
     )
@@ -151,6 +152,7 @@ fn launch(place: &Place, toolchain: &Toolchain, build: &Build, folder: &Path) ->
                 "LAB_RUNS": place.own.join("runs"),
                 "RUSTUP_TOOLCHAIN": toolchain.sysroot.file_name().unwrap_or_default().to_string_lossy(),
                 "EVCXR_CONFIG_DIR": folder.join("evcxr"),
+                "CARGO_HOME": rust_src::cargo_home(place),
             },
         })
     ))

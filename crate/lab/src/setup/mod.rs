@@ -34,6 +34,7 @@ pub fn all(place: &Place, turn: &Turn) -> Result<Library> {
     let library = library?;
     venv?;
     rust_src::ensure(&toolchain);
+    rust_src::fetch(place, turn, &toolchain)?;
     kernelspec::ensure(place)?;
     Ok(library)
 }

@@ -1,13 +1,49 @@
 //! The standard library's source, from which evcxr infers the types of variables.
 
 use super::toolchain::Toolchain;
-use crate::process::answer;
+use crate::Result;
+use crate::files;
+use crate::place::{Place, Turn};
+use crate::process::{Logged, answer};
 use crate::say::{self, Step};
+use std::path::PathBuf;
 
 /// Whether it is missing.
 pub fn missing(toolchain: &Toolchain) -> bool {
     let inside = "lib/rustlib/src/rust/library/std/src/lib.rs";
     !toolchain.sysroot.join(inside).is_file()
+}
+
+/// The cargo home of the kernels: nothing of the user's configuration, and the few crates
+/// that the standard library is made of, so that a kernel starts without a network.
+pub fn cargo_home(place: &Place) -> PathBuf {
+    place.shared.join("kernel").join("cargo")
+}
+
+/// Fetch what rust-analyzer needs to read the standard library.
+pub fn fetch(place: &Place, turn: &Turn, toolchain: &Toolchain) -> Result<()> {
+    let manifest = toolchain.sysroot.join("lib/rustlib/src/rust/library/Cargo.toml");
+    let home = cargo_home(place);
+    let stamp = home.join("fetched-for");
+    if !manifest.is_file() || files::stamped(&stamp, &toolchain.version) {
+        return Ok(());
+    }
+    let step = Step::start("std: the crates that the standard library is made of");
+    let mut fetch = Logged::new(place, "std", &toolchain.cargo);
+    fetch
+        .command()
+        .args(["fetch", "--locked", "--target", toolchain.host(), "--manifest-path"])
+        .arg(manifest)
+        .env("CARGO_HOME", &home)
+        // The standard library's manifest uses what is not stable yet.
+        .env("RUSTC_BOOTSTRAP", "1");
+    if let Err(error) = fetch.run(turn, |_| {}) {
+        step.failed();
+        return Err(error);
+    }
+    files::write(&stamp, toolchain.version.as_bytes())?;
+    step.done("std: fetched");
+    Ok(())
 }
 
 /// Install it by rustup where it is missing; where it cannot be had, say what that means.

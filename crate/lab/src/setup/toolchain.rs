@@ -41,9 +41,15 @@ impl Toolchain {
 
     /// `1.95.0`
     pub fn release(&self) -> &str {
-        self.version
-            .lines()
-            .find_map(|line| line.strip_prefix("release: "))
-            .unwrap_or("unknown")
+        self.field("release: ").unwrap_or("unknown")
+    }
+
+    /// `x86_64-unknown-linux-gnu`
+    pub fn host(&self) -> &str {
+        self.field("host: ").unwrap_or_default()
+    }
+
+    fn field(&self, name: &str) -> Option<&str> {
+        self.version.lines().find_map(|line| line.strip_prefix(name))
     }
 }

@@ -66,7 +66,12 @@ fn gradients<T: Real>(
         let columns_of = |width| (1, width);
         add_product(&mut dx, (rows, outputs, inputs), (dy, rows_of(outputs)), (w, rows_of(inputs)));
         let mut dw = vec![T::zero(); outputs * inputs];
-        add_product(&mut dw, (outputs, rows, inputs), (dy, columns_of(outputs)), (x, rows_of(inputs)));
+        add_product(
+            &mut dw,
+            (outputs, rows, inputs),
+            (dy, columns_of(outputs)),
+            (x, rows_of(inputs)),
+        );
         let mut db = vec![T::zero(); outputs];
         for dy in dy.chunks_exact(outputs) {
             db.iter_mut().zip(dy).for_each(|(sum, dy)| *sum += *dy);

@@ -7,7 +7,10 @@ use rayon::prelude::*;
 
 /// target = target + weight (value - target).
 pub(crate) fn lerp(target: &Tensor, value: &Tensor, weight: f64) -> Result<()> {
-    target.inplace_op2(&value.contiguous()?, &Moment { keep: 1.0 - weight, add: weight, square: false })
+    target.inplace_op2(
+        &value.contiguous()?,
+        &Moment { keep: 1.0 - weight, add: weight, square: false },
+    )
 }
 
 /// first = beta1 first + (1 - beta1) grad; second = beta2 second + (1 - beta2) grad^2.
