@@ -18,6 +18,8 @@ pub struct Entry {
     pub budget: String,
     pub seconds: f64,
     pub failed: Option<String>,
+    /// The project's commit when it ran, as the library reported it with the results.
+    pub commit: String,
     /// (what, value, reference)
     pub results: Vec<(String, String, String)>,
 }
@@ -49,6 +51,7 @@ pub fn entries(place: &Place) -> Result<Vec<Entry>> {
             budget: text(&record["budget"]),
             seconds: record["seconds"].as_f64().unwrap_or_default(),
             failed: record["failed"].as_str().map(ToString::to_string),
+            commit: rows.first().map(|r| text(&r["commit"])).unwrap_or_default(),
             results: rows
                 .iter()
                 .map(|r| (text(&r["what"]), text(&r["value"]), text(&r["reference"])))
@@ -106,6 +109,7 @@ pub fn write(place: &Place, turn: &Turn, entries: &[Entry]) -> Result<PathBuf> {
                 "budget": e.budget,
                 "seconds": e.seconds,
                 "failed": e.failed,
+                "commit": e.commit,
                 "results": e.results,
                 "executed": place.out().join(format!("{}.ipynb", e.name)),
             })

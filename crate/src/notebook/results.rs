@@ -1,7 +1,9 @@
 //! The numbers that a notebook reproduces, for the table of `cargo lab`.
 
+use crate::record::commit;
 use std::fmt::Display;
 use std::io::Write;
+use std::sync::OnceLock;
 
 /// Report a reproduced number beside its reference: printed here, and a row of the table
 /// that `cargo lab` prints at the end.
@@ -9,13 +11,19 @@ use std::io::Write;
 /// # Panics
 /// Where `cargo lab` asked for the row and its file cannot be written: the cell fails.
 pub fn reproduced(what: &str, value: f64, reference: impl Display) {
-    let value = short(value);
-    println!("{what}: {value} (reference: {reference})");
+    let shown = short(value);
+    println!("{what}: {shown} (reference: {reference})");
     let Some(path) = std::env::var_os("LAB_RESULTS").filter(|path| !path.is_empty()) else {
         return;
     };
+    // Every result of a notebook comes from the one library that its kernel has.
+    static COMMIT: OnceLock<String> = OnceLock::new();
     let row = serde_json::json!({
-        "what": what, "value": value, "reference": reference.to_string(),
+        "what": what,
+        "value": shown,
+        "reference": reference.to_string(),
+        "number": value,
+        "commit": COMMIT.get_or_init(commit),
     });
     let written = std::fs::OpenOptions::new()
         .create(true)

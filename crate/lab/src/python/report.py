@@ -118,7 +118,8 @@ def index_page(entries):
     rows = []
     for entry in entries:
         name = html.escape(entry["name"])
-        link = f'<a href="{name}.html">{name}</a> <small>({html.escape(entry["budget"])})</small>'
+        about = html.escape(", ".join(filter(None, [entry["budget"], entry["commit"]])))
+        link = f'<a href="{name}.html">{name}</a><br><small>{about}</small>'
         seconds = f"{entry['seconds']:.0f}"
         results = [
             (html.escape(what), html.escape(value), html.escape(reference))
@@ -136,7 +137,8 @@ def index_page(entries):
     head = "<tr><th>notebook</th><th>reproduced</th><th>value</th><th>reference</th><th>seconds</th></tr>"
     body = (
         "<h1>Consistency Lab</h1><p>What the notebooks reproduced in their last run on this "
-        f"machine, at the budget in brackets.</p><table>{head}{''.join(rows)}</table>"
+        "machine; below each name its budget and the commit of the library (+: with changes "
+        f"since).</p><table>{head}{''.join(rows)}</table>"
     )
     return PAGE.format(title="Consistency Lab", style=STYLE, body=body)
 
