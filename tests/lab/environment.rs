@@ -292,8 +292,9 @@ fn pages_show_their_figures_in_a_browser() -> Result {
 fn artifacts(arguments: &[&str]) -> Result<BTreeMap<String, BTreeSet<String>>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(arguments)
+        .arg(arguments[0])
         .arg("--message-format=json")
+        .args(&arguments[1..])
         .current_dir(project())
         .stdin(Stdio::null())
         .output()?;
@@ -325,6 +326,9 @@ fn the_tests_compile_no_dependency_that_cargo_lab_has_not() -> Result {
         "--lib",
         "--crate-type",
         "dylib",
+        // Without it cargo would put another library in this one's place.
+        "--",
+        "-Cprefer-dynamic",
     ])?;
     for (package, files) in library {
         built.entry(package).or_default().extend(files);

@@ -33,7 +33,7 @@ pub fn run(place: &Place, turn: &Turn, toolchain: &Toolchain) -> Result<Build> {
     let output = build.run(turn, |line| {
         if let Some(name) = line.trim_start().strip_prefix("Compiling ") {
             count += 1;
-            step.progress(&format!("crate {count} of about 330: {name}"));
+            step.progress(&format!("crate {count} of about 270: {name}"));
         }
     });
     let output = match output {

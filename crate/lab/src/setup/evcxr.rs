@@ -43,7 +43,7 @@ pub fn ensure(place: &Place, turn: &Turn) -> Result<()> {
     let result = install.run(turn, |line| {
         if let Some(name) = line.trim_start().strip_prefix("Compiling ") {
             count += 1;
-            step.progress(&format!("crate {count} of about 240: {name}"));
+            step.progress(&format!("crate {count} of about 275: {name}"));
         }
     });
     if let Err(error) = result {

@@ -48,7 +48,14 @@ pub struct Header {
 pub fn find(place: &Place, toolchain: &Toolchain) -> Result<Vec<Header>> {
     let output = Command::new(&toolchain.cargo)
         .current_dir(&place.project)
-        .args(["metadata", "--format-version", "1", "--locked", "--filter-platform", toolchain.host()])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--locked",
+            "--filter-platform",
+            toolchain.host(),
+        ])
         .output()
         .map_err(|e| format!("cargo metadata: {e}"))?;
     if !output.status.success() {
