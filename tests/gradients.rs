@@ -120,6 +120,24 @@ fn convolution() -> Result<()> {
         // Not square, so that height and width cannot be mixed up.
         layer(&what, &[2, 3, 6, 4], |s| Conv2d::new(s, 3, 2, kernel, 1.0), |l, x| l.forward(x))?;
     }
+    // More images than one product takes, and a window wider than the image.
+    layer("many images", &[70, 1, 4, 4], |s| Conv2d::new(s, 1, 2, 3, 1.0), |l, x| l.forward(x))?;
+    layer("one row", &[2, 2, 1, 1], |s| Conv2d::new(s, 2, 3, 5, 1.0), |l, x| l.forward(x))
+}
+
+#[test]
+fn convolution_is_that_of_candle() -> Result<()> {
+    let key = Key::new(8);
+    for (shape, kernel) in [([33, 3, 9, 7], 3), ([1, 4, 32, 32], 5), ([2, 5, 3, 20], 1)] {
+        let x =
+            key.stream("x").normal(0..shape[0] as u64, &shape[1..], DType::F64, &Device::Cpu)?;
+        let mut params = Params::new(DType::F64, &Device::Cpu);
+        let layer = params.init(&key, |s| Conv2d::new(s, shape[1], 6, kernel, 1.0))?;
+        let (_, weight) = params.iter().find(|(name, _)| *name == "weight").unwrap();
+        let theirs = x.conv2d(weight, kernel / 2, 1, 1, 1)?;
+        let gap = (layer.forward(&x)? - theirs)?.abs()?.max_all()?.to_scalar::<f64>()?;
+        assert!(gap < 1e-12, "{shape:?}, kernel {kernel}: {gap:.1e}");
+    }
     Ok(())
 }
 

@@ -11,17 +11,21 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use support::{Folder, Result, home, lab, project, ready, told};
 
-/// A notebook file of these code cells; a cell that starts with `!!` is tagged to fail.
+/// A notebook file of these code cells; one that starts with `!!` is tagged to fail, one
+/// that starts with `~~` to vary.
 fn notebook(path: &Path, cells: &[&str]) -> Result {
     let cells: Vec<Value> = cells
         .iter()
         .enumerate()
         .map(|(i, source)| {
-            let fails = source.starts_with("!!");
-            let tags = if fails { vec!["raises-exception"] } else { Vec::new() };
+            let tags = match source.get(..2) {
+                Some("!!") => vec!["raises-exception"],
+                Some("~~") => vec!["varies"],
+                _ => Vec::new(),
+            };
             serde_json::json!({
                 "cell_type": "code", "id": format!("cell-{i}"), "metadata": { "tags": tags },
-                "execution_count": null, "outputs": [], "source": source.trim_start_matches("!!"),
+                "execution_count": null, "outputs": [], "source": source.trim_start_matches(['!', '~']),
             })
         })
         .collect();
@@ -221,6 +225,8 @@ fn written_outputs_are_free_of_this_machine_and_do_not_change() -> Result {
             "Figure::new(\"f\").x(\"x\").y(\"y\").line(\"l\", &xs, &xs)",
             "println!(\"{}\", std::env::var(\"LAB_PROJECT\")?);",
             "!!panic!(\"{}\", std::env::var(\"LAB_PROJECT\").unwrap_or_default());",
+            "~~println!(\"{:?}\", std::time::SystemTime::now());",
+            "for i in 0..9 { println!(\"line {i}\"); }",
         ],
     )?;
     let mut written = Vec::new();
@@ -236,6 +242,8 @@ fn written_outputs_are_free_of_this_machine_and_do_not_change() -> Result {
     assert_eq!(parsed["cells"][2]["outputs"][0]["text"][0], ".\n");
     assert!(parsed["cells"][1]["outputs"][0]["data"]["image/png"].is_string());
     assert_eq!(parsed["cells"][1]["execution_count"], 2);
+    assert_eq!(parsed["cells"][4]["outputs"].as_array().map(Vec::len), Some(1));
+    assert_eq!(parsed["cells"][5]["outputs"].as_array().map(Vec::len), Some(1));
     Ok(())
 }
 

@@ -27,7 +27,7 @@ pub fn between(what: &str, got: f64, low: f64, high: f64) {
         (low..=high).contains(&got),
         "check failed: {what} is {got}, expected between {low} and {high}"
     );
-    println!("ok: {what} = {got:.4} (expected {low} to {high})");
+    println!("ok: {what} = {got:.4} (expected {low:.4} to {high:.4})");
 }
 
 /// Check that something holds.

@@ -7,7 +7,8 @@ execute.py NOTEBOOK EXECUTED SCRATCH PROJECT
     A cell with the tag raises-exception must fail, and the run goes on.
 
 execute.py --write EXECUTED NOTEBOOK PROJECT STATE
-    Puts the outputs of EXECUTED into NOTEBOOK, without paths of this machine.
+    Puts the outputs of EXECUTED into NOTEBOOK, without paths of this machine. A cell with
+    the tag varies shows times: as long as no other cell's output is new, its old one stays.
 """
 
 import contextlib
@@ -95,6 +96,8 @@ class Run:
             timeout=None,
             startup_timeout=300,
             resources={"metadata": {"path": str(self.path.parent)}},
+            # One output for lines that were printed one by one, however they came.
+            coalesce_streams=True,
             # Whatever fails, it is told here and not by nbclient.
             allow_errors=False,
         )
@@ -132,19 +135,26 @@ def write_back(executed, notebook, project, state):
         sys.exit(f"{notebook} changed since it ran")
     # Longest first: the state may lie inside the project.
     places = {project: ".", state: ".lab", str(pathlib.Path.home()): "~"}
-    count = 0
-    for before, after in zip(ran.cells, target.cells):
+    outputs, news = {}, False
+    for cell, after in zip(ran.cells, target.cells):
         after.metadata.pop("execution", None)
         if after.cell_type != "code":
             continue
-        count += 1
-        after.execution_count = count
-        after.outputs = [clean(output, count, places) for output in before.outputs]
+        after.execution_count = count = len(outputs) + 1
+        outputs[count] = [clean(output, count, places) for output in cell.outputs]
+        news |= not varies(after) and outputs[count] != after.outputs
+    for cell in target.cells:
+        if cell.cell_type == "code" and (news or not varies(cell) or not cell.outputs):
+            cell.outputs = outputs[cell.execution_count]
     target.metadata = {
         "kernelspec": ran.metadata["kernelspec"],
         "language_info": {"name": "rust", "file_extension": ".rs", "mimetype": "text/rust"},
     }
     write(target, pathlib.Path(notebook))
+
+
+def varies(cell):
+    return "varies" in cell.metadata.get("tags", [])
 
 
 def clean(output, count, places):

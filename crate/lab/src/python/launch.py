@@ -112,6 +112,9 @@ def environment(launch):
     env["RUST_LIB_BACKTRACE"] = "0"
     # candle's second thread pool spins while it waits and slows rayon's.
     env.setdefault("CANDLE_NUM_THREADS", "1")
+    # Without it candle reads /proc/cpuinfo at every matrix product.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    env.setdefault("RAYON_NUM_THREADS", str(cores or 1))
     return env
 
 

@@ -1,5 +1,6 @@
 //! y = x W^T + b as one operation.
 
+use super::product::{add_product, rows, turned};
 use super::{Real, values, with_real, with_values};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
@@ -26,16 +27,17 @@ impl CustomOp3 for Linear {
         bias: &CpuStorage,
         bias_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (rows, inputs) = xs_layout.shape().dims2()?;
+        let (count, inputs) = xs_layout.shape().dims2()?;
         let (outputs, of) = weight_layout.shape().dims2()?;
         if inputs != of {
             bail!("a linear layer for {of} features was given {inputs}");
         }
         with_real!(xs, T => {
             let (xs, weight) = (values::<T>(xs, xs_layout)?, values::<T>(weight, weight_layout)?);
-            let mut ys = values::<T>(bias, bias_layout)?.repeat(rows);
-            add_product(&mut ys, (rows, inputs, outputs), (xs, (inputs, 1)), (weight, (1, inputs)));
-            Ok((T::wrap(ys), Shape::from((rows, outputs))))
+            let mut ys = values::<T>(bias, bias_layout)?.repeat(count);
+            let (a, b) = (rows(xs, inputs), turned(weight, inputs));
+            add_product(&mut ys, (count, inputs, outputs), a, b, Parallelism::Rayon(0));
+            Ok((T::wrap(ys), Shape::from((count, outputs))))
         })
     }
 
@@ -59,69 +61,22 @@ fn gradients<T: Real>(
     weight: &Tensor,
     dys: &Tensor,
 ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-    let ((rows, inputs), outputs) = (xs.dims2()?, weight.dim(0)?);
+    let ((count, inputs), outputs) = (xs.dims2()?, weight.dim(0)?);
+    let on = Parallelism::Rayon(0);
     with_values([xs, weight, dys], |[x, w, dy]: [&[T]; 3]| {
-        let mut dx = vec![T::zero(); rows * inputs];
-        let rows_of = |width| (width, 1);
-        let columns_of = |width| (1, width);
-        add_product(&mut dx, (rows, outputs, inputs), (dy, rows_of(outputs)), (w, rows_of(inputs)));
+        let mut dx = vec![T::zero(); count * inputs];
+        add_product(&mut dx, (count, outputs, inputs), rows(dy, outputs), rows(w, inputs), on);
         let mut dw = vec![T::zero(); outputs * inputs];
-        add_product(
-            &mut dw,
-            (outputs, rows, inputs),
-            (dy, columns_of(outputs)),
-            (x, rows_of(inputs)),
-        );
+        add_product(&mut dw, (outputs, count, inputs), turned(dy, outputs), rows(x, inputs), on);
         let mut db = vec![T::zero(); outputs];
         for dy in dy.chunks_exact(outputs) {
             db.iter_mut().zip(dy).for_each(|(sum, dy)| *sum += *dy);
         }
         let device = xs.device();
         Ok((
-            Some(Tensor::from_vec(dx, (rows, inputs), device)?),
+            Some(Tensor::from_vec(dx, (count, inputs), device)?),
             Some(Tensor::from_vec(dw, (outputs, inputs), device)?),
             Some(Tensor::from_vec(db, outputs, device)?),
         ))
     })
-}
-
-// ys (m, n) += a (m, k) b (k, n); a and b with their strides (row, column).
-fn add_product<T: Real>(
-    ys: &mut [T],
-    (m, k, n): (usize, usize, usize),
-    (a, a_strides): (&[T], (usize, usize)),
-    (b, b_strides): (&[T], (usize, usize)),
-) {
-    let last = |rows: usize, columns: usize, (row, column): (usize, usize)| {
-        rows.saturating_sub(1) * row + columns.saturating_sub(1) * column
-    };
-    assert!(ys.len() == m * n);
-    if m == 0 || n == 0 || k == 0 {
-        return;
-    }
-    assert!(last(m, k, a_strides) < a.len() && last(k, n, b_strides) < b.len());
-    // SAFETY: the last element of each matrix lies within its slice, as checked above.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            ys.as_mut_ptr(),
-            1,
-            n as isize,
-            true,
-            a.as_ptr(),
-            a_strides.1 as isize,
-            a_strides.0 as isize,
-            b.as_ptr(),
-            b_strides.1 as isize,
-            b_strides.0 as isize,
-            T::one(),
-            T::one(),
-            false,
-            false,
-            false,
-            Parallelism::Rayon(0),
-        );
-    }
 }

@@ -4,11 +4,14 @@
 //! CPU, f32 and f64. Work above [`PARALLEL`] elements is split over rayon's threads into
 //! pieces that do not depend on their number, so results do not either.
 
+mod convolution;
 mod group_norm;
 mod linear;
+mod product;
 mod silu;
 mod update;
 
+pub(crate) use convolution::convolution;
 pub(crate) use group_norm::group_norm;
 pub(crate) use linear::linear;
 pub(crate) use silu::silu;
