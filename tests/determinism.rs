@@ -4,6 +4,7 @@
 use candle_core::{DType, Device};
 use consistency::data::{batch_rows, digits};
 use consistency::experiment::{Experiment, Monitor, train};
+use consistency::model::{NetworkConfig, UNetConfig};
 use consistency::rng::Key;
 use consistency::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -114,14 +115,22 @@ fn the_digits_never_change() -> Result<()> {
 
 #[test]
 fn threads_change_no_bit() -> Result<()> {
-    let mut all = Vec::new();
-    for threads in [1, 2, 3] {
-        let folder = Folder::new(&format!("threads-{threads}"))?;
-        let experiment = experiment(CT, 20)?;
-        train(&experiment, &folder.0, &Monitor::default(), threads)?;
-        all.push(last_checkpoint(&folder.0, &experiment)?);
+    let mlp = experiment(CT, 20)?;
+    let unet = UNetConfig { channels: vec![8, 16], blocks: 1, groups: 4, heads: 2 };
+    let unet = Experiment { network: NetworkConfig::Unet(unet), ..experiment(CT, 10)? };
+    for experiment in [mlp, unet] {
+        let mut all = Vec::new();
+        for threads in [1, 2, 3] {
+            let folder = Folder::new(&format!("threads-{threads}"))?;
+            train(&experiment, &folder.0, &Monitor::default(), threads)?;
+            all.push(last_checkpoint(&folder.0, &experiment)?);
+        }
+        assert!(
+            all[0] == all[1] && all[0] == all[2],
+            "{:?}: checkpoints differ between numbers of threads",
+            experiment.network
+        );
     }
-    assert!(all[0] == all[1] && all[0] == all[2], "checkpoints differ between numbers of threads");
     Ok(())
 }
 
@@ -173,12 +182,15 @@ fn trains_to_the_end() -> Result<()> {
     let runs = std::env::var_os("CONSISTENCY_TEST_RUNS").map_or(own.0.clone(), PathBuf::from);
     let experiment = long()?;
     let trained = train(&experiment, &runs, &Monitor::default(), 1)?;
-    assert_eq!(trained.table().column("step").last(), Some(&400.0));
+    assert_eq!(trained.table().column("step").last(), Some(&LONG));
     Ok(())
 }
 
+/// Steps enough for a few kills between the first checkpoint and the end.
+const LONG: f64 = 1500.0;
+
 fn long() -> Result<Experiment> {
-    experiment(CT, 400)
+    experiment(CT, LONG as u64)
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What the tests of the environment share: the program, the set-up, a Jupyter client.
 
+#![allow(dead_code)] // each test program uses a part of it
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;

@@ -5,10 +5,13 @@ use crate::files;
 use crate::place::{Place, Turn};
 use crate::say;
 use crate::setup;
+use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Remove this clone's outputs, runs, logs and libraries; with `all`, also the venv and
-/// evcxr_jupyter, which other clones may share. Libraries with a live kernel stay.
+/// evcxr_jupyter, which other clones may share. Libraries with a live kernel stay. In a
+/// shared `LAB_HOME` the state of clones that are gone goes too.
 pub fn clean(place: &Place, all: bool) -> Result<ExitCode> {
     let _turn = Turn::take(place)?;
     for name in ["out", "runs", "report", "log", "tools", "jupyter"] {
@@ -17,6 +20,15 @@ pub fn clean(place: &Place, all: bool) -> Result<ExitCode> {
     setup::sweep(place, "");
     if setup::current(place).is_some() {
         say::note("the library of a kernel that is alive stays; shut it down and clean again");
+    }
+    // Clones that shared this LAB_HOME and are gone.
+    for entry in fs::read_dir(place.shared.join("clones")).into_iter().flatten().flatten() {
+        let gone = fs::read_to_string(entry.path().join("project"))
+            .is_ok_and(|project| !Path::new(&project).is_dir());
+        if gone {
+            files::remove(&entry.path())?;
+            say::line(&format!("cleaned {}, whose clone is gone", entry.path().display()));
+        }
     }
     if all {
         for name in ["venv", "evcxr", "kernel"] {

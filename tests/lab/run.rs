@@ -1,0 +1,245 @@
+//! Promise: `cargo lab run`. Failing cells fail, only what changed runs again, interruptions
+//! and other runs do no harm, what is written is free of this machine, and the report opens
+//! offline.
+
+mod support;
+
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use support::{Folder, Result, home, lab, project, ready, told};
+
+/// A notebook file of these code cells; one that starts with `!!` is tagged to fail, one
+/// that starts with `~~` to vary.
+fn notebook(path: &Path, cells: &[&str]) -> Result {
+    let cells: Vec<Value> = cells
+        .iter()
+        .enumerate()
+        .map(|(i, source)| {
+            let tags = match source.get(..2) {
+                Some("!!") => vec!["raises-exception"],
+                Some("~~") => vec!["varies"],
+                _ => Vec::new(),
+            };
+            serde_json::json!({
+                "cell_type": "code", "id": format!("cell-{i}"), "metadata": { "tags": tags },
+                "execution_count": null, "outputs": [], "source": source.trim_start_matches(['!', '~']),
+            })
+        })
+        .collect();
+    let notebook = serde_json::json!({
+        "cells": cells, "nbformat": 4, "nbformat_minor": 5,
+        "metadata": { "kernelspec": {
+            "name": "consistency", "display_name": "Rust (Consistency Lab)", "language": "rust"
+        } },
+    });
+    std::fs::write(path, notebook.to_string())?;
+    Ok(())
+}
+
+/// The state of this clone.
+fn own() -> PathBuf {
+    let shared = home();
+    let clones = fs::read_dir(shared.join("clones")).into_iter().flatten().flatten();
+    let mut all = vec![shared];
+    all.extend(clones.map(|c| c.path()));
+    let ours = project().to_string_lossy().into_owned();
+    let found = all.iter().find(|p| fs::read_to_string(p.join("project")).is_ok_and(|t| t == ours));
+    found.cloned().unwrap_or_default()
+}
+
+#[test]
+fn each_kind_of_failing_cell_fails_and_a_good_notebook_passes() -> Result {
+    ready();
+    let folder = Folder::new("failing")?;
+    for (name, cell, want) in [
+        ("compile", "let x: i32 = \"text\";", "mismatched types"),
+        ("panic", "let x: Vec<i32> = Vec::new(); x[3];", "it panicked: index out of bounds"),
+        ("assert", "assert!(1 > 2, \"order\");", "it panicked: order"),
+        (
+            "check",
+            "check::close(\"pi\", 3.0, 3.14159, 0.01);",
+            "check failed: pi is 3, the reference",
+        ),
+        ("question", "let n: i32 = \"x\".parse()?;", "an error through `?`: invalid digit found"),
+        ("abort", "std::process::abort();", "Subprocess terminated"),
+        ("tag", "!!let fine = 1;", "was to fail (tag raises-exception) and did not"),
+    ] {
+        let path = folder.0.join(format!("{name}.ipynb"));
+        notebook(&path, &["let before = 1;", cell, "let after = 2;"])?;
+        let (good, text) = told(lab(&["run"]).arg(&path))?;
+        assert!(!good, "{name} passed:\n{text}");
+        let line = format!("error: {name}: cell 2 (code cell 2 of 3)");
+        assert!(text.contains(&line) && text.contains(want), "{name}: {text}");
+    }
+    let path = folder.0.join("good.ipynb");
+    // Caught panics, errors that are handled and text that looks like failure are none.
+    notebook(
+        &path,
+        &[
+            "let caught = std::panic::catch_unwind(|| panic!(\"caught\")).is_err();",
+            "let handled = \"x\".parse::<i32>().is_err(); eprintln!(\"panicked at nothing\");",
+            "!!panic!(\"expected\");",
+            "reproduced(\"a number\", 1.5, \"exactly 1.5\");",
+        ],
+    )?;
+    let (good, text) = told(lab(&["run"]).arg(&path))?;
+    assert!(good, "{text}");
+    let row = text.lines().find(|l| l.starts_with("good ")).unwrap_or_default();
+    let cells: Vec<&str> = row.split("  ").map(str::trim).filter(|c| !c.is_empty()).collect();
+    assert_eq!(cells[..4], ["good", "a number", "1.500", "exactly 1.5"], "{text}");
+
+    // Nothing changed: it does not run again. A changed cell, or --force: it does.
+    let (_, text) = told(lab(&["run"]).arg(&path))?;
+    assert!(text.contains("==> good: nothing changed since it ran"), "{text}");
+    let (_, text) = told(lab(&["run", "--force"]).arg(&path))?;
+    assert!(text.contains("good: passed in "), "{text}");
+    notebook(&path, &["let other = 1;"])?;
+    let (_, text) = told(lab(&["run"]).arg(&path))?;
+    assert!(text.contains("good: passed in "), "{text}");
+    Ok(())
+}
+
+fn alive(mark: &str) -> Result<bool> {
+    let table = Command::new("ps").args(["-A", "-o", "args="]).output()?;
+    Ok(String::from_utf8_lossy(&table.stdout)
+        .lines()
+        .any(|l| l.contains(mark) && !l.contains("ps -A")))
+}
+
+#[test]
+fn a_killed_run_leaves_nothing_behind_and_the_next_one_ends_well() -> Result {
+    ready();
+    let folder = Folder::new("killed")?;
+    let (path, mark) = (folder.0.join("killed.ipynb"), folder.0.join("reached"));
+    notebook(
+        &path,
+        &[&format!(
+            "let reached = std::path::Path::new({mark:?}); if !reached.exists() {{ \
+             std::fs::write(reached, \"\")?; \
+             std::thread::sleep(std::time::Duration::from_secs(600)); }}"
+        )],
+    )?;
+    let mut first = lab(&["run"]).arg(&path).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let start = Instant::now();
+    while !mark.exists() {
+        assert!(start.elapsed() < Duration::from_secs(120), "the cell was never reached");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    first.kill()?; // SIGKILL
+    first.wait()?;
+    // The next one waits for nothing, and ends well.
+    let (good, text) = told(lab(&["run"]).arg(&path))?;
+    assert!(good && text.contains("killed: passed in "), "{text}");
+    assert!(!alive(&format!("{}", path.display()))?, "the killed run's client is still alive");
+    Ok(())
+}
+
+#[test]
+fn two_at_once_take_turns() -> Result {
+    ready();
+    let folder = Folder::new("turns")?;
+    let mut children = Vec::new();
+    for name in ["first", "second"] {
+        let path = folder.0.join(format!("{name}.ipynb"));
+        notebook(&path, &["std::thread::sleep(std::time::Duration::from_secs(3));"])?;
+        let child =
+            lab(&["run"]).arg(&path).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        children.push(child);
+    }
+    let mut waited = false;
+    for child in children {
+        let output = child.wait_with_output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{text}");
+        waited |= text.contains("is at work in ");
+    }
+    assert!(waited, "neither waited for the other");
+    Ok(())
+}
+
+#[test]
+fn written_outputs_are_free_of_this_machine_and_do_not_change() -> Result {
+    ready();
+    let folder = Folder::new("write")?;
+    let path = folder.0.join("write.ipynb");
+    notebook(
+        &path,
+        &[
+            "let xs: Vec<f64> = (0..50).map(f64::from).collect();",
+            "Figure::new(\"f\").x(\"x\").y(\"y\").line(\"l\", &xs, &xs)",
+            "println!(\"{}\", std::env::var(\"LAB_PROJECT\")?);",
+            "!!panic!(\"{}\", std::env::var(\"LAB_PROJECT\").unwrap_or_default());",
+            "~~println!(\"{:?}\", std::time::SystemTime::now());",
+            "for i in 0..9 { println!(\"line {i}\"); }",
+        ],
+    )?;
+    let mut written = Vec::new();
+    for _ in 0..2 {
+        let (good, text) = told(lab(&["run", "--force", "--write"]).arg(&path))?;
+        assert!(good, "{text}");
+        written.push(fs::read_to_string(&path)?);
+    }
+    assert_eq!(written[0], written[1], "a second run writes the same file");
+    let ours = project().to_string_lossy().into_owned();
+    assert!(!written[0].contains(&ours), "a path of this machine was written");
+    let parsed: Value = serde_json::from_str(&written[0])?;
+    assert_eq!(parsed["cells"][2]["outputs"][0]["text"][0], ".\n");
+    assert!(parsed["cells"][1]["outputs"][0]["data"]["image/png"].is_string());
+    assert_eq!(parsed["cells"][1]["execution_count"], 2);
+    assert_eq!(parsed["cells"][4]["outputs"].as_array().map(Vec::len), Some(1));
+    assert_eq!(parsed["cells"][5]["outputs"].as_array().map(Vec::len), Some(1));
+    Ok(())
+}
+
+#[test]
+fn the_report_opens_offline_and_shows_every_figure() -> Result {
+    ready();
+    let folder = Folder::new("report")?;
+    let path = folder.0.join("report.ipynb");
+    let figure = "Figure::new(\"f\").line(\"l\", &[0.0, 1.0], &[0.0, 1.0])";
+    notebook(&path, &[figure, figure, "df!(\"a\" => [1.0])?"])?;
+    let (good, text) = told(lab(&["run"]).arg(&path))?;
+    assert!(good, "{text}");
+    let index = text.lines().find_map(|l| l.strip_prefix("report: ")).unwrap_or_default();
+    let pages = Path::new(index).parent().unwrap_or(Path::new("."));
+    let page = fs::read_to_string(pages.join("report.html"))?;
+    assert_eq!(page.matches("<img ").count(), 2);
+    assert_eq!(page.matches("src=\"data:image/png;base64,iVBOR").count(), 2);
+    assert!(page.contains("<table>"));
+    for page in [page, fs::read_to_string(index)?] {
+        for loads in ["src=\"http", "href=\"http", "<script", "@import", "url("] {
+            assert!(!page.contains(loads), "the page loads something: {loads}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs a headless Chromium: cargo test --release -- --ignored pages"]
+fn pages_show_their_figures_in_a_browser() -> Result {
+    ready();
+    let page = own().join("report").join("00-how-the-lab-works.html");
+    assert!(page.exists(), "run cargo lab first");
+    let folder = Folder::new("browser")?;
+    let shot = folder.0.join("shot.png");
+    let browser = ["chromium", "chromium-browser", "google-chrome"]
+        .into_iter()
+        .find(|name| Command::new(name).arg("--version").output().is_ok())
+        .ok_or("no Chromium is installed")?;
+    let dom = Command::new(browser)
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"])
+        .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
+        .args(["--host-resolver-rules=MAP * 127.0.0.1:9", "--window-size=1000,3000", "--dump-dom"])
+        .arg(format!("--user-data-dir={}", folder.0.join("profile").display()))
+        .arg(format!("--screenshot={}", shot.display()))
+        .arg(format!("file://{}", page.display()))
+        .output()?;
+    let dom = String::from_utf8_lossy(&dom.stdout).into_owned();
+    let text = fs::read_to_string(&page)?;
+    assert_eq!(dom.matches("<img ").count(), text.matches("<img ").count());
+    assert!(fs::metadata(&shot).is_ok_and(|m| m.len() > 20_000), "the page is blank");
+    Ok(())
+}
