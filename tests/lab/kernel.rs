@@ -6,7 +6,7 @@ mod support;
 
 use serde_json::{Value, json};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use support::{Folder, Result, home, lab, project, ready, told};
 
@@ -296,24 +296,56 @@ fn copy_project(to: &Path) -> Result {
     Ok(())
 }
 
+/// Another clone, whose state in the shared folder goes away with it.
+struct Clone {
+    folder: Folder,
+    path: PathBuf,
+}
+
+impl Clone {
+    fn new(name: &str) -> Result<Self> {
+        let folder = Folder::new(name)?;
+        let path = std::fs::canonicalize(&folder.0)?.join("consistency lab");
+        copy_project(&path)?;
+        Ok(Self { folder, path })
+    }
+}
+
+impl Drop for Clone {
+    fn drop(&mut self) {
+        for state in std::fs::read_dir(home().join("clones")).into_iter().flatten().flatten() {
+            let of = std::fs::read_to_string(state.path().join("project")).unwrap_or_default();
+            if Path::new(&of) == self.path {
+                let _ = std::fs::remove_dir_all(state.path());
+            }
+        }
+    }
+}
+
+/// The library that kernels of this clone start with, as `cargo lab setup` tells it.
+fn library() -> Result<String> {
+    let (good, text) = told(&mut lab(&["setup"]))?;
+    assert!(good, "{text}");
+    Ok(text.lines().find(|l| l.starts_with("ready: ")).unwrap_or_default().to_string())
+}
+
 #[test]
 fn a_changed_crate_reaches_a_restarted_kernel_and_leaves_a_live_one_alone() -> Result {
     ready();
-    let folder = Folder::new("another clone")?;
-    let clone = std::fs::canonicalize(&folder.0)?.join("consistency lab");
-    copy_project(&clone)?;
+    let ours = library()?;
+    let clone = Clone::new("another clone")?;
     // The dependencies are compiled: only the project's own crates are not, at this path.
     let target = Path::new(env!("CARGO_BIN_EXE_lab")).parent().and_then(Path::parent);
     let set_up = || {
         let mut command = lab(&["setup"]);
-        command.current_dir(&clone).env("LAB_HOME", home());
+        command.current_dir(&clone.path).env("LAB_HOME", home());
         if let Some(target) = target {
             command.env("CARGO_TARGET_DIR", target);
         }
         told(&mut command)
     };
     let extend = |text: &str| -> Result {
-        let path = clone.join("crate/src/lib.rs");
+        let path = clone.path.join("crate/src/lib.rs");
         let before = std::fs::read_to_string(project().join("crate/src/lib.rs"))?;
         std::fs::write(path, format!("{before}\n{text}\n"))?;
         Ok(())
@@ -323,10 +355,10 @@ fn a_changed_crate_reaches_a_restarted_kernel_and_leaves_a_live_one_alone() -> R
     assert!(good, "{text}");
 
     // One kernel stays alive while the crate changes, breaks and is mended.
-    let at = |name: &str| folder.0.join(name);
+    let at = |name: &str| clone.folder.0.join(name);
     let version = "println!(\"{}\", consistency::version());";
     let request = json!({
-        "env": { "LAB_PROJECT": clone },
+        "env": { "LAB_PROJECT": clone.path },
         "cells": [
             "let before = Tensor::new(&[1f32], &Device::Cpu)?;", version,
             { "wait_for": at("changed") },
@@ -356,5 +388,7 @@ fn a_changed_crate_reaches_a_restarted_kernel_and_leaves_a_live_one_alone() -> R
     assert_eq!(said, ["", "1", "", "1", "2", "2", "2"]);
     let all_ok = kernels[0]["cells"].as_array().into_iter().flatten().all(|c| c["status"] == "ok");
     assert!(all_ok, "{kernels:#?}");
+    // The two clones share a target folder, and so the name of the library's file.
+    assert_eq!(library()?, ours, "the library of another clone took this one's place");
     Ok(())
 }

@@ -2,11 +2,13 @@
 
 use super::toolchain::Toolchain;
 use crate::Result;
+use crate::files;
 use crate::place::{Place, Turn};
 use crate::process::Logged;
 use crate::say::Step;
 use serde_json::Value;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 /// The package that is the dylib.
 const PACKAGE: &str = "consistency-kernel";
@@ -15,6 +17,8 @@ const PACKAGE: &str = "consistency-kernel";
 pub struct Build {
     /// The shared library.
     pub library: PathBuf,
+    /// Its content.
+    pub bytes: Vec<u8>,
     /// What rustc reads of every crate inside it: metadata, and procedural macros.
     pub metadata: Vec<PathBuf>,
 }
@@ -22,6 +26,32 @@ pub struct Build {
 /// Build the library. The dependencies are those of `cargo build --release` and
 /// `cargo test --release`: nothing is compiled twice.
 pub fn run(place: &Place, turn: &Turn, toolchain: &Toolchain) -> Result<Build> {
+    let build = once(place, turn, toolchain)?;
+    if is_of(&build, place) {
+        return Ok(build);
+    }
+    // Another clone with the same target folder put its own in this place, and cargo, which
+    // looks at our sources alone, calls that fresh.
+    files::remove(&build.library)?;
+    let build = once(place, turn, toolchain)?;
+    if is_of(&build, place) {
+        return Ok(build);
+    }
+    Err(format!(
+        "{} is the library of another clone, which is being built at the same time; try again \
+         when that has ended, or give each clone a CARGO_TARGET_DIR of its own",
+        build.library.display()
+    ))
+}
+
+// The library names the clone that it was built from (crate/kernel/src/lib.rs).
+fn is_of(build: &Build, place: &Place) -> bool {
+    let folder = place.project.join("crate").join("kernel");
+    let mark = format!("consistency-kernel of {};", folder.display());
+    memchr::memmem::find(&build.bytes, mark.as_bytes()).is_some()
+}
+
+fn once(place: &Place, turn: &Turn, toolchain: &Toolchain) -> Result<Build> {
     let mut step = Step::start("library: the release build, linked for the kernel");
     let mut build = Logged::new(place, "library", &toolchain.cargo);
     build
@@ -70,5 +100,10 @@ pub fn run(place: &Place, turn: &Turn, toolchain: &Toolchain) -> Result<Build> {
     } else {
         step.done("built");
     }
-    Ok(Build { library, metadata })
+    let bytes = read(&library)?;
+    Ok(Build { library, bytes, metadata })
+}
+
+fn read(library: &Path) -> Result<Vec<u8>> {
+    fs::read(library).map_err(|e| format!("reading {}: {e}", library.display()))
 }

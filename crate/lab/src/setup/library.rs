@@ -60,9 +60,7 @@ pub fn built_by(library: &Library, toolchain: &Toolchain) -> bool {
 fn keep(place: &Place, toolchain: &Toolchain, build: &Build) -> Result<Library> {
     let all = headers::find(place, toolchain)?;
     let mut hash = Hash::default();
-    let bytes = fs::read(&build.library)
-        .map_err(|e| format!("reading {}: {e}", build.library.display()))?;
-    hash.add(env!("CARGO_PKG_VERSION")).add(&toolchain.version).add(&bytes);
+    hash.add(env!("CARGO_PKG_VERSION")).add(&toolchain.version).add(&build.bytes);
     for file in &build.metadata {
         hash.add(file.to_string_lossy().as_bytes());
     }
@@ -80,7 +78,7 @@ fn keep(place: &Place, toolchain: &Toolchain, build: &Build) -> Result<Library> 
     let making = place.libraries().join(format!(".{id}.making"));
     files::remove(&making)?;
     files::write(&making.join("lock"), b"")?;
-    files::write(&making.join(file_name(&build.library)), &bytes)?;
+    files::write(&making.join(file_name(&build.library)), &build.bytes)?;
     let deps = making.join("deps");
     fs::create_dir_all(&deps).map_err(|e| format!("making {}: {e}", deps.display()))?;
     for file in &build.metadata {
