@@ -29,6 +29,7 @@ th, td { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: left;
          vertical-align: top; }
 th { border-bottom: 2px solid #888; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
+table.results { white-space: nowrap; }
 pre { overflow-x: auto; }
 .failed { color: #a40000; font-weight: 600; }
 .input pre, .code pre { background: #f6f7f9; border-left: 3px solid #0072b2; padding: .6rem .8rem;
@@ -138,7 +139,7 @@ def index_page(entries):
     body = (
         "<h1>Consistency Lab</h1><p>What the notebooks reproduced in their last run on this "
         "machine; below each name its budget and the commit of the library (+: with changes "
-        f"since).</p><table>{head}{''.join(rows)}</table>"
+        f"since).</p><table class='results'>{head}{''.join(rows)}</table>"
     )
     return PAGE.format(title="Consistency Lab", style=STYLE, body=body)
 
