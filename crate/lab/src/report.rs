@@ -8,7 +8,7 @@ use crate::process::Logged;
 use crate::run::tool;
 use crate::say;
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 static PAGES: &str = include_str!("python/report.py");
 
@@ -41,7 +41,9 @@ pub fn entries(place: &Place) -> Result<Vec<Entry>> {
     for name in names {
         let Ok(text) = files::read(&place.out().join(format!("{name}.json"))) else { continue };
         let Ok(record) = serde_json::from_str::<Value>(&text) else { continue };
-        if record["running"] == true {
+        // One under way, or one whose notebook is gone.
+        let there = record["path"].as_str().is_some_and(|path| Path::new(path).is_file());
+        if record["running"] == true || !there {
             continue;
         }
         let text = |value: &Value| value.as_str().unwrap_or_default().to_string();

@@ -29,7 +29,7 @@ th, td { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: left;
          vertical-align: top; }
 th { border-bottom: 2px solid #888; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
-table.results { white-space: nowrap; }
+table.results td:not(:nth-child(2)) { white-space: nowrap; }
 pre { overflow-x: auto; }
 .failed { color: #a40000; font-weight: 600; }
 .input pre, .code pre { background: #f6f7f9; border-left: 3px solid #0072b2; padding: .6rem .8rem;

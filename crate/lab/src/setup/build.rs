@@ -100,6 +100,8 @@ fn once(place: &Place, turn: &Turn, toolchain: &Toolchain) -> Result<Build> {
     } else {
         step.done("built");
     }
+    // Cargo tells them in the order in which it came to them.
+    metadata.sort();
     let bytes = read(&library)?;
     Ok(Build { library, bytes, metadata })
 }
