@@ -5,7 +5,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use support::{Folder, Result, home, lab, project, ready, told};
@@ -368,14 +368,24 @@ fn a_changed_crate_reaches_a_restarted_kernel_and_leaves_a_live_one_alone() -> R
             version, { "restart": true }, version,
         ],
     });
-    let kernel = client(&request)?;
-    let wait = std::time::Duration::from_secs(25);
-    std::thread::sleep(wait); // until it has started and run its first cells
+    let mut kernel = client(&request)?;
+    let mut at_work = BufReader::new(kernel.stderr.take().ok_or("no standard error")?);
+    let mut reached = |name: &str| -> Result {
+        let mut line = String::new();
+        while !line.contains(name) {
+            line.clear();
+            if at_work.read_line(&mut line)? == 0 {
+                return Err(format!("the kernel ended before it was {name}").into());
+            }
+        }
+        Ok(())
+    };
+    reached("changed")?;
     extend("/// A number.\npub fn version() -> u32 { 2 }")?;
     let (good, text) = set_up()?;
     assert!(good, "{text}");
     std::fs::write(at("changed"), "")?;
-    std::thread::sleep(wait);
+    reached("broken")?;
     extend("pub fn version() -> u32 { \"not a number\" }")?;
     let (good, text) = set_up()?;
     assert!(!good, "a crate that does not compile is no success");

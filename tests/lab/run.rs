@@ -54,7 +54,7 @@ fn own() -> PathBuf {
 fn each_kind_of_failing_cell_fails_and_a_good_notebook_passes() -> Result {
     ready();
     let folder = Folder::new("failing")?;
-    for (name, cell, want) in [
+    let failing = [
         ("compile", "let x: i32 = \"text\";", "mismatched types"),
         ("panic", "let x: Vec<i32> = Vec::new(); x[3];", "it panicked: index out of bounds"),
         ("assert", "assert!(1 > 2, \"order\");", "it panicked: order"),
@@ -66,14 +66,24 @@ fn each_kind_of_failing_cell_fails_and_a_good_notebook_passes() -> Result {
         ("question", "let n: i32 = \"x\".parse()?;", "an error through `?`: invalid digit found"),
         ("abort", "std::process::abort();", "Subprocess terminated"),
         ("tag", "!!let fine = 1;", "was to fail (tag raises-exception) and did not"),
-    ] {
+    ];
+    let mut run = lab(&["run"]);
+    for (name, cell, _) in failing {
         let path = folder.0.join(format!("{name}.ipynb"));
         notebook(&path, &["let before = 1;", cell, "let after = 2;"])?;
-        let (good, text) = told(lab(&["run"]).arg(&path))?;
-        assert!(!good, "{name} passed:\n{text}");
-        let line = format!("error: {name}: cell 2 (code cell 2 of 3)");
-        assert!(text.contains(&line) && text.contains(want), "{name}: {text}");
+        run.arg(&path);
     }
+    let (good, text) = told(&mut run)?;
+    assert!(!good, "notebooks that fail passed:\n{text}");
+    // Each error, up to the next.
+    let mut errors = text.split("\nerror: ");
+    errors.next();
+    for ((name, _, want), error) in failing.iter().zip(errors.by_ref()) {
+        let line = format!("{name}: cell 2 (code cell 2 of 3)");
+        assert!(error.starts_with(&line) && error.contains(want), "{name}: {text}");
+        assert!(text.contains(&format!("{name}.ipynb at LAB_BUDGET=")), "{name}: {text}");
+    }
+    assert_eq!(text.matches("\nerror: ").count(), failing.len(), "{text}");
     let path = folder.0.join("good.ipynb");
     // Caught panics, errors that are handled and text that looks like failure are none.
     notebook(

@@ -61,6 +61,7 @@ fn one(
         .and_then(|text| serde_json::from_str(&text).ok())
         .unwrap_or_default();
     let done = before["inputs"] == inputs.as_str()
+        && before["running"] == false
         && before["path"] == notebook.path.to_string_lossy().as_ref()
         && executed.is_file();
     if done && before["failed"] == Value::Null && !request.force {
