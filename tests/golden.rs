@@ -14,6 +14,7 @@ fn close(what: &str, got: f64, want: f64, relative: f64) {
     );
 }
 
+#[allow(clippy::approx_constant)] // the table's digits, as they stand there
 #[test]
 fn boundary_scalings() {
     let scaling = Scaling::Boundary { sigma_data: 0.5, eps: 0.002 };

@@ -159,7 +159,7 @@ fn trace(mark: &Mark, x_axis: &str, y_axis: &str, legend: bool) -> Box<dyn Trace
                 montage.height,
             ));
             Image::new(Vec::<Vec<plotly::color::Rgb>>::new())
-                .source(&format!("data:image/png;base64,{data}"))
+                .source(format!("data:image/png;base64,{data}"))
                 .x_axis(x_axis)
                 .y_axis(y_axis)
         }

@@ -118,14 +118,14 @@ fn gradient<T: Real>(
                 let place = c * split.space..(c + 1) * split.space;
                 let (mut dot, mut sum) = (T::zero(), T::zero());
                 for (x, dy) in x[place.clone()].iter().zip(&dy[place]) {
-                    dot = dot + *dy * (*x - mean);
-                    sum = sum + *dy;
+                    dot += *dy * (*x - mean);
+                    sum += *dy;
                 }
                 let dot = dot * inverse;
                 each[2 * c] = dot;
                 each[2 * c + 1] = sum;
-                sum_g = sum_g + sum * weight[first + c];
-                sum_gn = sum_gn + dot * weight[first + c];
+                sum_g += sum * weight[first + c];
+                sum_gn += dot * weight[first + c];
             }
             let (mean_g, mean_gn) = (sum_g / count, sum_gn / count);
             for c in 0..split.channels {
@@ -150,8 +150,8 @@ fn gradient<T: Real>(
         let (mut dweight, mut dbias) = (vec![T::zero(); channels], vec![T::zero(); channels]);
         for sample in each.chunks(2 * channels) {
             for (c, pair) in sample.chunks(2).enumerate() {
-                dweight[c] = dweight[c] + pair[0];
-                dbias[c] = dbias[c] + pair[1];
+                dweight[c] += pair[0];
+                dbias[c] += pair[1];
             }
         }
         let device = xs.device();
@@ -187,7 +187,7 @@ fn sum<T: Real>(xs: &[T], f: impl Fn(T) -> T) -> T {
     let rest: T = chunks.remainder().iter().map(|x| f(*x)).sum();
     for chunk in chunks {
         for (lane, x) in lanes.iter_mut().zip(chunk) {
-            *lane = *lane + f(*x);
+            *lane += f(*x);
         }
     }
     lanes.into_iter().sum::<T>() + rest

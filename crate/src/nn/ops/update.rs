@@ -43,7 +43,7 @@ pub(crate) fn sum_of_squares(xs: &Tensor) -> Result<f64> {
         // Pieces of a fixed size, so that the order of additions is fixed too.
         let pieces = xs.chunks(256).map(|piece| {
             let sum: T = piece.iter().map(|x| *x * *x).sum();
-            f64::from(sum)
+            candle_core::WithDType::to_f64(sum)
         });
         Ok(pieces.sum())
     }))
