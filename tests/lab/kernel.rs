@@ -5,38 +5,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use support::{Folder, Result, home, lab, project, ready, told};
-
-/// Start the Jupyter client with a request.
-fn client(request: &Value) -> Result<Child> {
-    let mut client = Command::new(home().join("venv/bin/python"))
-        .arg("-I")
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/lab/cells.py"))
-        .current_dir(project().join("notebooks"))
-        .env("JUPYTER_PREFER_ENV_PATH", "1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    if let Some(mut stdin) = client.stdin.take() {
-        stdin.write_all(request.to_string().as_bytes())?;
-    }
-    Ok(client)
-}
-
-/// The client's answer: a list of kernels.
-fn answer(client: Child) -> Result<Vec<Value>> {
-    let output = client.wait_with_output()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let told = String::from_utf8_lossy(&output.stderr);
-    match serde_json::from_str(&text) {
-        Ok(Value::Array(kernels)) => Ok(kernels),
-        _ => Err(format!("the Jupyter client gave no answer: {text}{told}").into()),
-    }
-}
+use support::{Folder, Result, answer, client, project, ready, stdout};
 
 /// Run cells in one kernel, all of which must succeed.
 fn cells(cells: &[&str], env: &Value) -> Result<Vec<Value>> {
@@ -59,10 +28,6 @@ const GRADIENTS: [&str; 4] = [
      g.get(&w).map(|t| t.to_vec1::<f32>().ok()));",
 ];
 const RIGHT: &str = "Some(Some([2.0, 2.0])) Some(Some([1.0, 1.0]))";
-
-fn stdout(cell: &Value) -> &str {
-    cell["stdout"].as_str().unwrap_or_default().trim()
-}
 
 #[test]
 fn gradients_across_four_cells() -> Result {
@@ -275,130 +240,5 @@ fn a_kernel_outside_a_project_says_what_to_do() -> Result {
     });
     let kernels = answer(client(&request)?)?;
     assert_eq!(stdout(&kernels[0]["cells"][3]), RIGHT);
-    Ok(())
-}
-
-/// The project's files as git knows them, in a clone whose path has a space.
-fn copy_project(to: &Path) -> Result {
-    let files = Command::new("git")
-        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
-        .current_dir(project())
-        .output()?;
-    for file in String::from_utf8(files.stdout)?.split('\0').filter(|f| !f.is_empty()) {
-        let target = to.join(file);
-        if let Some(folder) = target.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        if project().join(file).is_file() {
-            std::fs::copy(project().join(file), target)?;
-        }
-    }
-    Ok(())
-}
-
-/// Another clone, whose state in the shared folder goes away with it.
-struct Clone {
-    folder: Folder,
-    path: PathBuf,
-}
-
-impl Clone {
-    fn new(name: &str) -> Result<Self> {
-        let folder = Folder::new(name)?;
-        let path = std::fs::canonicalize(&folder.0)?.join("consistency lab");
-        copy_project(&path)?;
-        Ok(Self { folder, path })
-    }
-}
-
-impl Drop for Clone {
-    fn drop(&mut self) {
-        for state in std::fs::read_dir(home().join("clones")).into_iter().flatten().flatten() {
-            let of = std::fs::read_to_string(state.path().join("project")).unwrap_or_default();
-            if Path::new(&of) == self.path {
-                let _ = std::fs::remove_dir_all(state.path());
-            }
-        }
-    }
-}
-
-/// The library that kernels of this clone start with, as `cargo lab setup` tells it.
-fn library() -> Result<String> {
-    let (good, text) = told(&mut lab(&["setup"]))?;
-    assert!(good, "{text}");
-    Ok(text.lines().find(|l| l.starts_with("ready: ")).unwrap_or_default().to_string())
-}
-
-#[test]
-fn a_changed_crate_reaches_a_restarted_kernel_and_leaves_a_live_one_alone() -> Result {
-    ready();
-    let ours = library()?;
-    let clone = Clone::new("another clone")?;
-    // The dependencies are compiled: only the project's own crates are not, at this path.
-    let target = Path::new(env!("CARGO_BIN_EXE_lab")).parent().and_then(Path::parent);
-    let set_up = || {
-        let mut command = lab(&["setup"]);
-        command.current_dir(&clone.path).env("LAB_HOME", home());
-        if let Some(target) = target {
-            command.env("CARGO_TARGET_DIR", target);
-        }
-        told(&mut command)
-    };
-    let extend = |text: &str| -> Result {
-        let path = clone.path.join("crate/src/lib.rs");
-        let before = std::fs::read_to_string(project().join("crate/src/lib.rs"))?;
-        std::fs::write(path, format!("{before}\n{text}\n"))?;
-        Ok(())
-    };
-    extend("/// A number.\npub fn version() -> u32 { 1 }")?;
-    let (good, text) = set_up()?;
-    assert!(good, "{text}");
-
-    // One kernel stays alive while the crate changes, breaks and is mended.
-    let at = |name: &str| clone.folder.0.join(name);
-    let version = "println!(\"{}\", consistency::version());";
-    let request = json!({
-        "env": { "LAB_PROJECT": clone.path },
-        "cells": [
-            "let before = Tensor::new(&[1f32], &Device::Cpu)?;", version,
-            { "wait_for": at("changed") },
-            "let after = (&before + 1.0)?;", version,
-            { "restart": true }, version,
-            { "wait_for": at("broken") },
-            version, { "restart": true }, version,
-        ],
-    });
-    let mut kernel = client(&request)?;
-    let mut at_work = BufReader::new(kernel.stderr.take().ok_or("no standard error")?);
-    let mut reached = |name: &str| -> Result {
-        let mut line = String::new();
-        while !line.contains(name) {
-            line.clear();
-            if at_work.read_line(&mut line)? == 0 {
-                return Err(format!("the kernel ended before it was {name}").into());
-            }
-        }
-        Ok(())
-    };
-    reached("changed")?;
-    extend("/// A number.\npub fn version() -> u32 { 2 }")?;
-    let (good, text) = set_up()?;
-    assert!(good, "{text}");
-    std::fs::write(at("changed"), "")?;
-    reached("broken")?;
-    extend("pub fn version() -> u32 { \"not a number\" }")?;
-    let (good, text) = set_up()?;
-    assert!(!good, "a crate that does not compile is no success");
-    assert!(text.contains("mismatched types"), "{text}");
-    assert!(text.contains("The last good library") && text.contains("stays in place"), "{text}");
-    std::fs::write(at("broken"), "")?;
-    let kernels = answer(kernel)?;
-    let said: Vec<&str> =
-        kernels[0]["cells"].as_array().into_iter().flatten().map(stdout).collect();
-    assert_eq!(said, ["", "1", "", "1", "2", "2", "2"]);
-    let all_ok = kernels[0]["cells"].as_array().into_iter().flatten().all(|c| c["status"] == "ok");
-    assert!(all_ok, "{kernels:#?}");
-    // The two clones share a target folder, and so the name of the library's file.
-    assert_eq!(library()?, ours, "the library of another clone took this one's place");
     Ok(())
 }

@@ -2,8 +2,10 @@
 
 #![allow(dead_code)] // each test program uses a part of it
 
+use serde_json::Value;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
 
 pub type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -64,4 +66,37 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// Start the Jupyter client with a request.
+pub fn client(request: &Value) -> Result<Child> {
+    let mut client = Command::new(home().join("venv/bin/python"))
+        .arg("-I")
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/lab/cells.py"))
+        .current_dir(project().join("notebooks"))
+        .env("JUPYTER_PREFER_ENV_PATH", "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    if let Some(mut stdin) = client.stdin.take() {
+        stdin.write_all(request.to_string().as_bytes())?;
+    }
+    Ok(client)
+}
+
+/// The client's answer: a list of kernels.
+pub fn answer(client: Child) -> Result<Vec<Value>> {
+    let output = client.wait_with_output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let told = String::from_utf8_lossy(&output.stderr);
+    match serde_json::from_str(&text) {
+        Ok(Value::Array(kernels)) => Ok(kernels),
+        _ => Err(format!("the Jupyter client gave no answer: {text}{told}").into()),
+    }
+}
+
+/// What a cell printed.
+pub fn stdout(cell: &Value) -> &str {
+    cell["stdout"].as_str().unwrap_or_default().trim()
 }

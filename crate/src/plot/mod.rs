@@ -3,6 +3,7 @@
 
 mod axis;
 mod clip;
+mod heat;
 mod images;
 mod json;
 mod png;

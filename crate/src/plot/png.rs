@@ -2,27 +2,27 @@
 //! its lines smooth edges.
 
 use super::clip::{clip, inside};
+use super::heat::{color_bar, extremes, heat_cells};
 use super::{Figure, Mark, Montage, Panel, color};
 use crate::{Error, Result};
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::prelude::*;
-use plotters::style::colors::colormaps::{ColorMap, ViridisRGB};
 use plotters::style::{FontStyle, register_font};
 use std::ops::Range;
 use std::sync::Once;
 
 /// Subpixels a pixel, in each direction.
-const FINE: usize = 2;
+pub(super) const FINE: usize = 2;
 /// The size of one panel in pixels.
 const PANEL: (usize, usize) = (860, 540);
 /// Text height in pixels.
-const TEXT: usize = 19;
+pub(super) const TEXT: usize = 19;
 
 static FONT: &[u8] = include_bytes!("../../assets/DejaVuSans-subset.ttf");
 static REGISTER: Once = Once::new();
 
-type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
+pub(super) type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
 
 pub(super) fn figure(figure: &Figure) -> Result<Vec<u8>> {
     REGISTER.call_once(|| {
@@ -96,7 +96,7 @@ fn centred(area: &Area, text: &str, height: usize) -> Result<()> {
         .map_err(failed)
 }
 
-fn font(height: usize) -> FontDesc<'static> {
+pub(super) fn font(height: usize) -> FontDesc<'static> {
     FontDesc::new(FontFamily::SansSerif, (height * FINE) as f64, FontStyle::Normal)
 }
 
@@ -280,58 +280,6 @@ fn widen(x: (f64, f64), y: (f64, f64), ratio: f64) -> ((f64, f64), (f64, f64)) {
     if w / h < ratio { (about(x, h * ratio), y) } else { (x, about(y, w / ratio)) }
 }
 
-fn extremes(values: &[Vec<f64>]) -> (f64, f64) {
-    let all = values.iter().flatten().copied();
-    all.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)))
-}
-
-// The scale of a heat map: its colours with the lowest and the highest value.
-fn color_bar(area: &Area, (low, high): (f64, f64)) -> Result<()> {
-    let (_, tall) = area.dim_in_pixel();
-    let (top, bottom) = ((TEXT * FINE) as i32, tall as i32 - (TEXT * 7 / 2 * FINE) as i32);
-    let width = (18 * FINE) as i32;
-    for y in top..bottom {
-        let share = f64::from(bottom - y) / f64::from((bottom - top).max(1));
-        let ink = ViridisRGB.get_color(share).filled();
-        area.draw(&Rectangle::new([(0, y), (width, y + 1)], ink)).map_err(failed)?;
-    }
-    for (value, y) in [(high, top), (low, bottom - (TEXT * FINE) as i32)] {
-        let text = Text::new(short(value), (width + (6 * FINE) as i32, y), font(TEXT * 4 / 5));
-        area.draw(&text).map_err(failed)?;
-    }
-    Ok(())
-}
-
-fn short(value: f64) -> String {
-    let size = value.abs();
-    if value != 0.0 && !(1e-2..1e4).contains(&size) {
-        format!("{value:.1e}")
-    } else {
-        let text = format!("{value:.2}");
-        text.trim_end_matches('0').trim_end_matches('.').to_string()
-    }
-}
-
-type Cell = ([(f64, f64); 2], RGBColor);
-
-fn heat_cells(x: (f64, f64), y: (f64, f64), values: &[Vec<f64>]) -> Vec<Cell> {
-    let (low, high) = extremes(values);
-    let columns = values.first().map_or(0, Vec::len).max(1);
-    let step = ((x.1 - x.0) / columns as f64, (y.1 - y.0) / values.len().max(1) as f64);
-    let mut cells = Vec::with_capacity(values.len() * columns);
-    for (row, line) in values.iter().enumerate() {
-        for (column, value) in line.iter().enumerate() {
-            let corner = (x.0 + column as f64 * step.0, y.0 + row as f64 * step.1);
-            let share = if high > low { (value - low) / (high - low) } else { 0.5 };
-            cells.push((
-                [corner, (corner.0 + step.0, corner.1 + step.1)],
-                ViridisRGB.get_color(share),
-            ));
-        }
-    }
-    cells
-}
-
 // A montage in its area, with the labels of its rows at the left.
 fn picture(montage: &Montage, area: &Area) -> Result<()> {
     use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -390,6 +338,6 @@ pub(super) fn encode(rgb: &[u8], width: usize, height: usize) -> Vec<u8> {
     bytes
 }
 
-fn failed(error: impl std::fmt::Display) -> Error {
+pub(super) fn failed(error: impl std::fmt::Display) -> Error {
     Error::new(error.to_string())
 }

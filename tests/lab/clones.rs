@@ -1,0 +1,136 @@
+//! Promise: a change to the crate reaches a restarted kernel and leaves a live one alone; a
+//! crate that does not compile leaves the last good library; clones that share a state and
+//! a target folder do not meet.
+
+mod support;
+
+use serde_json::json;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use support::{Folder, Result, answer, client, home, lab, project, ready, stdout, told};
+
+/// The project's files as git knows them, in a clone whose path has a space.
+fn copy_project(to: &Path) -> Result {
+    let files = Command::new("git")
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        .current_dir(project())
+        .output()?;
+    for file in String::from_utf8(files.stdout)?.split('\0').filter(|f| !f.is_empty()) {
+        let target = to.join(file);
+        if let Some(folder) = target.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        if project().join(file).is_file() {
+            std::fs::copy(project().join(file), target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Another clone, whose state in the shared folder goes away with it.
+struct Clone {
+    folder: Folder,
+    path: PathBuf,
+}
+
+impl Clone {
+    fn new(name: &str) -> Result<Self> {
+        let folder = Folder::new(name)?;
+        let path = std::fs::canonicalize(&folder.0)?.join("consistency lab");
+        copy_project(&path)?;
+        Ok(Self { folder, path })
+    }
+}
+
+impl Drop for Clone {
+    fn drop(&mut self) {
+        for state in std::fs::read_dir(home().join("clones")).into_iter().flatten().flatten() {
+            let of = std::fs::read_to_string(state.path().join("project")).unwrap_or_default();
+            if Path::new(&of) == self.path {
+                let _ = std::fs::remove_dir_all(state.path());
+            }
+        }
+    }
+}
+
+/// The library that kernels of this clone start with, as `cargo lab setup` tells it.
+fn library() -> Result<String> {
+    let (good, text) = told(&mut lab(&["setup"]))?;
+    assert!(good, "{text}");
+    Ok(text.lines().find(|l| l.starts_with("ready: ")).unwrap_or_default().to_string())
+}
+
+#[test]
+fn a_changed_crate_reaches_a_restarted_kernel_and_leaves_a_live_one_alone() -> Result {
+    ready();
+    let ours = library()?;
+    let clone = Clone::new("another clone")?;
+    // The dependencies are compiled: only the project's own crates are not, at this path.
+    let target = Path::new(env!("CARGO_BIN_EXE_lab")).parent().and_then(Path::parent);
+    let set_up = || {
+        let mut command = lab(&["setup"]);
+        command.current_dir(&clone.path).env("LAB_HOME", home());
+        if let Some(target) = target {
+            command.env("CARGO_TARGET_DIR", target);
+        }
+        told(&mut command)
+    };
+    let extend = |text: &str| -> Result {
+        let path = clone.path.join("crate/src/lib.rs");
+        let before = std::fs::read_to_string(project().join("crate/src/lib.rs"))?;
+        std::fs::write(path, format!("{before}\n{text}\n"))?;
+        Ok(())
+    };
+    extend("/// A number.\npub fn version() -> u32 { 1 }")?;
+    let (good, text) = set_up()?;
+    assert!(good, "{text}");
+
+    // One kernel stays alive while the crate changes, breaks and is mended.
+    let at = |name: &str| clone.folder.0.join(name);
+    let version = "println!(\"{}\", consistency::version());";
+    let request = json!({
+        "env": { "LAB_PROJECT": clone.path },
+        "cells": [
+            "let before = Tensor::new(&[1f32], &Device::Cpu)?;", version,
+            { "wait_for": at("changed") },
+            "let after = (&before + 1.0)?;", version,
+            { "restart": true }, version,
+            { "wait_for": at("broken") },
+            version, { "restart": true }, version,
+        ],
+    });
+    let mut kernel = client(&request)?;
+    let mut at_work = BufReader::new(kernel.stderr.take().ok_or("no standard error")?);
+    let mut reached = |name: &str| -> Result {
+        let mut line = String::new();
+        while !line.contains(name) {
+            line.clear();
+            if at_work.read_line(&mut line)? == 0 {
+                return Err(format!("the kernel ended before it was {name}").into());
+            }
+        }
+        Ok(())
+    };
+    reached("changed")?;
+    extend("/// A number.\npub fn version() -> u32 { 2 }")?;
+    let (good, text) = set_up()?;
+    assert!(good, "{text}");
+    std::fs::write(at("changed"), "")?;
+    reached("broken")?;
+    extend("pub fn version() -> u32 { \"not a number\" }")?;
+    let (good, text) = set_up()?;
+    assert!(!good, "a crate that does not compile is no success");
+    assert!(text.contains("mismatched types"), "{text}");
+    assert!(text.contains("The last good library") && text.contains("stays in place"), "{text}");
+    std::fs::write(at("broken"), "")?;
+    let kernels = answer(kernel)?;
+    let said: Vec<&str> =
+        kernels[0]["cells"].as_array().into_iter().flatten().map(stdout).collect();
+    assert_eq!(said, ["", "1", "", "1", "2", "2", "2"]);
+    let all_ok = kernels[0]["cells"].as_array().into_iter().flatten().all(|c| c["status"] == "ok");
+    assert!(all_ok, "{kernels:#?}");
+    // The two clones share a target folder, and so the name of the library's file.
+    assert_eq!(library()?, ours, "the library of another clone took this one's place");
+    Ok(())
+}
