@@ -155,6 +155,10 @@ def main():
     folder = pathlib.Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
     entries = [e for e in entries if pathlib.Path(e["executed"]).exists()]
+    names = {entry["name"] for entry in entries}
+    for page in folder.glob("*.html"):
+        if page.stem not in names:
+            page.unlink()
     for entry in entries:
         write(folder / f"{entry['name']}.html", notebook_page(entry))
     write(folder / "index.html", index_page(entries))
