@@ -89,7 +89,7 @@ impl std::fmt::Debug for Trained {
         let last = self.table.column("loss").last().copied().unwrap_or(f64::NAN);
         write!(
             f,
-            "{}: {} numbers, {} steps, last recorded loss {last:.4}",
+            "{}: {} parameters, {} steps, last recorded loss {last:.4}",
             self.folder.experiment.name,
             self.params.count(),
             self.folder.experiment.training.iterations
