@@ -5,10 +5,10 @@
 //! the window of each position. A few images at a time: enough columns for a fast product,
 //! few enough to stay in the cache.
 
+use super::Real;
+use super::layer::{Layer, apply};
 use super::product::{add_product, rows, turned};
-use super::{Real, values, with_real, with_values};
-use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use candle_core::{Result, Shape, Tensor, bail};
 use gemm::Parallelism;
 use rayon::prelude::*;
 
@@ -20,60 +20,38 @@ const SPANS: usize = 8;
 /// `xs` (B, C_in, H, W), `weight` (C_out, C_in, k, k) with an odd k, `bias` (C_out): (B,
 /// C_out, H, W).
 pub(crate) fn convolution(xs: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    xs.contiguous()?.apply_op3(weight, bias, Convolution)
+    apply(Convolution, xs, weight, bias)
 }
 
 struct Convolution;
 
-impl CustomOp3 for Convolution {
-    fn name(&self) -> &'static str {
-        "convolution"
+impl Layer for Convolution {
+    const NAME: &'static str = "convolution";
+
+    fn shape(&self, xs: &Shape, weight: &Shape) -> Result<Shape> {
+        let sizes = Sizes::new(xs, weight)?;
+        Ok(Shape::from((sizes.batch, sizes.outputs, sizes.height, sizes.width)))
     }
 
-    fn cpu_fwd(
+    fn forward<T: Real>(
         &self,
-        xs: &CpuStorage,
-        xs_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let sizes = Sizes::new(xs_layout.shape(), weight_layout.shape())?;
-        with_real!(xs, T => {
-            let bias = values::<T>(bias, bias_layout)?;
-            let (xs, weight) = (values::<T>(xs, xs_layout)?, values::<T>(weight, weight_layout)?);
-            let ys = sizes.convolve(xs, weight, bias);
-            Ok((T::wrap(ys), Shape::from((sizes.batch, sizes.outputs, sizes.height, sizes.width))))
-        })
+        [x, w, bias]: [&[T]; 3],
+        [xs, weight]: [&Shape; 2],
+    ) -> Result<Vec<T>> {
+        Ok(Sizes::new(xs, weight)?.convolve(x, w, bias))
     }
 
-    fn bwd(
+    fn backward<T: Real>(
         &self,
-        xs: &Tensor,
-        weight: &Tensor,
-        _bias: &Tensor,
-        _ys: &Tensor,
-        dys: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (xs, weight, dys) = (xs.detach(), weight.detach(), dys.contiguous()?);
-        let sizes = Sizes::new(xs.shape(), weight.shape())?;
-        with_real!(dys, T => {
-            let (dw, db) =
-                with_values([&xs, &dys], |[x, dy]: [&[T]; 2]| Ok(sizes.weight_gradient(x, dy)))?;
-            // The input's gradient is a convolution with the turned kernel.
-            let turned = weight.flip(&[2, 3])?.transpose(0, 1)?.contiguous()?;
-            let back = Sizes { inputs: sizes.outputs, outputs: sizes.inputs, ..sizes };
-            let none = vec![<T as num_traits::Zero>::zero(); sizes.inputs];
-            let dx =
-                with_values([&dys, &turned], |[dy, w]: [&[T]; 2]| Ok(back.convolve(dy, w, &none)))?;
-            let device = xs.device();
-            Ok((
-                Some(Tensor::from_vec(dx, xs.shape(), device)?),
-                Some(Tensor::from_vec(dw, weight.shape(), device)?),
-                Some(Tensor::from_vec(db, sizes.outputs, device)?),
-            ))
-        })
+        [x, w, dy]: [&[T]; 3],
+        [xs, weight]: [&Shape; 2],
+    ) -> Result<[Vec<T>; 3]> {
+        let sizes = Sizes::new(xs, weight)?;
+        let (dw, db) = sizes.weight_gradient(x, dy);
+        // The input's gradient is a convolution with the turned kernel.
+        let back = Sizes { inputs: sizes.outputs, outputs: sizes.inputs, ..sizes };
+        let dx = back.convolve(dy, &sizes.turn(w), &vec![T::zero(); sizes.inputs]);
+        Ok([dx, dw, db])
     }
 }
 
@@ -115,6 +93,14 @@ impl Sizes {
     /// Images a product.
     fn group(&self) -> usize {
         (COLUMNS / self.positions()).max(1)
+    }
+
+    // (C_out, C_in, k, k) to (C_in, C_out, k, k), each window from its other end.
+    fn turn<T: Real>(&self, weight: &[T]) -> Vec<T> {
+        let area = self.kernel * self.kernel;
+        let windows = (0..self.inputs)
+            .flat_map(|i| (0..self.outputs).map(move |o| (o * self.inputs + i) * area));
+        windows.flat_map(|at| weight[at..at + area].iter().rev().copied()).collect()
     }
 
     fn convolve<T: Real>(&self, xs: &[T], weight: &[T], bias: &[T]) -> Vec<T> {

@@ -1,8 +1,8 @@
 //! Group normalisation with scale and shift, and its analytic gradient.
 
-use super::{PARALLEL, Real, values, with_real, with_values};
-use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use super::layer::{Layer, apply};
+use super::{PARALLEL, Real};
+use candle_core::{Result, Shape, Tensor};
 use rayon::prelude::*;
 
 /// `xs` (B, C, ..) normalised over each of `groups` groups of channels, times `weight`
@@ -14,7 +14,7 @@ pub(crate) fn group_norm(
     groups: usize,
     eps: f64,
 ) -> Result<Tensor> {
-    xs.contiguous()?.apply_op3(weight, bias, GroupNorm { groups, eps })
+    apply(GroupNorm { groups, eps }, xs, weight, bias)
 }
 
 struct GroupNorm {
@@ -40,70 +40,43 @@ impl Split {
     }
 }
 
-impl CustomOp3 for GroupNorm {
-    fn name(&self) -> &'static str {
-        "group-norm"
+impl Layer for GroupNorm {
+    const NAME: &'static str = "group-norm";
+
+    fn shape(&self, xs: &Shape, _weight: &Shape) -> Result<Shape> {
+        Ok(xs.clone())
     }
 
-    fn cpu_fwd(
+    fn forward<T: Real>(
         &self,
-        xs: &CpuStorage,
-        xs_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let split = Split::new(xs_layout.dims(), self.groups);
-        with_real!(xs, T => {
-            let xs = values::<T>(xs, xs_layout)?;
-            let weight = values::<T>(weight, weight_layout)?;
-            let bias = values::<T>(bias, bias_layout)?;
-            let mut ys = vec![0.0; xs.len()];
-            each_group(&mut ys, split, |index, ys| {
-                let xs = &xs[index * split.group()..][..split.group()];
-                let (mean, inverse) = moments(xs, self.eps);
-                let first = index % split.groups * split.channels;
-                for (c, (ys, xs)) in
-                    ys.chunks_mut(split.space).zip(xs.chunks(split.space)).enumerate()
-                {
-                    let scale = weight[first + c] * inverse;
-                    let shift = bias[first + c] - mean * scale;
-                    ys.iter_mut().zip(xs).for_each(|(y, x)| *y = *x * scale + shift);
-                }
-            });
-            Ok((T::wrap(ys), xs_layout.shape().clone()))
-        })
+        [xs, weight, bias]: [&[T]; 3],
+        [shape, _]: [&Shape; 2],
+    ) -> Result<Vec<T>> {
+        let split = Split::new(shape.dims(), self.groups);
+        let mut ys = vec![T::zero(); xs.len()];
+        each_group(&mut ys, split, |index, ys| {
+            let xs = &xs[index * split.group()..][..split.group()];
+            let (mean, inverse) = moments(xs, self.eps);
+            let first = index % split.groups * split.channels;
+            for (c, (ys, xs)) in ys.chunks_mut(split.space).zip(xs.chunks(split.space)).enumerate()
+            {
+                let scale = weight[first + c] * inverse;
+                let shift = bias[first + c] - mean * scale;
+                ys.iter_mut().zip(xs).for_each(|(y, x)| *y = *x * scale + shift);
+            }
+        });
+        Ok(ys)
     }
 
-    fn bwd(
+    // With n = (x - mean) / s: dweight = sum dy n, dbias = sum dy, and for g = dy weight:
+    // dx = (g - mean(g) - n mean(g n)) / s, the means over the group.
+    fn backward<T: Real>(
         &self,
-        xs: &Tensor,
-        weight: &Tensor,
-        _bias: &Tensor,
-        _ys: &Tensor,
-        dys: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let split = Split::new(xs.dims(), self.groups);
-        let (xs, weight, dys) = (xs.detach(), weight.detach(), dys.contiguous()?);
-        let (dxs, dweight, dbias) =
-            with_real!(xs, T => gradient::<T>(&xs, &weight, &dys, split, self.eps))?;
-        Ok((Some(dxs), Some(dweight), Some(dbias)))
-    }
-}
-
-// With n = (x - mean) / s: dweight = sum dy n, dbias = sum dy, and for g = dy weight:
-// dx = (g - mean(g) - n mean(g n)) / s, the means over the group.
-fn gradient<T: Real>(
-    xs: &Tensor,
-    weight: &Tensor,
-    dys: &Tensor,
-    split: Split,
-    eps: f64,
-) -> Result<(Tensor, Tensor, Tensor)> {
-    let dims = xs.dims();
-    let (batch, channels) = (dims[0], dims[1]);
-    with_values([xs, weight, dys], |[x, weight, dy]: [&[T]; 3]| {
+        [x, weight, dy]: [&[T]; 3],
+        [shape, _]: [&Shape; 2],
+    ) -> Result<[Vec<T>; 3]> {
+        let split = Split::new(shape.dims(), self.groups);
+        let (batch, channels) = (shape.dims()[0], shape.dims()[1]);
         let mut dx = vec![T::zero(); x.len()];
         // Each sample's (dweight, dbias), added up in the samples' order afterwards.
         let mut each = vec![T::zero(); batch * 2 * channels];
@@ -111,7 +84,7 @@ fn gradient<T: Real>(
         let work = |index: usize, dx: &mut [T], each: &mut [T]| {
             let range = index * split.group()..(index + 1) * split.group();
             let (x, dy) = (&x[range.clone()], &dy[range]);
-            let (mean, inverse) = moments(x, eps);
+            let (mean, inverse) = moments(x, self.eps);
             let first = index % split.groups * split.channels;
             let (mut sum_g, mut sum_gn) = (T::zero(), T::zero());
             for c in 0..split.channels {
@@ -154,13 +127,8 @@ fn gradient<T: Real>(
                 dbias[c] += pair[1];
             }
         }
-        let device = xs.device();
-        Ok((
-            Tensor::from_vec(dx, dims, device)?,
-            Tensor::from_vec(dweight, channels, device)?,
-            Tensor::from_vec(dbias, channels, device)?,
-        ))
-    })
+        Ok([dx, dweight, dbias])
+    }
 }
 
 fn each_group<T: Real>(ys: &mut [T], split: Split, f: impl Fn(usize, &mut [T]) + Sync + Send) {

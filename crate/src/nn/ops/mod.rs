@@ -6,6 +6,7 @@
 
 mod convolution;
 mod group_norm;
+mod layer;
 mod linear;
 mod product;
 mod silu;
