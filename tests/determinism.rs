@@ -116,7 +116,7 @@ fn the_digits_never_change() -> Result<()> {
 #[test]
 fn threads_change_no_bit() -> Result<()> {
     let mlp = experiment(CT, 20)?;
-    let unet = UNetConfig { channels: vec![8, 16], blocks: 1, groups: 4, heads: 2 };
+    let unet = UNetConfig::small(&[16, 32], 1);
     let unet = Experiment { network: NetworkConfig::Unet(unet), ..experiment(CT, 10)? };
     for experiment in [mlp, unet] {
         let mut all = Vec::new();

@@ -5,19 +5,25 @@ use candle_core::{DType, Device, Tensor, Var};
 use consistency::loss::{
     Distance, Metric, Reduction, Weighting, consistency_loss, score_matching_loss, training_pair,
 };
-use consistency::model::{ConsistencyModel, EdmDenoiser, MlpConfig, NetworkConfig, UNetConfig};
+use consistency::model::{
+    Condition, ConsistencyModel, EdmDenoiser, MlpConfig, NcsnppConfig, NetworkConfig, SizeChange,
+    TimeScaleShift, UNetConfig,
+};
 use consistency::nn::{
-    Conv2d, GroupNorm, Linear, Params, Scope, SelfAttention, average_pool2, silu, upsample_nearest2,
+    Act, Attention, ClassEmbedding, Conv2d, Dropout, GroupNorm, Linear, Padding, Params, Plus,
+    Scope, Settings, Tape, Value, average_pool2, concatenate, fir_blur, fir_down2, fir_up2,
+    on_tape, silu, upsample_nearest2,
 };
 use consistency::process::{NoiseRange, Parameterization};
 use consistency::rng::Key;
 use consistency::{Error, Result};
+use std::collections::BTreeMap;
 
-/// How far an element is moved, and the difference allowed, as a part of the larger of the
-/// two slopes or of 1.
-const SMALL: (f64, f64) = (1e-5, 1e-7);
-/// The same for sums of tens of thousands of terms, which leave fewer digits.
-const LARGE: (f64, f64) = (1e-3, 1e-5);
+/// How far an element is moved. With four points the error of a difference is of the fourth
+/// order, so that it can be far enough to leave many digits.
+const STEP: f64 = 2e-4;
+/// The difference allowed, as a part of the larger of the two slopes or of 1.
+const TOLERANCE: f64 = 1e-7;
 /// Elements of each tensor that are moved.
 const PROBES: usize = 12;
 
@@ -31,18 +37,37 @@ fn var(name: &str, shape: &[usize]) -> Result<Var> {
     Ok(Var::from_tensor(&noise(name, shape)?)?)
 }
 
-/// The gradient of the scalar `f` by every variable against finite differences.
-fn check<'a>(
+/// The gradients of the scalar `f` by the parameters and by `x`, by name.
+fn gradients(
+    params: &Params,
+    x: Option<&Var>,
+    f: impl Fn() -> Result<Tensor>,
+) -> Result<BTreeMap<String, Tensor>> {
+    let mut all: BTreeMap<String, Tensor> = BTreeMap::new();
+    if params.trained().next().is_some() {
+        let found = params.gradients(&f()?)?;
+        all.extend(found.iter().map(|(name, tensor)| (name.to_string(), tensor.clone())));
+    }
+    if let Some(x) = x {
+        let store = f()?.backward()?;
+        let found = store.get(x.as_tensor()).ok_or_else(|| Error::new("x has no gradient"))?;
+        all.insert("x".to_string(), found.clone());
+    }
+    Ok(all)
+}
+
+/// The gradients of the scalar `f` by the parameters and by `x` against finite differences.
+fn check(
     what: &str,
-    vars: impl IntoIterator<Item = (&'a str, &'a Var)>,
+    params: &Params,
+    x: Option<&Var>,
     f: impl Fn() -> Result<Tensor>,
 ) -> Result<()> {
-    let grads = f()?.backward()?;
-    let vars: Vec<(&str, &Var)> = vars.into_iter().collect();
-    let large = vars.iter().any(|(_, var)| var.elem_count() > 10_000);
+    let grads = gradients(params, x, &f)?;
+    let vars: Vec<(&str, &Var)> = params.trained().chain(x.map(|x| ("x", x))).collect();
     let mut tested = 0;
     for (name, var) in vars {
-        let Some(grad) = grads.get(var.as_tensor()) else {
+        let Some(grad) = grads.get(name) else {
             return Err(Error::new(format!("{what}: {name} has no gradient")));
         };
         assert_eq!(grad.dims(), var.dims(), "{what}: the gradient of {name}");
@@ -50,7 +75,6 @@ fn check<'a>(
         let value = var.as_detached_tensor().copy()?;
         let flat = value.flatten_all()?.to_vec1::<f64>()?;
         let stride = flat.len().div_ceil(PROBES);
-        let (step, tolerance) = if large { LARGE } else { SMALL };
         for i in (0..flat.len()).step_by(stride) {
             let at = |moved: f64| -> Result<f64> {
                 let mut flat = flat.clone();
@@ -58,11 +82,13 @@ fn check<'a>(
                 var.set(&Tensor::from_vec(flat, value.shape(), &Device::Cpu)?)?;
                 Ok(f()?.to_scalar::<f64>()?)
             };
-            let slope = (at(step)? - at(-step)?) / (2.0 * step);
+            let near = at(STEP)? - at(-STEP)?;
+            let far = at(2.0 * STEP)? - at(-2.0 * STEP)?;
+            let slope = (8.0 * near - far) / (12.0 * STEP);
             var.set(&value)?;
             let scale = slope.abs().max(grad[i].abs()).max(1.0);
             assert!(
-                (slope - grad[i]).abs() <= tolerance * scale,
+                (slope - grad[i]).abs() <= TOLERANCE * scale,
                 "{what}: d/d{name}[{i}] is {}, finite differences give {slope}",
                 grad[i]
             );
@@ -80,37 +106,68 @@ fn weigh(ys: &Tensor) -> Result<Tensor> {
 
 /// Parameters that are all random: zeros and ones would hide terms.
 fn shaken(params: &Params) -> Result<()> {
-    for (name, var) in params.iter() {
+    for (name, var) in params.trained() {
         var.set(&(var.as_detached_tensor() + (noise(name, var.dims())? * 0.3)?)?)?;
     }
     Ok(())
 }
 
-/// A layer built from `build`, checked by its input and all its parameters.
+/// The two roads that a layer has: the CPU's kernels, and candle's operations, which other
+/// devices take.
+const ROADS: [(&str, Settings); 2] = {
+    let kernels = Settings {
+        checkpoint: false,
+        precision: consistency::nn::Precision::F32,
+        tensors: false,
+    };
+    [("kernels", kernels), ("tensors", Settings { tensors: true, ..kernels })]
+};
+
+/// A layer built from `build`, checked by its input and all its parameters, on both roads;
+/// and the two against each other.
 fn layer<L>(
     what: &str,
     shape: &[usize],
-    build: impl FnOnce(&mut Scope) -> Result<L>,
-    forward: impl Fn(&L, &Tensor) -> Result<Tensor>,
+    build: impl Fn(&mut Scope) -> Result<L>,
+    forward: impl Fn(&L, &mut Tape, &Value) -> Result<Value>,
 ) -> Result<()> {
-    let mut params = Params::new(DType::F64, &Device::Cpu);
-    let layer = params.init(&Key::new(0), build)?;
-    shaken(&params)?;
-    let x = var("x", shape)?;
-    let all = || params.iter().chain([("x", &x)]);
-    check(what, all(), || weigh(&forward(&layer, x.as_tensor())?))?;
-    // Twice: a backward that overwrites instead of adding would show here.
-    check(&format!("{what}, its input used twice"), all(), || {
-        let once = weigh(&forward(&layer, x.as_tensor())?)?;
-        let again = weigh(&forward(&layer, &(x.as_tensor() * 0.5)?)?)?;
-        Ok(((once * again)? + (x.sqr()?.sum_all()? * 5.0)?)?)
-    })
+    let mut answers = Vec::new();
+    for (road, settings) in ROADS {
+        let what = format!("{what} on {road}");
+        let mut params = Params::new(DType::F64, &Device::Cpu).with(settings);
+        let mut link = None;
+        let layer = params.init(&Key::new(0), |scope| {
+            link = scope.link();
+            build(scope)
+        })?;
+        shaken(&params)?;
+        let x = var("x", shape)?;
+        let run = |x: &Tensor| on_tape(x, link.as_ref(), settings, |t, x| forward(&layer, t, x));
+        let once = || weigh(&run(x.as_tensor())?);
+        check(&what, &params, Some(&x), once)?;
+        // Twice: a backward that overwrites instead of adding would show here.
+        check(&format!("{what}, its input used twice"), &params, Some(&x), || {
+            let again = weigh(&run(&(x.as_tensor() * 0.5)?)?)?;
+            Ok(((once()? * again)? + (x.sqr()?.sum_all()? * 5.0)?)?)
+        })?;
+        let mut answer = gradients(&params, Some(&x), once)?;
+        answer.insert("the output".to_string(), run(x.as_tensor())?);
+        answers.push(answer);
+    }
+    for (name, mine) in &answers[0] {
+        let gap = (mine - &answers[1][name])?.abs()?.max_all()?.to_scalar::<f64>()?;
+        let size = mine.abs()?.max_all()?.to_scalar::<f64>()?.max(1.0);
+        assert!(gap <= 1e-11 * size, "{what}: the roads differ by {gap:.1e} in {name}");
+    }
+    Ok(())
 }
 
 #[test]
 fn linear() -> Result<()> {
-    layer("linear", &[3, 5], |s| Linear::new(s, 5, 4, 1.0), |l, x| l.forward(x))?;
-    layer("linear on tokens", &[2, 3, 5], |s| Linear::new(s, 5, 4, 1.0), |l, x| l.forward(x))
+    layer("linear", &[3, 5], |s| Linear::new(s, 5, 4, 1.0), |l, t, x| l.forward(t, x))?;
+    layer("linear on tokens", &[2, 3, 5], |s| Linear::new(s, 5, 4, 1.0), |l, t, x| l.forward(t, x))?;
+    layer("wide linear", &[7, 70], |s| Linear::new(s, 70, 77, 1.0), |l, t, x| l.forward(t, x))?;
+    layer("NIN", &[2, 3, 5], |s| Linear::nin(s, 5, 6, 1.0), |l, t, x| l.forward(t, x))
 }
 
 #[test]
@@ -118,25 +175,75 @@ fn convolution() -> Result<()> {
     for kernel in [1, 3, 5] {
         let what = format!("convolution {kernel}x{kernel}");
         // Not square, so that height and width cannot be mixed up.
-        layer(&what, &[2, 3, 6, 4], |s| Conv2d::new(s, 3, 2, kernel, 1.0), |l, x| l.forward(x))?;
+        let build = |s: &mut Scope| Conv2d::new(s, 3, 2, kernel, 1.0);
+        layer(&what, &[2, 6, 4, 3], build, |l, t, x| l.forward(t, x))?;
     }
-    // More images than one product takes, and a window wider than the image.
-    layer("many images", &[70, 1, 4, 4], |s| Conv2d::new(s, 1, 2, 3, 1.0), |l, x| l.forward(x))?;
-    layer("one row", &[2, 2, 1, 1], |s| Conv2d::new(s, 2, 3, 5, 1.0), |l, x| l.forward(x))
+    // A window wider than the image, and panels that are not full.
+    layer("one row", &[2, 1, 1, 2], |s| Conv2d::new(s, 2, 3, 5, 1.0), |l, t, x| l.forward(t, x))?;
+    layer("wide", &[2, 3, 4, 19], |s| Conv2d::new(s, 19, 43, 3, 1.0), |l, t, x| l.forward(t, x))
+}
+
+#[test]
+fn convolution_by_winograd() -> Result<()> {
+    // Enough tiles and channels for it; odd sizes leave tiles half empty.
+    for (shape, outputs) in [([6, 8, 8, 16], 16), ([3, 11, 13, 18], 21), ([2, 16, 14, 40], 35)] {
+        let build = |s: &mut Scope| Conv2d::new(s, shape[3], outputs, 3, 1.0);
+        let what = format!("Winograd {shape:?} to {outputs}");
+        layer(&what, &shape, build, |l, t, x| l.forward(t, x))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn convolution_with_strides() -> Result<()> {
+    for (stride, kernel, padding) in [
+        (2, 3, Padding::Each(1)),
+        (2, 3, Padding::Sides([0, 0, 1, 1])),
+        (2, 3, Padding::Each(0)),
+        (3, 2, Padding::Sides([2, 1, 0, 1])),
+        (1, 2, Padding::Each(1)),
+        (1, 4, Padding::Sides([1, 2, 2, 1])),
+    ] {
+        let what = format!("kernel {kernel}, stride {stride}, {padding:?}");
+        let build = |s: &mut Scope| Conv2d::strided(s, (3, 2), kernel, 1.0, stride, padding);
+        layer(&what, &[2, 7, 6, 3], build, |l, t, x| l.forward(t, x))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn convolution_with_what_is_added() -> Result<()> {
+    for (shape, outputs) in [([2, 4, 6, 3], 5), ([7, 8, 8, 17], 18)] {
+        let build = |s: &mut Scope| {
+            let conv = Conv2d::new(&mut s.at("conv"), shape[3], outputs, 3, 1.0)?;
+            let side = Conv2d::new(&mut s.at("side"), shape[3], outputs, 1, 1.0)?;
+            Ok((conv, side, Linear::new(&mut s.at("time"), 2, outputs, 1.0)?))
+        };
+        layer(&format!("plus {shape:?}"), &shape, build, |(conv, side, time), t, x| {
+            let told = t.constant(noise("told", &[shape[0], 2])?);
+            let told = time.forward(t, &told)?;
+            let residual = side.forward(t, x)?;
+            let plus = Plus { per_sample: Some(&told), residual: Some(&residual), factor: 0.7 };
+            conv.plus(t, x, plus)
+        })?;
+    }
+    Ok(())
 }
 
 #[test]
 fn convolution_is_that_of_candle() -> Result<()> {
     let key = Key::new(8);
-    for (shape, kernel) in [([33, 3, 9, 7], 3), ([1, 4, 32, 32], 5), ([2, 5, 3, 20], 1)] {
+    for (shape, kernel) in [([33, 3, 9, 7], 3), ([1, 4, 32, 32], 5), ([2, 5, 3, 20], 1), ([2, 16, 16, 16], 3)] {
         let x =
             key.stream("x").normal(0..shape[0] as u64, &shape[1..], DType::F64, &Device::Cpu)?;
         let mut params = Params::new(DType::F64, &Device::Cpu);
-        let layer = params.init(&key, |s| Conv2d::new(s, shape[1], 6, kernel, 1.0))?;
+        let layer = params.init(&key, |s| Conv2d::new(s, shape[1], 17, kernel, 1.0))?;
         let weight = params.iter().find(|(name, _)| *name == "weight").map(|(_, weight)| weight);
         let weight = weight.ok_or_else(|| Error::new("a convolution without a weight"))?;
-        let theirs = x.conv2d(weight, kernel / 2, 1, 1, 1)?;
-        let gap = (layer.forward(&x)? - theirs)?.abs()?.max_all()?.to_scalar::<f64>()?;
+        let theirs = x.conv2d(weight, kernel / 2, 1, 1, 1)?.permute((0, 2, 3, 1))?;
+        let last = x.permute((0, 2, 3, 1))?;
+        let ours = on_tape(&last, None, Settings::default(), |t, x| layer.forward(t, x))?;
+        let gap = (ours - theirs)?.abs()?.max_all()?.to_scalar::<f64>()?;
         assert!(gap < 1e-12, "{shape:?}, kernel {kernel}: {gap:.1e}");
     }
     Ok(())
@@ -144,49 +251,218 @@ fn convolution_is_that_of_candle() -> Result<()> {
 
 #[test]
 fn group_norm() -> Result<()> {
-    for (groups, shape) in [(1, vec![3, 6]), (2, vec![2, 6, 3, 4]), (6, vec![2, 6, 5])] {
-        let what = format!("group norm of {shape:?} in {groups}");
-        layer(&what, &shape, |s| GroupNorm::new(s, groups, 6, 1e-5), |l, x| l.forward(x))?;
+    for act in [Act::None, Act::Silu] {
+        for (groups, shape) in [(1, vec![3, 6]), (2, vec![2, 3, 4, 6]), (6, vec![2, 5, 6])] {
+            let what = format!("group norm of {shape:?} in {groups}, then {act:?}");
+            let build = |s: &mut Scope| GroupNorm::new(s, groups, 6, 1e-5);
+            layer(&what, &shape, build, |l, t, x| l.forward(t, x, act))?;
+        }
     }
     Ok(())
 }
 
 #[test]
 fn group_norm_of_many_elements_runs_in_pieces() -> Result<()> {
-    // Above the size where work is split over threads.
-    let shape = [2, 4, 100, 100];
-    layer("large group norm", &shape, |s| GroupNorm::new(s, 2, 4, 1e-5), |l, x| l.forward(x))
+    // Above the size where work is split over threads, by images and by channels.
+    for (shape, groups) in [([2, 50, 20, 40], 10), ([17, 10, 10, 20], 5)] {
+        let build = |s: &mut Scope| GroupNorm::new(s, groups, shape[3], 1e-5);
+        layer("large group norm", &shape, build, |l, t, x| l.forward(t, x, Act::Silu))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn group_norm_with_modulation() -> Result<()> {
+    for act in [Act::None, Act::Silu] {
+        let build = |s: &mut Scope| {
+            let norm = GroupNorm::new(&mut s.at("norm"), 2, 6, 1e-5)?;
+            Ok((norm, Linear::new(&mut s.at("time"), 3, 12, 1.0)?))
+        };
+        layer(&format!("modulated, then {act:?}"), &[2, 3, 4, 6], build, |(norm, time), t, x| {
+            let told = t.constant(noise("told", &[2, 3])?);
+            let told = time.forward(t, &told)?;
+            norm.modulated(t, x, &told, act)
+        })?;
+    }
+    Ok(())
 }
 
 #[test]
 fn silu_activation() -> Result<()> {
-    layer("silu", &[4, 7], |_| Ok(()), |(), x| silu(x))?;
-    layer("large silu", &[3, 30_000], |_| Ok(()), |(), x| silu(x))
+    layer("silu", &[4, 7], |_| Ok(()), |(), t, x| silu(t, x))?;
+    layer("large silu", &[3, 30_000], |_| Ok(()), |(), t, x| silu(t, x))
 }
 
 #[test]
 fn attention() -> Result<()> {
-    layer("self-attention", &[2, 4, 3, 2], |s| SelfAttention::new(s, 4, 2, 2), |l, x| l.forward(x))
+    for (heads, groups) in [(1, 2), (2, 2), (4, 0)] {
+        let build = |s: &mut Scope| Attention::new(s, 4, heads, (groups, 1e-5), 0.8);
+        layer(&format!("attention in {heads}"), &[2, 3, 2, 4], build, |l, t, x| l.forward(t, x))?;
+    }
+    // More positions than one task has queries.
+    let build = |s: &mut Scope| Attention::new(s, 4, 2, (2, 1e-5), 1.0);
+    layer("many positions", &[1, 15, 14, 4], build, |l, t, x| l.forward(t, x))?;
+    layer("NIN", &[2, 3, 2, 4], |s| Attention::nin(s, 4, (2, 1e-6), 0.7), |l, t, x| l.forward(t, x))
 }
 
 #[test]
 fn resampling() -> Result<()> {
-    layer("nearest upsampling", &[2, 3, 2, 4], |_| Ok(()), |(), x| upsample_nearest2(x))?;
-    layer("average pooling", &[2, 3, 4, 6], |_| Ok(()), |(), x| average_pool2(x))
+    layer("nearest upsampling", &[2, 2, 4, 3], |_| Ok(()), |(), t, x| upsample_nearest2(t, x))?;
+    layer("average pooling", &[2, 4, 6, 3], |_| Ok(()), |(), t, x| average_pool2(t, x))?;
+    layer("FIR up", &[2, 3, 4, 19], |_| Ok(()), |(), t, x| fir_up2(t, x))?;
+    layer("FIR down", &[2, 4, 6, 19], |_| Ok(()), |(), t, x| fir_down2(t, x))?;
+    layer("FIR alone", &[2, 3, 4, 3], |_| Ok(()), |(), t, x| fir_blur(t, x))
+}
+
+#[test]
+fn side_by_side() -> Result<()> {
+    layer("concatenation", &[2, 3, 5], |s| Linear::new(s, 5, 4, 1.0), |l, t, x| {
+        let ys = l.forward(t, x)?;
+        concatenate(t, &ys, x)
+    })
+}
+
+#[test]
+fn dropout() -> Result<()> {
+    let key = Key::new(4);
+    layer("dropout", &[5, 40], |s| Dropout::new(s, 0.3), |l, t, x| l.forward(t, x, Some(&key)))?;
+    let mut params = Params::new(DType::F64, &Device::Cpu);
+    let layer = params.init(&key, |s| Dropout::new(s, 0.3))?;
+    let ones = Tensor::ones((50, 400), DType::F64, &Device::Cpu)?;
+    let run = |x: &Tensor, key: Option<&Key>| -> Result<Vec<Vec<f64>>> {
+        Ok(on_tape(x, None, Settings::default(), |t, x| layer.forward(t, x, key))?.to_vec2()?)
+    };
+    let kept = run(&ones, Some(&key))?;
+    let zeros = kept.iter().flatten().filter(|x| **x == 0.0).count() as f64 / 20_000.0;
+    assert!((zeros - 0.3).abs() < 0.02, "{zeros} of the numbers are dropped");
+    let mean = kept.iter().flatten().sum::<f64>() / 20_000.0;
+    assert!((mean - 1.0).abs() < 0.03, "the mean becomes {mean}");
+    // The mask of a sample is its own, in any batch; another key is another mask.
+    assert_eq!(kept[..20], run(&ones.narrow(0, 0, 20)?, Some(&key))?);
+    assert_ne!(kept, run(&ones, Some(&Key::new(5)))?);
+    assert_eq!(run(&ones, None)?, ones.to_vec2::<f64>()?);
+    Ok(())
+}
+
+#[test]
+fn classes() -> Result<()> {
+    layer("classes", &[3, 4], |s| ClassEmbedding::new(s, 5, 4), |l, t, x| {
+        // A class twice: its gradients add up; and classes that nobody has.
+        let told = l.forward(t, &[1, 4, 1])?;
+        concatenate(t, x, &told)
+    })
+}
+
+fn tiny_unets() -> Vec<(&'static str, NetworkConfig)> {
+    let small = UNetConfig { norm_num_groups: 2, ..UNetConfig::small(&[4, 8], 1) };
+    let convs = UNetConfig {
+        downsample_type: SizeChange::Conv,
+        upsample_type: SizeChange::Conv,
+        down_block_types: None,
+        up_block_types: None,
+        ..small.clone()
+    };
+    let modulated = UNetConfig {
+        resnet_time_scale_shift: TimeScaleShift::ScaleShift,
+        downsample_padding: 0,
+        ..convs.clone()
+    };
+    let ncsnpp = NcsnppConfig {
+        nf: 4,
+        ch_mult: vec![1, 2],
+        num_res_blocks: 1,
+        attn_resolutions: vec![2],
+        fourier_scale: 1.0,
+        ..NcsnppConfig::default()
+    };
+    vec![
+        ("U-Net", NetworkConfig::Unet(small)),
+        ("U-Net with convolutions", NetworkConfig::Unet(convs)),
+        ("modulated U-Net", NetworkConfig::Unet(modulated)),
+        ("NCSN++", NetworkConfig::Ncsnpp(ncsnpp)),
+    ]
 }
 
 #[test]
 fn networks() -> Result<()> {
     let mlp = NetworkConfig::Mlp(MlpConfig { width: 8, blocks: 2, time_features: 4 });
-    let unet =
-        NetworkConfig::Unet(UNetConfig { channels: vec![4, 8], blocks: 1, groups: 2, heads: 2 });
-    for (what, network) in [("MLP", mlp), ("U-Net", unet)] {
-        layer(
-            what,
-            &[2, 1, 4, 4],
-            |s| network.build(s, &[1, 4, 4]),
-            |n, x| n.forward(x, &[-1.2, 0.7]),
-        )?;
+    for (what, network) in tiny_unets().into_iter().chain([("MLP", mlp)]) {
+        for settings in [ROADS[0].1, ROADS[1].1, Settings { checkpoint: true, ..ROADS[0].1 }] {
+            let mut params = Params::new(DType::F64, &Device::Cpu).with(settings);
+            let network = params.init(&Key::new(0), |s| network.build(s, &[1, 4, 4]))?;
+            shaken(&params)?;
+            let x = var("x", &[2, 1, 4, 4])?;
+            let noise = [-1.2, 0.7].as_slice();
+            let run = |x: &Tensor| network.forward(x, Condition::from(noise));
+            check(&format!("{what}, {settings:?}"), &params, Some(&x), || {
+                weigh(&run(x.as_tensor())?)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn activation_checkpointing_changes_no_bit() -> Result<()> {
+    for (what, config) in tiny_unets() {
+        let mut answers = Vec::new();
+        for checkpoint in [false, true] {
+            let settings = Settings { checkpoint, ..Settings::default() };
+            let mut params = Params::new(DType::F32, &Device::Cpu).with(settings);
+            let network = params.init(&Key::new(0), |s| config.build(s, &[1, 8, 8]))?;
+            for (name, var) in params.trained() {
+                let shaken = (noise(name, var.dims())?.to_dtype(DType::F32)? * 0.3)?;
+                var.set(&(var.as_detached_tensor() + shaken)?)?;
+            }
+            let x = Var::from_tensor(&noise("x", &[3, 1, 8, 8])?.to_dtype(DType::F32)?)?;
+            let noise = [0.3].as_slice();
+            let condition = Condition { dropout: Some(Key::new(1)), ..Condition::from(noise) };
+            let ys = network.forward(x.as_tensor(), condition)?;
+            let loss = ys.sqr()?.sum_all()?;
+            let mut bits: Vec<u32> = Vec::new();
+            for (_, gradient) in params.gradients(&loss)?.iter() {
+                bits.extend(gradient.flatten_all()?.to_vec1::<f32>()?.iter().map(|x| x.to_bits()));
+            }
+            answers.push(bits);
+        }
+        assert!(answers[0] == answers[1], "{what}: gradients differ with checkpointing");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_second_way_back_is_refused() -> Result<()> {
+    let mut params = Params::new(DType::F64, &Device::Cpu);
+    let network = params.init(&Key::new(0), |s| small().build(s, &[3]))?;
+    let noise = [0.1].as_slice();
+    let x = var("x", &[2, 3])?;
+    let loss = network.forward(x.as_tensor(), Condition::from(noise))?.sum_all()?;
+    params.gradients(&loss)?;
+    let error = params.gradients(&loss).map(|_| ()).map_err(|e| e.to_string());
+    assert!(error.as_ref().is_err_and(|e| e.contains("evaluate it again")), "{error:?}");
+    Ok(())
+}
+
+#[test]
+fn accumulated_gradients_are_those_of_the_whole_batch() -> Result<()> {
+    let config = NetworkConfig::Unet(UNetConfig::small(&[16, 32], 1));
+    let mut params = Params::new(DType::F32, &Device::Cpu);
+    let network = params.init(&Key::new(0), |s| config.build(s, &[1, 8, 8]))?;
+    let x = noise("x", &[24, 1, 8, 8])?.to_dtype(DType::F32)?;
+    let noise = [0.3].as_slice();
+    let loss = |x: &Tensor| -> Result<Tensor> {
+        Ok((network.forward(x, Condition::from(noise))? - x)?.sqr()?.sum_all()?)
+    };
+    let whole = params.gradients(&loss(&x)?)?;
+    let mut parts = params.gradients(&loss(&x.narrow(0, 0, 8)?)?)?;
+    for from in [8, 16] {
+        parts.add(params.gradients(&loss(&x.narrow(0, from, 8)?)?)?)?;
+    }
+    for (name, whole) in whole.iter() {
+        let part = parts.get(name).ok_or_else(|| Error::new(format!("{name} is missing")))?;
+        let gap = (whole - part)?.abs()?.max_all()?.to_scalar::<f32>()?;
+        let size = whole.abs()?.max_all()?.to_scalar::<f32>()?;
+        assert!(gap <= 1e-5 * size.max(1e-3), "{name}: {gap} of {size}");
     }
     Ok(())
 }
@@ -202,7 +478,7 @@ fn score_matching() -> Result<()> {
     shaken(&params)?;
     let denoiser = EdmDenoiser::new(network, 0.5);
     let (x0, z) = (noise("x0", &[4, 3])?, noise("z", &[4, 3])?);
-    check("score matching", params.iter(), || {
+    check("score matching", &params, None, || {
         score_matching_loss(&denoiser, &x0, &z, &[0.01, 0.3, 1.0, 20.0], 0.5)
     })
 }
@@ -222,7 +498,7 @@ fn consistency_losses() -> Result<()> {
                 let (x0, z) = (noise("x0", &[4, 3])?, noise("z", &[4, 3])?);
                 let pair = training_pair(&x0, &z, &[1, 2, 3, 4], &grid)?;
                 let distance = Distance { metric, reduction };
-                check(&format!("{metric:?}, {reduction:?}"), params.iter(), || {
+                check(&format!("{metric:?}, {reduction:?}"), &params, None, || {
                     consistency_loss(&student, &target, &pair, &distance, &Weighting::default())
                 })?;
             }
@@ -243,9 +519,10 @@ fn no_gradient_reaches_the_target() -> Result<()> {
     let pair = training_pair(&noise("x0", &[2, 3])?, &noise("z", &[2, 3])?, &[2, 3], &grid)?;
     let distance = Distance::default();
     let loss = consistency_loss(&student, &target, &pair, &distance, &Weighting::default())?;
-    let grads = loss.backward()?;
-    assert!(params.iter().all(|(_, var)| grads.get(var.as_tensor()).is_some()));
-    assert!(theirs.iter().all(|(_, var)| grads.get(var.as_tensor()).is_none()));
+    assert_eq!(params.gradients(&loss)?.iter().count(), params.iter().count());
+    let loss = consistency_loss(&student, &target, &pair, &distance, &Weighting::default())?;
+    let error = theirs.gradients(&loss).map(|_| ()).map_err(|e| e.to_string());
+    assert!(error.as_ref().is_err_and(|e| e.contains("has no gradient")), "{error:?}");
     Ok(())
 }
 

@@ -10,7 +10,8 @@ pub use crate::loss::{
     distillation_pair, score_matching_loss, training_pair,
 };
 pub use crate::model::{
-    ConsistencyModel, EdmDenoiser, Mlp, MlpConfig, Network, NetworkConfig, UNet, UNetConfig,
+    Condition, ConsistencyModel, EdmDenoiser, Mlp, MlpConfig, NcsnppConfig, Network, NetworkConfig,
+    UNet, UNetConfig,
 };
 pub use crate::nn::{Ema, Optimizer, OptimizerConfig, OptimizerKind, Params};
 pub use crate::notebook::{

@@ -100,6 +100,20 @@ impl Key {
         self.normal(first..first + dims[0] as u64, &dims[1..], x.dtype(), x.device())
     }
 
+    /// The masks of a dropout at `rate` for the samples `samples`: 0 or 1 / (1 - rate).
+    pub fn kept(&self, samples: Range<u64>, shape: &[usize], rate: f64) -> Vec<f32> {
+        let each: usize = shape.iter().product();
+        let (first, factor) = (samples.start, (1.0 / (1.0 - rate)) as f32);
+        let mut kept = vec![0f32; (samples.end - samples.start) as usize * each];
+        kept.par_chunks_mut(each.max(1)).enumerate().for_each(|(i, row)| {
+            let mut generator = self.generator(first + i as u64);
+            for value in row {
+                *value = if f64::from(generator.random::<f32>()) < rate { 0.0 } else { factor };
+            }
+        });
+        kept
+    }
+
     /// One standard normal number a sample, in f64.
     pub fn normals(&self, samples: Range<u64>) -> Vec<f64> {
         samples.map(|i| StandardNormal.sample(&mut self.generator(i))).collect()

@@ -82,8 +82,8 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
         let rate = learning_rate(experiment, step);
 
         // ---- gradients
-        let grads = loss.backward()?;
-        let norm = params.gradient_norm(&grads)?;
+        let grads = params.gradients(&loss)?;
+        let norm = grads.norm()?;
         if !value.is_finite() || !norm.is_finite() {
             bail!(
                 "{}: at step {step} the loss is {value} and the norm of the gradient {norm} \

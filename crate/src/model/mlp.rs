@@ -1,10 +1,12 @@
 //! A residual multilayer perceptron on the pixels: for small images on a laptop.
 
-use super::network::Network;
-use crate::nn::{GroupNorm, Linear, Scope, SinusoidalEmbedding, silu};
+use super::network::{Condition, OnTape};
+use crate::nn::{Act, GroupNorm, Linear, PositionalEmbedding, Scope, Tape, Value, silu};
 use crate::{Result, ensure};
-use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
+
+/// c_noise is multiplied by this before its features are taken.
+const NOISE_SCALE: f64 = 16.0;
 
 /// The sizes of an [`Mlp`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +30,7 @@ impl Default for MlpConfig {
 /// embedding is added inside each block.
 #[derive(Clone, Debug)]
 pub struct Mlp {
-    embedding: SinusoidalEmbedding,
+    embedding: PositionalEmbedding,
     time: (Linear, Linear),
     input: Linear,
     blocks: Vec<Block>,
@@ -42,6 +44,18 @@ struct Block {
     expand: Linear,
     time: Linear,
     project: Linear,
+}
+
+impl Block {
+    fn forward(&self, tape: &mut Tape, h: &Value, emb: &Value) -> Result<Value> {
+        let inner = self.norm.forward(tape, h, Act::None)?;
+        let inner = self.expand.forward(tape, &inner)?;
+        let time = self.time.forward(tape, emb)?;
+        let inner = tape.add(&inner, &time, 1.0)?;
+        let inner = silu(tape, &inner)?;
+        let inner = self.project.forward(tape, &inner)?;
+        Ok(tape.add(h, &inner, 1.0)?)
+    }
 }
 
 impl Mlp {
@@ -62,7 +76,7 @@ impl Mlp {
             })
         };
         Ok(Self {
-            embedding: SinusoidalEmbedding::new(time_features, 16.0),
+            embedding: PositionalEmbedding::new(time_features, true, 0.0)?,
             time: (
                 Linear::new(&mut scope.at("time.0"), time_features, 2 * time_features, 1.0)?,
                 Linear::new(&mut scope.at("time.1"), 2 * time_features, 2 * time_features, 1.0)?,
@@ -77,17 +91,26 @@ impl Mlp {
     }
 }
 
-impl Network for Mlp {
-    fn forward(&self, xs: &Tensor, c_noise: &[f64]) -> Result<Tensor> {
-        let features = self.embedding.forward(c_noise, xs.dtype(), xs.device())?;
-        let emb = silu(&self.time.1.forward(&silu(&self.time.0.forward(&features)?)?)?)?;
-        let mut h = self.input.forward(&xs.flatten_from(1)?)?; // (B, W)
+impl OnTape for Mlp {
+    fn run(&self, tape: &mut Tape, xs: &Value, condition: Condition) -> Result<Value> {
+        let dims = xs.dims().to_vec();
+        let (batch, pixels) = (dims[0], dims[1..].iter().product());
+        let noise: Vec<f64> =
+            condition.noise_of(batch)?.iter().map(|c| NOISE_SCALE * c).collect();
+        let (dtype, device) = (xs.tensor().dtype(), xs.tensor().device());
+        let features = tape.constant(self.embedding.forward(&noise, dtype, device)?);
+        let emb = self.time.0.forward(tape, &features)?;
+        let emb = silu(tape, &emb)?;
+        let emb = self.time.1.forward(tape, &emb)?;
+        let emb = silu(tape, &emb)?;
+        let flat = tape.reshape(xs, &[batch, pixels])?;
+        let mut h = self.input.forward(tape, &flat)?; // (B, W)
         for block in &self.blocks {
-            let inner = block.expand.forward(&block.norm.forward(&h)?)?;
-            let inner = silu(&inner.broadcast_add(&block.time.forward(&emb)?)?)?;
-            h = (h + block.project.forward(&inner)?)?;
+            let own = block.clone();
+            h = tape.block(&[&h, &emb], move |tape, v| own.forward(tape, &v[0], &v[1]))?;
         }
-        let ys = self.output.forward(&silu(&self.norm.forward(&h)?)?)?; // (B, pixels)
-        Ok(ys.reshape(xs.dims())?)
+        let h = self.norm.forward(tape, &h, Act::Silu)?;
+        let ys = self.output.forward(tape, &h)?; // (B, pixels)
+        Ok(tape.reshape(&ys, &dims)?)
     }
 }

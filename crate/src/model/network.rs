@@ -1,22 +1,88 @@
 //! What a network is, and the configurations that make one.
 
 use super::mlp::{Mlp, MlpConfig};
+use super::ncsnpp::{Ncsnpp, NcsnppConfig};
 use super::unet::{UNet, UNetConfig};
-use crate::Result;
-use crate::nn::Scope;
+use crate::nn::{Link, Scope, Settings, Tape, Value, on_tape};
+use crate::rng::Key;
+use crate::{Result, ensure};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// F in `c_skip x + c_out F(c_in x, c_noise)`: an image and the noise level's features
-/// in, an image out.
+/// What a network is told beside its input.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Condition<'a> {
+    /// c_noise, the noise level's number: one, or one a sample.
+    pub noise: &'a [f64],
+    /// The class of each sample, for a network that knows classes.
+    pub labels: Option<&'a [u32]>,
+    /// The key of the dropout's masks; without one nothing is dropped.
+    pub dropout: Option<Key>,
+}
+
+impl<'a> From<&'a [f64]> for Condition<'a> {
+    fn from(noise: &'a [f64]) -> Self {
+        Self { noise, ..Self::default() }
+    }
+}
+
+impl<'a> From<&'a Vec<f64>> for Condition<'a> {
+    fn from(noise: &'a Vec<f64>) -> Self {
+        Self::from(noise.as_slice())
+    }
+}
+
+impl Condition<'_> {
+    /// The noise level's number of each of `batch` samples.
+    pub(super) fn noise_of(&self, batch: usize) -> Result<Vec<f64>> {
+        ensure!(
+            self.noise.len() == 1 || self.noise.len() == batch,
+            "{} noise levels for a batch of {batch}: give one, or one a sample",
+            self.noise.len()
+        );
+        if let Some(bad) = self.noise.iter().find(|c| !c.is_finite()) {
+            crate::bail!("the noise level's number is {bad}");
+        }
+        Ok(if self.noise.len() == 1 { vec![self.noise[0]; batch] } else { self.noise.to_vec() })
+    }
+}
+
+/// F in `c_skip x + c_out F(c_in x, c_noise)`: an image and the noise level's number in, an
+/// image out.
 pub trait Network: Send + Sync {
-    /// `xs`: (B, C, H, W), the same out; `c_noise` holds one number or one a sample.
-    fn forward(&self, xs: &Tensor, c_noise: &[f64]) -> Result<Tensor>;
+    /// `xs`: (B, C, H, W), the same out.
+    fn forward(&self, xs: &Tensor, condition: Condition) -> Result<Tensor>;
 }
 
 impl<N: Network + ?Sized> Network for Box<N> {
-    fn forward(&self, xs: &Tensor, c_noise: &[f64]) -> Result<Tensor> {
-        (**self).forward(xs, c_noise)
+    fn forward(&self, xs: &Tensor, condition: Condition) -> Result<Tensor> {
+        (**self).forward(xs, condition)
+    }
+}
+
+/// A network as steps of a tape.
+pub(super) trait OnTape: Send + Sync {
+    fn run(&self, tape: &mut Tape, xs: &Value, condition: Condition) -> Result<Value>;
+}
+
+/// A network that runs on a tape, with the link to its parameters' gradients.
+pub(super) struct Taped<N> {
+    network: N,
+    link: Option<Link>,
+    settings: Settings,
+}
+
+impl<N: OnTape> Taped<N> {
+    pub fn new(scope: &Scope, network: N) -> Self {
+        Self { network, link: scope.link(), settings: scope.settings() }
+    }
+}
+
+impl<N: OnTape> Network for Taped<N> {
+    fn forward(&self, xs: &Tensor, condition: Condition) -> Result<Tensor> {
+        on_tape(xs, self.link.as_ref(), self.settings, |tape, xs| {
+            self.network.run(tape, xs, condition)
+        })
     }
 }
 
@@ -26,16 +92,28 @@ impl<N: Network + ?Sized> Network for Box<N> {
 pub enum NetworkConfig {
     /// A residual multilayer perceptron on the pixels.
     Mlp(MlpConfig),
-    /// A small U-Net.
+    /// A U-Net under diffusers' keys.
     Unet(UNetConfig),
+    /// The paper's CIFAR-10 network.
+    Ncsnpp(NcsnppConfig),
 }
 
 impl NetworkConfig {
     /// Build the network in `scope` for images of `shape` (C, H, W).
     pub fn build(&self, scope: &mut Scope, shape: &[usize]) -> Result<Box<dyn Network>> {
         Ok(match self {
-            Self::Mlp(config) => Box::new(Mlp::new(scope, config, shape)?),
-            Self::Unet(config) => Box::new(UNet::new(scope, config, shape)?),
+            Self::Mlp(config) => {
+                let network = Mlp::new(scope, config, shape)?;
+                Box::new(Taped::new(scope, network))
+            }
+            Self::Unet(config) => {
+                let network = UNet::new(scope, &config.for_images(shape)?)?;
+                Box::new(Taped::new(scope, network))
+            }
+            Self::Ncsnpp(config) => {
+                let network = Ncsnpp::new(scope, &config.for_images(shape)?)?;
+                Box::new(Taped::new(scope, network))
+            }
         })
     }
 }

@@ -1,194 +1,609 @@
-//! A small U-Net (Ronneberger et al. 2015; Ho et al. 2020) for images of 8x8 to 32x32.
+//! The U-Net of diffusers' `UNet2DModel`, under its configuration keys and parameter names:
+//! ADM for ImageNet 64x64 (Dhariwal and Nichol 2021), its unconditional form for LSUN, DDPM
+//! for CIFAR-10 (Ho et al. 2020), and small ones for a laptop.
 
-use super::network::Network;
+use super::blocks::{Common, Names, ResBlock, Size};
+use super::network::{Condition, Network, OnTape, Taped};
 use crate::nn::{
-    Conv2d, GroupNorm, Linear, Scope, SelfAttention, SinusoidalEmbedding, average_pool2, silu,
-    upsample_nearest2,
+    Act, Attention, ClassEmbedding, Conv2d, GroupNorm, Linear, Padding, PositionalEmbedding, Scope,
+    Tape, Value, concatenate, silu, upsample_nearest2,
 };
-use crate::{Result, ensure};
-use candle_core::Tensor;
+use crate::{Context, Error, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-/// The sizes of a [`UNet`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// c_noise = ln(t) / 4 is given to a U-Net as the time step 1000 c_noise, as the paper's
+/// ImageNet and LSUN models take it.
+pub const TIME_SCALE: f64 = 1000.0;
+
+/// A level on the way down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DownBlock {
+    /// Residual blocks.
+    DownBlock2D,
+    /// Residual blocks with an attention after each.
+    AttnDownBlock2D,
+    /// Residual blocks; the size is halved by one more.
+    ResnetDownsampleBlock2D,
+}
+
+/// A level on the way up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UpBlock {
+    /// Residual blocks.
+    UpBlock2D,
+    /// Residual blocks with an attention after each.
+    AttnUpBlock2D,
+    /// Residual blocks; the size is doubled by one more.
+    ResnetUpsampleBlock2D,
+}
+
+/// What changes the size after a level with attention.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SizeChange {
+    /// A convolution.
+    #[default]
+    Conv,
+    /// A residual block.
+    Resnet,
+}
+
+/// How a residual block takes the noise level.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeScaleShift {
+    /// Its projection is added before the second norm.
+    #[default]
+    Default,
+    /// Its projection scales and shifts the second norm.
+    ScaleShift,
+}
+
+/// A U-Net's configuration, under diffusers' keys. What is left out has diffusers' default,
+/// but for the channels and the kinds of levels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct UNetConfig {
-    /// Channels of each level, from the full resolution down; each level halves the size.
-    pub channels: Vec<usize>,
-    /// Residual blocks a level.
-    pub blocks: usize,
-    /// Groups of every group norm; divides all channels.
-    pub groups: usize,
-    /// Heads of the attention at the lowest level.
-    pub heads: usize,
+    /// Height and width of the images; those of the data where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample_size: Option<usize>,
+    /// Channels of the input; those of the data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_channels: Option<usize>,
+    /// Channels of the output; those of the data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub out_channels: Option<usize>,
+    /// Map the input from \[0, 1\] to \[-1, 1\] first.
+    pub center_input_sample: bool,
+    /// `positional`.
+    pub time_embedding_type: String,
+    /// Features of the embedding; 4 times the first channels where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_embedding_dim: Option<usize>,
+    /// Taken from half the features in the frequencies' exponent.
+    pub freq_shift: f64,
+    /// The cosines before the sines.
+    pub flip_sin_to_cos: bool,
+    /// The levels down; attention at the lowest alone where they are left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub down_block_types: Option<Vec<DownBlock>>,
+    /// `UNetMidBlock2D`.
+    pub mid_block_type: String,
+    /// The levels up; the mirror of those down where they are left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub up_block_types: Option<Vec<UpBlock>>,
+    /// Channels of each level.
+    pub block_out_channels: Vec<usize>,
+    /// Residual blocks a level on the way down; one more on the way up.
+    pub layers_per_block: usize,
+    /// The middle's sums are divided by it.
+    pub mid_block_scale_factor: f64,
+    /// Zeros around an image before a halving convolution; 0 puts one row below and one
+    /// column right of it.
+    pub downsample_padding: usize,
+    /// What halves the size after a level with attention.
+    pub downsample_type: SizeChange,
+    /// What doubles it.
+    pub upsample_type: SizeChange,
+    /// The rate of the dropout in each residual block.
+    pub dropout: f64,
+    /// `silu`.
+    pub act_fn: String,
+    /// Channels of an attention head; one head where it is left out of a file of diffusers'.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attention_head_dim: Option<usize>,
+    /// Groups of the norms.
+    pub norm_num_groups: usize,
+    /// Groups of the norm in the middle's attention.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attn_norm_num_groups: Option<usize>,
+    /// Added to the variance.
+    pub norm_eps: f64,
+    /// How a residual block takes the noise level.
+    pub resnet_time_scale_shift: TimeScaleShift,
+    /// Attention in the middle.
+    pub add_attention: bool,
+    /// Left out: classes are embedded by a table.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class_embed_type: Option<String>,
+    /// How many classes there are, for a network that knows them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_class_embeds: Option<usize>,
+    /// Read and not used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_train_timesteps: Option<usize>,
 }
 
 impl Default for UNetConfig {
     fn default() -> Self {
-        Self { channels: vec![32, 64], blocks: 2, groups: 8, heads: 4 }
+        Self {
+            sample_size: None,
+            in_channels: None,
+            out_channels: None,
+            center_input_sample: false,
+            time_embedding_type: "positional".to_string(),
+            time_embedding_dim: None,
+            freq_shift: 0.0,
+            flip_sin_to_cos: true,
+            down_block_types: None,
+            mid_block_type: "UNetMidBlock2D".to_string(),
+            up_block_types: None,
+            block_out_channels: vec![32, 64],
+            layers_per_block: 2,
+            mid_block_scale_factor: 1.0,
+            downsample_padding: 1,
+            downsample_type: SizeChange::Conv,
+            upsample_type: SizeChange::Conv,
+            dropout: 0.0,
+            act_fn: "silu".to_string(),
+            attention_head_dim: None,
+            norm_num_groups: 32,
+            attn_norm_num_groups: None,
+            norm_eps: 1e-5,
+            resnet_time_scale_shift: TimeScaleShift::Default,
+            add_attention: true,
+            class_embed_type: None,
+            num_class_embeds: None,
+            num_train_timesteps: None,
+        }
     }
 }
 
-/// Levels of residual blocks with skip connections, and attention at the lowest.
+impl UNetConfig {
+    /// A small U-Net: these channels, this many blocks a level, norms in groups of four
+    /// channels or more, residual blocks that change the size (cheaper than convolutions at
+    /// the full one) and attention in 16-channel heads at the lowest level.
+    pub fn small(channels: &[usize], blocks: usize) -> Self {
+        let levels = channels.len();
+        let groups = channels.iter().map(|c| (c / 4).max(1)).min().unwrap_or(1).min(32);
+        Self {
+            block_out_channels: channels.to_vec(),
+            layers_per_block: blocks,
+            norm_num_groups: groups,
+            attention_head_dim: channels.last().map(|c| (*c).min(16)),
+            down_block_types: Some(
+                (1..=levels)
+                    .map(|i| match i == levels {
+                        true => DownBlock::AttnDownBlock2D,
+                        false => DownBlock::ResnetDownsampleBlock2D,
+                    })
+                    .collect(),
+            ),
+            up_block_types: Some(
+                (0..levels)
+                    .map(|i| match i {
+                        0 => UpBlock::AttnUpBlock2D,
+                        _ => UpBlock::ResnetUpsampleBlock2D,
+                    })
+                    .collect(),
+            ),
+            downsample_type: SizeChange::Resnet,
+            upsample_type: SizeChange::Resnet,
+            ..Self::default()
+        }
+    }
+
+    /// Read diffusers' `config.json`.
+    ///
+    /// # Errors
+    /// A key or value that this network does not have, by name.
+    pub fn from_json(text: &str) -> Result<Self> {
+        let value: serde_json::Value =
+            serde_json::from_str(text).map_err(|e| Error::new(e.to_string()))?;
+        let serde_json::Value::Object(mut keys) = value else {
+            crate::bail!("a U-Net's configuration is an object of keys and values");
+        };
+        let class = keys.get("_class_name").and_then(serde_json::Value::as_str);
+        ensure!(
+            class.is_none_or(|name| name == "UNet2DModel"),
+            "a {}: this reads a UNet2DModel",
+            class.unwrap_or_default()
+        );
+        // Keys with an underscore are diffusers' own notes; null is "left out".
+        keys.retain(|key, value| !key.starts_with('_') && !value.is_null());
+        serde_json::from_value(serde_json::Value::Object(keys))
+            .map_err(|e| Error::new(e.to_string()))
+            .context("a U-Net's configuration")
+    }
+
+    /// The same with the sizes of the data in place of what is left out.
+    ///
+    /// # Errors
+    /// Sizes that contradict the data's.
+    pub fn for_images(&self, shape: &[usize]) -> Result<Self> {
+        let &[channels, height, width] = shape else {
+            crate::bail!("a U-Net takes images (C, H, W), got the shape {shape:?}");
+        };
+        let given = |what: &str, given: Option<usize>, own: usize| -> Result<Option<usize>> {
+            ensure!(
+                given.is_none_or(|given| given == own),
+                "the network's {what} is {}, the data's {own}",
+                given.unwrap_or_default()
+            );
+            Ok(Some(own))
+        };
+        let factor = 1 << (self.block_out_channels.len().max(1) - 1);
+        ensure!(
+            height % factor == 0 && width % factor == 0,
+            "images of {height}x{width} cannot be halved {} times",
+            self.block_out_channels.len() - 1
+        );
+        Ok(Self {
+            in_channels: given("in_channels", self.in_channels, channels)?,
+            out_channels: given("out_channels", self.out_channels, channels)?,
+            ..self.clone()
+        })
+    }
+
+    fn levels(&self) -> Result<(Vec<DownBlock>, Vec<UpBlock>)> {
+        let count = self.block_out_channels.len();
+        let attends = |i: usize| i + 1 == count;
+        let down = self.down_block_types.clone().unwrap_or_else(|| {
+            let of = |i| match attends(i) {
+                true => DownBlock::AttnDownBlock2D,
+                false => DownBlock::DownBlock2D,
+            };
+            (0..count).map(of).collect()
+        });
+        let up = self.up_block_types.clone().unwrap_or_else(|| {
+            let mirror = |block: &DownBlock| match block {
+                DownBlock::DownBlock2D => UpBlock::UpBlock2D,
+                DownBlock::AttnDownBlock2D => UpBlock::AttnUpBlock2D,
+                DownBlock::ResnetDownsampleBlock2D => UpBlock::ResnetUpsampleBlock2D,
+            };
+            down.iter().rev().map(mirror).collect()
+        });
+        ensure!(
+            count > 0 && down.len() == count && up.len() == count && self.layers_per_block > 0,
+            "a U-Net with {count} block_out_channels, {} down_block_types, {} up_block_types and {} \
+             layers_per_block",
+            down.len(),
+            up.len(),
+            self.layers_per_block
+        );
+        Ok((down, up))
+    }
+
+    fn check(&self) -> Result<()> {
+        for (key, value, known) in [
+            ("time_embedding_type", &self.time_embedding_type, "positional"),
+            ("mid_block_type", &self.mid_block_type, "UNetMidBlock2D"),
+            ("act_fn", &self.act_fn, "silu"),
+        ] {
+            ensure!(value == known, "{key} = '{value}': this U-Net has '{known}' alone");
+        }
+        if let Some(kind) = &self.class_embed_type {
+            crate::bail!("class_embed_type = '{kind}': this U-Net has a table of classes alone");
+        }
+        ensure!(
+            self.mid_block_scale_factor != 0.0 && self.norm_num_groups > 0,
+            "mid_block_scale_factor and norm_num_groups: not 0"
+        );
+        ensure!(
+            self.attention_head_dim != Some(0),
+            "attention_head_dim = 0: leave it out for one head"
+        );
+        Ok(())
+    }
+
+    // Heads of an attention over `channels`.
+    fn heads(&self, channels: usize) -> Result<usize> {
+        let width = self.attention_head_dim.unwrap_or(channels).min(channels);
+        ensure!(
+            channels.is_multiple_of(width),
+            "{channels} channels do not divide into heads of {width}"
+        );
+        Ok(channels / width)
+    }
+}
+
+const NAMES: Names = Names {
+    norms: ["norm1", "norm2"],
+    convs: ["conv1", "conv2"],
+    time: "time_emb_proj",
+    shortcut: "conv_shortcut",
+};
+
+/// One level: residual blocks, an attention after each where the level has them, and what
+/// changes the size behind them.
+#[derive(Clone, Debug)]
+struct Level {
+    blocks: Vec<ResBlock>,
+    attentions: Vec<Attention>,
+    change: Option<Change>,
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Resnet(ResBlock),
+    Down(Conv2d),
+    Up(Conv2d),
+}
+
+impl Change {
+    fn forward(&self, tape: &mut Tape, xs: &Value, emb: &Value, on: Condition) -> Result<Value> {
+        match self {
+            Self::Resnet(block) => block.forward(tape, xs, emb, on.dropout),
+            Self::Down(conv) => conv.forward(tape, xs),
+            Self::Up(conv) => {
+                let wide = upsample_nearest2(tape, xs)?;
+                conv.forward(tape, &wide)
+            }
+        }
+    }
+}
+
+/// A U-Net.
 #[derive(Clone, Debug)]
 pub struct UNet {
-    embedding: SinusoidalEmbedding,
+    embedding: PositionalEmbedding,
     time: (Linear, Linear),
+    classes: Option<ClassEmbedding>,
     input: Conv2d,
-    down: Vec<Vec<ResBlock>>,
-    middle: (ResBlock, SelfAttention, ResBlock),
-    up: Vec<Vec<ResBlock>>,
+    down: Vec<Level>,
+    middle: (ResBlock, Option<Attention>, ResBlock),
+    up: Vec<Level>,
     norm: GroupNorm,
     output: Conv2d,
+    centre: bool,
 }
 
 impl UNet {
-    /// A U-Net for images of `shape` (C, H, W).
+    /// The U-Net of `config`, in which the sizes of the images stand.
     ///
     /// # Errors
-    /// A size that cannot be halved for each level below the first.
-    pub fn new(scope: &mut Scope, config: &UNetConfig, shape: &[usize]) -> Result<Self> {
-        let UNetConfig { channels, blocks, groups, heads } = config;
-        ensure!(!channels.is_empty() && *blocks > 0, "a U-Net needs levels and blocks: {config:?}");
-        let &[c, h, w] = shape else {
-            crate::bail!("a U-Net takes images (C, H, W), got the shape {shape:?}");
+    /// A configuration that no network has.
+    pub(super) fn new(scope: &mut Scope, config: &UNetConfig) -> Result<Self> {
+        config.check()?;
+        let (down_types, up_types) = config.levels()?;
+        let (Some(inputs), Some(outputs)) = (config.in_channels, config.out_channels) else {
+            crate::bail!("a U-Net's configuration without in_channels and out_channels");
         };
-        let factor = 1 << (channels.len() - 1);
-        ensure!(
-            h % factor == 0 && w % factor == 0,
-            "images of {h}x{w} cannot be halved {} times",
-            channels.len() - 1
-        );
-        let width = 4 * channels[0];
-        let features = channels[0].max(32);
+        let channels = &config.block_out_channels;
+        let features = channels[0];
+        let width = config.time_embedding_dim.unwrap_or(4 * channels[0]);
+        let groups = config.norm_num_groups;
+        let common = Common {
+            time: width,
+            eps: config.norm_eps,
+            modulated: config.resnet_time_scale_shift == TimeScaleShift::ScaleShift,
+            dropout: config.dropout,
+            factor: 1.0,
+            last: 0.1,
+        };
+        let block = |scope: &mut Scope, from: usize, to: usize, size: Size| {
+            ResBlock::new(scope, &NAMES, (from, to), [groups, groups], (size, false), common)
+        };
+        let attention = |scope: &mut Scope, of: usize| {
+            Attention::new(scope, of, config.heads(of)?, (groups, config.norm_eps), 1.0)
+        };
+
+        let embedding =
+            PositionalEmbedding::new(features, config.flip_sin_to_cos, config.freq_shift)?;
         let time = (
-            Linear::new(&mut scope.at("time.0"), features, width, 1.0)?,
-            Linear::new(&mut scope.at("time.1"), width, width, 1.0)?,
+            Linear::new(&mut scope.at("time_embedding.linear_1"), features, width, 1.0)?,
+            Linear::new(&mut scope.at("time_embedding.linear_2"), width, width, 1.0)?,
         );
-        let input = Conv2d::new(&mut scope.at("input"), c, channels[0], 3, 1.0)?;
-        let sizes = Sizes { time: width, groups: *groups };
+        let classes = match config.num_class_embeds {
+            Some(count) => {
+                Some(ClassEmbedding::new(&mut scope.at("class_embedding"), count, width)?)
+            }
+            None => None,
+        };
+        let input = Conv2d::new(&mut scope.at("conv_in"), inputs, channels[0], 3, 1.0)?;
 
-        let mut skips = vec![channels[0]];
-        let mut now = channels[0];
+        // ---- down: every block's output is kept for the way up
+        let (mut now, mut skips) = (channels[0], vec![channels[0]]);
         let mut down = Vec::new();
-        for (level, &out) in channels.iter().enumerate() {
-            let mut row = Vec::new();
-            for i in 0..*blocks {
-                let mut scope = scope.at(format!("down.{level}.{i}"));
-                row.push(ResBlock::new(&mut scope, now, out, sizes)?);
-                now = out;
-                skips.push(out);
+        for (i, (&to, kind)) in channels.iter().zip(&down_types).enumerate() {
+            let mut scope = scope.at(format!("down_blocks.{i}"));
+            let (mut blocks, mut attentions) = (Vec::new(), Vec::new());
+            for j in 0..config.layers_per_block {
+                blocks.push(block(&mut scope.at(format!("resnets.{j}")), now, to, Size::Same)?);
+                if *kind == DownBlock::AttnDownBlock2D {
+                    attentions.push(attention(&mut scope.at(format!("attentions.{j}")), to)?);
+                }
+                now = to;
+                skips.push(to);
             }
-            down.push(row);
+            let by_block = match kind {
+                DownBlock::DownBlock2D => false,
+                DownBlock::AttnDownBlock2D => config.downsample_type == SizeChange::Resnet,
+                DownBlock::ResnetDownsampleBlock2D => true,
+            };
+            let mut change = None;
+            if i + 1 < channels.len() {
+                let mut scope = scope.at("downsamplers.0");
+                skips.push(to);
+                change = Some(if by_block {
+                    Change::Resnet(block(&mut scope, to, to, Size::Down { fir: false })?)
+                } else {
+                    let padding = match config.downsample_padding {
+                        0 => Padding::Sides([0, 0, 1, 1]),
+                        count => Padding::Each(count),
+                    };
+                    let mut scope = scope.at("conv");
+                    Change::Down(Conv2d::strided(&mut scope, (to, to), 3, 1.0, 2, padding)?)
+                });
+            }
+            down.push(Level { blocks, attentions, change });
         }
-        let middle = (
-            ResBlock::new(&mut scope.at("middle.0"), now, now, sizes)?,
-            SelfAttention::new(&mut scope.at("middle.attention"), now, *heads, *groups)?,
-            ResBlock::new(&mut scope.at("middle.1"), now, now, sizes)?,
-        );
+
+        // ---- middle
+        let middle = {
+            let mut scope = scope.at("mid_block");
+            let factor = 1.0 / config.mid_block_scale_factor;
+            let common = Common { factor, ..common };
+            let block = |scope: &mut Scope| {
+                ResBlock::new(scope, &NAMES, (now, now), [groups, groups], (Size::Same, false), common)
+            };
+            // diffusers leaves the norm out of a modulated network's middle attention unless
+            // its groups are given.
+            let of_attention = match config.resnet_time_scale_shift {
+                TimeScaleShift::Default => config.attn_norm_num_groups.unwrap_or(groups),
+                TimeScaleShift::ScaleShift => config.attn_norm_num_groups.unwrap_or(0),
+            };
+            let first = block(&mut scope.at("resnets.0"))?;
+            let attention = if config.add_attention {
+                let (heads, norm) = (config.heads(now)?, (of_attention, config.norm_eps));
+                Some(Attention::new(&mut scope.at("attentions.0"), now, heads, norm, factor)?)
+            } else {
+                None
+            };
+            (first, attention, block(&mut scope.at("resnets.1"))?)
+        };
+
+        // ---- up: each block takes the last output that is left
         let mut up = Vec::new();
-        for (level, &out) in channels.iter().enumerate().rev() {
-            // The highest level also takes the input convolution's output.
-            let count = blocks + usize::from(level == 0);
-            let mut row = Vec::new();
-            for i in 0..count {
-                let mut scope = scope.at(format!("up.{level}.{i}"));
-                let skip = skips.pop().unwrap_or(0);
-                row.push(ResBlock::new(&mut scope, now + skip, out, sizes)?);
-                now = out;
+        for (i, (&to, kind)) in channels.iter().rev().zip(&up_types).enumerate() {
+            let mut scope = scope.at(format!("up_blocks.{i}"));
+            let (mut blocks, mut attentions) = (Vec::new(), Vec::new());
+            for j in 0..=config.layers_per_block {
+                let from = now + skips.pop().unwrap_or_default();
+                blocks.push(block(&mut scope.at(format!("resnets.{j}")), from, to, Size::Same)?);
+                if *kind == UpBlock::AttnUpBlock2D {
+                    attentions.push(attention(&mut scope.at(format!("attentions.{j}")), to)?);
+                }
+                now = to;
             }
-            up.push(row);
+            let by_block = match kind {
+                UpBlock::UpBlock2D => false,
+                UpBlock::AttnUpBlock2D => config.upsample_type == SizeChange::Resnet,
+                UpBlock::ResnetUpsampleBlock2D => true,
+            };
+            let mut change = None;
+            if i + 1 < channels.len() {
+                let mut scope = scope.at("upsamplers.0");
+                change = Some(if by_block {
+                    Change::Resnet(block(&mut scope, to, to, Size::Up { fir: false })?)
+                } else {
+                    Change::Up(Conv2d::new(&mut scope.at("conv"), to, to, 3, 1.0)?)
+                });
+            }
+            up.push(Level { blocks, attentions, change });
         }
-        Ok(Self {
-            embedding: SinusoidalEmbedding::new(features, 16.0),
-            time,
-            input,
-            down,
-            middle,
-            up,
-            norm: GroupNorm::new(&mut scope.at("norm"), *groups, now, 1e-5)?,
-            output: Conv2d::new(&mut scope.at("output"), now, c, 3, 0.0)?,
-        })
+        let norm = GroupNorm::new(&mut scope.at("conv_norm_out"), groups, now, config.norm_eps)?;
+        let output = Conv2d::new(&mut scope.at("conv_out"), now, outputs, 3, 0.0)?;
+        let centre = config.center_input_sample;
+        Ok(Self { embedding, time, classes, input, down, middle, up, norm, output, centre })
     }
-}
 
-impl Network for UNet {
-    fn forward(&self, xs: &Tensor, c_noise: &[f64]) -> Result<Tensor> {
-        let features = self.embedding.forward(c_noise, xs.dtype(), xs.device())?;
-        let emb = silu(&self.time.1.forward(&silu(&self.time.0.forward(&features)?)?)?)?;
+    /// The network of `config` in `scope`, told time steps as they are rather than c_noise:
+    /// for weights and schedules of other programs.
+    ///
+    /// # Errors
+    /// A configuration that no network has.
+    pub fn at_time_steps(scope: &mut Scope, config: &UNetConfig) -> Result<Box<dyn Network>> {
+        let network = AtTimeSteps(Self::new(scope, config)?);
+        Ok(Box::new(Taped::new(scope, network)))
+    }
 
-        let mut h = self.input.forward(xs)?;
-        let mut skips = vec![h.clone()];
-        for (level, row) in self.down.iter().enumerate() {
-            if level > 0 {
-                h = average_pool2(&h)?;
+    fn evaluate(&self, tape: &mut Tape, xs: &Value, steps: &[f64], on: Condition) -> Result<Value> {
+        let batch = xs.dims()[0];
+        let (dtype, device) = (xs.tensor().dtype(), xs.tensor().device().clone());
+        let features = tape.constant(self.embedding.forward(steps, dtype, &device)?);
+        let emb = self.time.0.forward(tape, &features)?;
+        let emb = silu(tape, &emb)?;
+        let mut emb = self.time.1.forward(tape, &emb)?;
+        match (&self.classes, on.labels) {
+            (Some(classes), Some(labels)) => {
+                ensure!(labels.len() == batch, "{} classes for {batch} samples", labels.len());
+                let class = classes.forward(tape, labels)?;
+                emb = tape.add(&emb, &class, 1.0)?;
             }
-            for block in row {
-                h = block.forward(&h, &emb)?;
+            (Some(_), None) => crate::bail!("this network knows classes: give one a sample"),
+            (None, Some(_)) => crate::bail!("this network knows no classes"),
+            (None, None) => {}
+        }
+        let emb = silu(tape, &emb)?;
+        let xs = if self.centre {
+            // 2 x - 1
+            let half = tape.constant((xs.tensor().ones_like()? * -0.5)?);
+            tape.add(xs, &half, 2.0)?
+        } else {
+            xs.clone()
+        };
+
+        let xs = tape.channels_last(&xs)?;
+        let mut h = self.input.forward(tape, &xs)?;
+        let mut skips = vec![h.clone()];
+        for level in &self.down {
+            for (j, block) in level.blocks.iter().enumerate() {
+                h = block.forward(tape, &h, &emb, on.dropout)?;
+                if let Some(attention) = level.attentions.get(j) {
+                    h = attend(tape, attention, &h)?;
+                }
+                skips.push(h.clone());
+            }
+            if let Some(change) = &level.change {
+                h = change.forward(tape, &h, &emb, on)?;
                 skips.push(h.clone());
             }
         }
-        h = self.middle.0.forward(&h, &emb)?;
-        h = self.middle.1.forward(&h)?;
-        h = self.middle.2.forward(&h, &emb)?;
-        for (i, row) in self.up.iter().enumerate() {
-            if i > 0 {
-                h = upsample_nearest2(&h)?;
-            }
-            for block in row {
+        h = self.middle.0.forward(tape, &h, &emb, on.dropout)?;
+        if let Some(attention) = &self.middle.1 {
+            h = attend(tape, attention, &h)?;
+        }
+        h = self.middle.2.forward(tape, &h, &emb, on.dropout)?;
+        for level in &self.up {
+            for (j, block) in level.blocks.iter().enumerate() {
                 if let Some(skip) = skips.pop() {
-                    h = Tensor::cat(&[&h, &skip], 1)?;
+                    h = concatenate(tape, &h, &skip)?;
                 }
-                h = block.forward(&h, &emb)?;
+                h = block.forward(tape, &h, &emb, on.dropout)?;
+                if let Some(attention) = level.attentions.get(j) {
+                    h = attend(tape, attention, &h)?;
+                }
+            }
+            if let Some(change) = &level.change {
+                h = change.forward(tape, &h, &emb, on)?;
             }
         }
-        self.output.forward(&silu(&self.norm.forward(&h)?)?)
+        let h = self.norm.forward(tape, &h, Act::Silu)?;
+        let ys = self.output.forward(tape, &h)?;
+        Ok(tape.channels_first(&ys)?)
     }
 }
 
-#[derive(Clone, Copy)]
-struct Sizes {
-    time: usize,
-    groups: usize,
+/// An attention as a block of its own for checkpointing.
+pub(super) fn attend(tape: &mut Tape, attention: &Attention, xs: &Value) -> Result<Value> {
+    let own = attention.clone();
+    tape.block(&[xs], move |tape, v| own.forward(tape, &v[0]))
 }
 
-// norm, SiLU, conv, + embedding, norm, SiLU, conv on a residual.
-#[derive(Clone, Debug)]
-struct ResBlock {
-    norm1: GroupNorm,
-    conv1: Conv2d,
-    time: Linear,
-    norm2: GroupNorm,
-    conv2: Conv2d,
-    shortcut: Option<Conv2d>,
-}
-
-impl ResBlock {
-    fn new(scope: &mut Scope, inputs: usize, outputs: usize, sizes: Sizes) -> Result<Self> {
-        let shortcut = if inputs == outputs {
-            None
-        } else {
-            Some(Conv2d::new(&mut scope.at("conv_shortcut"), inputs, outputs, 1, 1.0)?)
-        };
-        Ok(Self {
-            norm1: GroupNorm::new(&mut scope.at("norm1"), sizes.groups, inputs, 1e-5)?,
-            conv1: Conv2d::new(&mut scope.at("conv1"), inputs, outputs, 3, 1.0)?,
-            time: Linear::new(&mut scope.at("time_emb_proj"), sizes.time, outputs, 1.0)?,
-            norm2: GroupNorm::new(&mut scope.at("norm2"), sizes.groups, outputs, 1e-5)?,
-            conv2: Conv2d::new(&mut scope.at("conv2"), outputs, outputs, 3, 0.1)?,
-            shortcut,
-        })
+impl OnTape for UNet {
+    fn run(&self, tape: &mut Tape, xs: &Value, condition: Condition) -> Result<Value> {
+        let noise = condition.noise_of(xs.dims()[0])?;
+        let steps: Vec<f64> = noise.iter().map(|c| TIME_SCALE * c).collect();
+        self.evaluate(tape, xs, &steps, condition)
     }
+}
 
-    fn forward(&self, xs: &Tensor, emb: &Tensor) -> Result<Tensor> {
-        let h = self.conv1.forward(&silu(&self.norm1.forward(xs)?)?)?;
-        let emb = self.time.forward(emb)?; // (B or 1, C)
-        let emb = emb.unsqueeze(2)?.unsqueeze(3)?;
-        let h = h.broadcast_add(&emb)?;
-        let h = self.conv2.forward(&silu(&self.norm2.forward(&h)?)?)?;
-        match &self.shortcut {
-            Some(shortcut) => Ok((shortcut.forward(xs)? + h)?),
-            None => Ok((xs + h)?),
-        }
+struct AtTimeSteps(UNet);
+
+impl OnTape for AtTimeSteps {
+    fn run(&self, tape: &mut Tape, xs: &Value, condition: Condition) -> Result<Value> {
+        let steps = condition.noise_of(xs.dims()[0])?;
+        self.0.evaluate(tape, xs, &steps, condition)
     }
 }

@@ -1,8 +1,9 @@
 //! A network as a denoiser (EDM) and as a consistency function (boundary scalings).
 
-use super::network::Network;
+use super::network::{Condition, Network};
 use crate::Result;
 use crate::process::{Parameterization, Scaling};
+use crate::rng::Key;
 use crate::seam::{ConsistencyFunction, Denoiser};
 use candle_core::Tensor;
 
@@ -17,11 +18,24 @@ impl EdmDenoiser {
     pub fn new(network: Box<dyn Network>, sigma_data: f64) -> Self {
         Self { network, scaling: Scaling::Edm { sigma_data } }
     }
+
+    /// The same with a class for each sample, and with dropout under a key.
+    pub fn conditioned<'a>(
+        &'a self,
+        labels: Option<&'a [u32]>,
+        dropout: Option<Key>,
+    ) -> Conditioned<'a, Self> {
+        Conditioned { of: self, labels, dropout }
+    }
+
+    fn run(&self, x: &Tensor, t: &[f64], on: Condition) -> Result<Tensor> {
+        self.scaling.apply(x, t, |xs, noise| self.network.forward(xs, Condition { noise, ..on }))
+    }
 }
 
 impl Denoiser for EdmDenoiser {
     fn denoise(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
-        self.scaling.apply(x, t, |xs, c_noise| self.network.forward(xs, c_noise))
+        self.run(x, t, Condition::default())
     }
 }
 
@@ -44,11 +58,51 @@ impl ConsistencyModel {
     ) -> Self {
         Self { network, parameterization, sigma_data, eps }
     }
+
+    /// The same with a class for each sample, and with dropout under a key.
+    pub fn conditioned<'a>(
+        &'a self,
+        labels: Option<&'a [u32]>,
+        dropout: Option<Key>,
+    ) -> Conditioned<'a, Self> {
+        Conditioned { of: self, labels, dropout }
+    }
+
+    fn run(&self, x: &Tensor, t: &[f64], on: Condition) -> Result<Tensor> {
+        self.parameterization.apply(self.sigma_data, self.eps, x, t, |xs, noise| {
+            self.network.forward(xs, Condition { noise, ..on })
+        })
+    }
 }
 
 impl ConsistencyFunction for ConsistencyModel {
     fn origin(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
-        self.parameterization
-            .apply(self.sigma_data, self.eps, x, t, |xs, c_noise| self.network.forward(xs, c_noise))
+        self.run(x, t, Condition::default())
+    }
+}
+
+/// A model that is told classes, or that drops out under a key.
+#[derive(Clone, Copy)]
+pub struct Conditioned<'a, M> {
+    of: &'a M,
+    labels: Option<&'a [u32]>,
+    dropout: Option<Key>,
+}
+
+impl<M> Conditioned<'_, M> {
+    fn condition(&self) -> Condition<'_> {
+        Condition { noise: &[], labels: self.labels, dropout: self.dropout }
+    }
+}
+
+impl Denoiser for Conditioned<'_, EdmDenoiser> {
+    fn denoise(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        self.of.run(x, t, self.condition())
+    }
+}
+
+impl ConsistencyFunction for Conditioned<'_, ConsistencyModel> {
+    fn origin(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        self.of.run(x, t, self.condition())
     }
 }

@@ -26,7 +26,7 @@ impl Ema {
 
     /// Move towards `params`; rate 0 copies them.
     pub fn update(&self, params: &Params, rate: f64) -> Result<()> {
-        for ((name, average), (other, value)) in self.params.iter().zip(params.iter()) {
+        for ((name, average), (other, value)) in self.params.trained().zip(params.trained()) {
             if name != other {
                 return Err(Error::new(format!("the average has {name} where {other} stands")));
             }

@@ -1,59 +1,104 @@
-//! What a network is told of the noise level: features of c_noise.
+//! What a network is told of the noise level and of the class.
 
-use crate::Result;
+use super::params::{Init, Parameter, Scope};
+use super::tape::{Tape, Value};
+use crate::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use std::f64::consts::PI;
 
-/// Fixed sinusoidal features of a number: `[cos(f_k c), sin(f_k c)]`, with frequencies
-/// that fall geometrically from `scale` to `scale / 10000`.
+/// Fixed sinusoidal features of a number c: cos(f_k c) and sin(f_k c), with frequencies f_k
+/// that fall geometrically from 1 (Vaswani et al. 2017; Ho et al. 2020).
 #[derive(Clone, Debug)]
-pub struct SinusoidalEmbedding {
+pub struct PositionalEmbedding {
     frequencies: Vec<f64>,
+    features: usize,
+    cosine_first: bool,
 }
 
-impl SinusoidalEmbedding {
-    /// `features` features (an even number is used) from the frequency `scale` down.
-    pub fn new(features: usize, scale: f64) -> Self {
+impl PositionalEmbedding {
+    /// `features` features with the frequencies 10000^(-k / (features / 2 - shift)); the
+    /// cosines stand before the sines or after them.
+    ///
+    /// # Errors
+    /// Too few features for the shift.
+    pub fn new(features: usize, cosine_first: bool, shift: f64) -> Result<Self> {
         let half = features / 2;
-        let step = 10_000f64.ln() / half.max(1) as f64;
-        Self { frequencies: (0..half).map(|k| scale * (-step * k as f64).exp()).collect() }
+        ensure!(
+            half as f64 > shift && shift >= 0.0,
+            "{features} features with a frequency shift of {shift}"
+        );
+        let step = 10_000f64.ln() / (half as f64 - shift);
+        let frequencies = (0..half).map(|k| (-step * k as f64).exp()).collect();
+        Ok(Self { frequencies, features, cosine_first })
     }
 
-    /// The features of each of `c`, shape `(len, features)`.
+    /// The features of each of `c`, (len, features); the last of an odd number is 0.
     pub fn forward(&self, c: &[f64], dtype: DType, device: &Device) -> Result<Tensor> {
-        features(c, &self.frequencies, dtype, device)
+        features(c, &self.frequencies, self.features, self.cosine_first, dtype, device)
     }
 }
 
-/// Random Fourier features `[cos(2 pi w c), sin(2 pi w c)]`, w normal with standard
-/// deviation `scale`, fixed by a key (Tancik et al. 2020).
+/// Random Fourier features sin(2 pi w c) and then cos(2 pi w c), w normal with a standard
+/// deviation of `scale` and fixed (Tancik et al. 2020; score_sde's `W`).
 #[derive(Clone, Debug)]
 pub struct FourierEmbedding {
-    frequencies: Vec<f64>,
+    frequencies: Tensor, // (count)
 }
 
 impl FourierEmbedding {
-    /// `features` features (an even number is used) at this scale under `key`.
-    pub fn new(features: usize, scale: f64, key: &crate::rng::Key) -> Self {
-        let w = key.normals(0..(features / 2) as u64);
-        Self { frequencies: w.iter().map(|w| 2.0 * PI * scale * w).collect() }
+    /// 2 `count` features from the tensor `W` (count) of the scope.
+    pub fn new(scope: &mut Scope, count: usize, scale: f64) -> Result<Self> {
+        Ok(Self { frequencies: scope.fixed("W", &[count], Init::Normal(scale))? })
     }
 
-    /// The features of each of `c`, shape `(len, features)`.
+    /// The features of each of `c`, (len, 2 count).
     pub fn forward(&self, c: &[f64], dtype: DType, device: &Device) -> Result<Tensor> {
-        features(c, &self.frequencies, dtype, device)
+        // Read each time: a student takes its teacher's after it was built.
+        let w = self.frequencies.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+        let turns: Vec<f64> = w.iter().map(|w| 2.0 * PI * w).collect();
+        features(c, &turns, 2 * turns.len(), false, dtype, device)
     }
 }
 
 // Computed in f64 on the host: the arguments reach hundreds of radians.
-fn features(c: &[f64], frequencies: &[f64], dtype: DType, device: &Device) -> Result<Tensor> {
-    let half = frequencies.len();
-    let mut values = Vec::with_capacity(c.len() * 2 * half);
+fn features(
+    c: &[f64],
+    frequencies: &[f64],
+    count: usize,
+    cosine_first: bool,
+    dtype: DType,
+    device: &Device,
+) -> Result<Tensor> {
+    let mut values = Vec::with_capacity(c.len() * count);
     for c in c {
-        values.extend(frequencies.iter().map(|f| (f * c).cos()));
-        values.extend(frequencies.iter().map(|f| (f * c).sin()));
+        for cosine in [cosine_first, !cosine_first] {
+            let turn = |f: &f64| if cosine { (f * c).cos() } else { (f * c).sin() };
+            values.extend(frequencies.iter().map(turn));
+        }
+        values.resize(values.len().next_multiple_of(count.max(1)), 0.0);
     }
-    Ok(Tensor::from_vec(values, (c.len(), 2 * half), &Device::Cpu)?
+    Ok(Tensor::from_vec(values, (c.len(), count), &Device::Cpu)?
         .to_dtype(dtype)?
         .to_device(device)?)
+}
+
+/// A learned vector for each class.
+#[derive(Clone, Debug)]
+pub struct ClassEmbedding {
+    weight: Parameter, // (classes, features)
+}
+
+impl ClassEmbedding {
+    /// `classes` vectors of `features`, normal with a standard deviation of 1.
+    pub fn new(scope: &mut Scope, classes: usize, features: usize) -> Result<Self> {
+        Ok(Self { weight: scope.parameter("weight", &[classes, features], Init::Normal(1.0))? })
+    }
+
+    /// The vectors of `labels`, (len, features).
+    ///
+    /// # Errors
+    /// A label that is no class.
+    pub fn forward(&self, tape: &mut Tape, labels: &[u32]) -> Result<Value> {
+        Ok(tape.rows(&self.weight, labels)?)
+    }
 }

@@ -1,23 +1,36 @@
 //! Layers whose gradients are right, parameters in a fixed order, optimizers that can
 //! be saved, and moving averages.
 //!
-//! candle's nearest-neighbour upsampling overwrites gradients and several of its layers
-//! cut the graph silently, so everything that trains here is made of primitives or has
-//! its own backward, and each layer is checked against finite differences in f64.
+//! candle's nearest-neighbour upsampling overwrites gradients, several of its layers cut
+//! the graph silently, and its convolution goes backward without matrix products. So the
+//! layers here have their own arithmetic (`kernels`), their own way back ([`Tape`]), and
+//! each is checked against finite differences in f64.
 
-mod attention;
-mod conv;
+mod boundary;
 mod ema;
 mod embedding;
+mod gradients;
+mod kernels;
 mod layers;
 mod ops;
 mod optim;
 mod params;
+mod tape;
 
-pub use attention::SelfAttention;
-pub use conv::Conv2d;
+pub use boundary::{Link, on_tape};
 pub use ema::Ema;
-pub use embedding::{FourierEmbedding, SinusoidalEmbedding};
-pub use layers::{GroupNorm, Linear, average_pool2, silu, upsample_nearest2};
+pub use embedding::{ClassEmbedding, FourierEmbedding, PositionalEmbedding};
+pub use gradients::Gradients;
+pub use layers::{
+    Act, Attention, Conv2d, Dropout, GroupNorm, Linear, Padding, average_pool2, concatenate,
+    fir_blur, fir_down2, fir_up2, silu, upsample_nearest2,
+};
+pub use ops::Plus;
 pub use optim::{Optimizer, OptimizerConfig, OptimizerKind};
-pub use params::{Init, Params, Scope};
+pub use params::{Init, Parameter, Params, Scope};
+pub use tape::{Precision, Settings, Tape, Value};
+
+/// The vectors that the layers compute with on this processor.
+pub fn vectors() -> &'static str {
+    kernels::simd::name()
+}

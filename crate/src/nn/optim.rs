@@ -1,20 +1,22 @@
 //! Optimizers whose whole state can be saved: Adam (Kingma and Ba 2015) and RAdam (Liu
 //! et al. 2020), the paper's choice.
 
-use super::ops;
+use super::gradients::Gradients;
+use super::ops::{self, Step};
 use super::params::Params;
 use crate::{Result, bail, ensure};
 use candle_core::Tensor;
-use candle_core::backprop::GradStore;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Which rule moves the parameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "lowercase")]
 pub enum OptimizerKind {
     /// Adam.
     Adam,
+    /// Adam with decoupled weight decay (Loshchilov and Hutter 2019).
+    AdamW,
     /// Adam with the variance of its step size rectified: the first steps are momentum
     /// alone. It needs no warm-up.
     #[default]
@@ -33,11 +35,25 @@ pub struct OptimizerConfig {
     pub betas: (f64, f64),
     /// Added to the root of the second moment.
     pub eps: f64,
+    /// The weight decay of AdamW: each step multiplies the parameters by
+    /// 1 - learning_rate weight_decay.
+    pub weight_decay: f64,
+    /// The norm that the gradient is scaled down to where it is larger; the paper clips
+    /// nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip: Option<f64>,
 }
 
 impl Default for OptimizerConfig {
     fn default() -> Self {
-        Self { kind: OptimizerKind::Radam, learning_rate: 4e-4, betas: (0.9, 0.999), eps: 1e-8 }
+        Self {
+            kind: OptimizerKind::Radam,
+            learning_rate: 4e-4,
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            weight_decay: 0.0,
+            clip: None,
+        }
     }
 }
 
@@ -55,7 +71,7 @@ impl Optimizer {
     /// An optimizer that has taken no step.
     pub fn new(config: OptimizerConfig, params: &Params) -> Result<Self> {
         let zeros = || -> Result<BTreeMap<String, Tensor>> {
-            params.iter().map(|(n, v)| Ok((n.to_string(), v.zeros_like()?))).collect()
+            params.trained().map(|(n, v)| Ok((n.to_string(), v.zeros_like()?))).collect()
         };
         Ok(Self { config, step: 0, first: zeros()?, second: zeros()? })
     }
@@ -65,24 +81,33 @@ impl Optimizer {
         self.step
     }
 
-    /// Move `params` along `grads` with the learning rate times `rate`.
+    /// Move `params` along `gradients` with the learning rate times `rate`.
     ///
     /// # Errors
-    /// A parameter without a gradient, by name: a cut graph must not pass in silence.
-    pub fn step(&mut self, params: &Params, grads: &GradStore, rate: f64) -> Result<()> {
+    /// A parameter without a gradient, by name.
+    pub fn step(&mut self, params: &Params, gradients: &Gradients, rate: f64) -> Result<()> {
         self.step += 1;
         let (step_size, adaptive) = self.step_size();
-        let step_size = step_size * self.config.learning_rate * rate;
+        let rate = self.config.learning_rate * rate;
         // The second moment is corrected inside the root: v / (1 - beta2^t).
         let correction = 1.0 / (1.0 - self.config.betas.1.powf(self.step as f64));
-        for (name, var) in params.iter() {
-            let Some(grad) = grads.get(var.as_tensor()) else {
-                bail!("parameter {name} has no gradient: something cut the graph");
+        let decay = match self.config.kind {
+            OptimizerKind::AdamW => rate * self.config.weight_decay,
+            OptimizerKind::Adam | OptimizerKind::Radam => 0.0,
+        };
+        let by = Step {
+            betas: self.config.betas,
+            keep: 1.0 - decay,
+            scale: step_size * rate,
+            adaptive: adaptive.then_some((correction, self.config.eps)),
+        };
+        for (name, var) in params.trained() {
+            let moments = (self.first.get_mut(name), self.second.get_mut(name));
+            let (Some(gradient), (Some(first), Some(second))) = (gradients.get(name), moments)
+            else {
+                bail!("parameter {name} has no gradient or no moments");
             };
-            let (first, second) = (&self.first[name], &self.second[name]);
-            ops::adam_moments(first, second, grad, self.config.betas)?;
-            let divide = adaptive.then_some((correction, self.config.eps));
-            ops::subtract_scaled(var, first, second, step_size, divide)?;
+            ops::step(var, first, second, gradient, &by)?;
         }
         Ok(())
     }
@@ -94,7 +119,7 @@ impl Optimizer {
         let t = self.step as f64;
         let unbiased = 1.0 / (1.0 - beta1.powf(t));
         match self.config.kind {
-            OptimizerKind::Adam => (unbiased, true),
+            OptimizerKind::Adam | OptimizerKind::AdamW => (unbiased, true),
             OptimizerKind::Radam => {
                 // rho_t, the length of the approximated simple moving average.
                 let rho_inf = 2.0 / (1.0 - beta2) - 1.0;
@@ -139,7 +164,7 @@ impl Optimizer {
                     moment.dims()
                 );
                 // A copy: the moments are updated in place.
-                *moment = saved.copy()?;
+                *moment = saved.to_device(moment.device())?.copy()?;
             }
         }
         self.step = steps;

@@ -1,11 +1,13 @@
 //! Parameters: named tensors in a fixed order, initialised by key.
 
-use super::ops;
+use super::boundary::Link;
+use super::gradients::Gradients;
+use super::tape::Settings;
 use crate::rng::Key;
 use crate::{Result, bail, ensure};
-use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// How a parameter starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,12 +18,34 @@ pub enum Init {
     Normal(f64),
 }
 
+/// A tensor of a layer, and the name under which it takes a gradient.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    tensor: Tensor,
+    name: Option<Arc<str>>,
+}
+
+impl Parameter {
+    /// Its numbers; they change in place as it is trained.
+    pub fn tensor(&self) -> &Tensor {
+        &self.tensor
+    }
+
+    pub(super) fn name(&self) -> Option<&Arc<str>> {
+        self.name.as_ref()
+    }
+}
+
 /// The parameters of a network under their names, in the names' order.
 ///
 /// (candle's `VarMap` is a hash map whose order changes from run to run.)
 #[derive(Clone)]
 pub struct Params {
     vars: BTreeMap<String, Var>,
+    /// Those that are part of the network and never trained.
+    fixed: BTreeSet<String>,
+    link: Option<Link>,
+    settings: Settings,
     dtype: DType,
     device: Device,
 }
@@ -35,12 +59,24 @@ impl std::fmt::Debug for Params {
 impl Params {
     /// No parameters yet; those to come have this dtype and device.
     pub fn new(dtype: DType, device: &Device) -> Self {
-        Self { vars: BTreeMap::new(), dtype, device: device.clone() }
+        let (vars, fixed) = (BTreeMap::new(), BTreeSet::new());
+        let settings = Settings::default();
+        Self { vars, fixed, link: None, settings, dtype, device: device.clone() }
+    }
+
+    /// The same, for networks that run as `settings` say.
+    #[must_use]
+    pub fn with(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
     }
 
     /// Build a network whose parameters are created here, initialised under `key`, and
     /// take gradients.
     pub fn init<N>(&mut self, key: &Key, build: impl FnOnce(&mut Scope) -> Result<N>) -> Result<N> {
+        if self.link.is_none() {
+            self.link = Some(Link::new()?);
+        }
         build(&mut Scope { source: Source::Create(self, *key), prefix: String::new() })
     }
 
@@ -55,7 +91,8 @@ impl Params {
 
     /// Copies of these parameters with their own storage.
     pub fn duplicate(&self) -> Result<Self> {
-        let mut copy = Self::new(self.dtype, &self.device);
+        let mut copy = Self::new(self.dtype, &self.device).with(self.settings);
+        copy.fixed.clone_from(&self.fixed);
         for (name, var) in &self.vars {
             copy.vars.insert(name.clone(), Var::from_tensor(&var.as_detached_tensor().copy()?)?);
         }
@@ -107,24 +144,39 @@ impl Params {
         self.vars.iter().map(|(n, v)| (n.clone(), v.as_detached_tensor())).collect()
     }
 
-    /// The Euclidean norm of all their gradients together.
+    /// Name and variable of those that are trained, in the order of names.
+    pub fn trained(&self) -> impl Iterator<Item = (&str, &Var)> {
+        self.iter().filter(|(name, _)| !self.fixed.contains(*name))
+    }
+
+    /// The gradients of the scalar `loss` by every parameter that is trained.
     ///
     /// # Errors
     /// A parameter without a gradient, by name: a cut graph must not pass in silence.
-    pub fn gradient_norm(&self, grads: &GradStore) -> Result<f64> {
-        let mut sum = 0.0;
-        for (name, var) in &self.vars {
-            let Some(grad) = grads.get(var.as_tensor()) else {
-                bail!("parameter {name} has no gradient: something cut the graph");
+    pub fn gradients(&self, loss: &Tensor) -> Result<Gradients> {
+        // What a backward pass outside of this function has left is not this loss's.
+        let drain = || self.link.as_ref().map(Link::drain).unwrap_or_default();
+        drain();
+        let store = loss.backward()?;
+        let mut own = drain();
+        let mut tensors = BTreeMap::new();
+        for (name, var) in self.trained() {
+            // A network on a tape leaves its gradients with the link; one that is written in
+            // candle's operations, in candle's store.
+            let gradient = match (own.remove(name), store.get(var.as_tensor())) {
+                (Some(own), Some(other)) => (own + other)?,
+                (Some(own), None) => own,
+                (None, Some(other)) => other.clone(),
+                (None, None) => bail!("parameter {name} has no gradient: something cut the graph"),
             };
-            sum += ops::sum_of_squares(grad)?;
+            tensors.insert(name.to_string(), gradient);
         }
-        Ok(sum.sqrt())
+        Ok(Gradients::new(tensors))
     }
 
-    /// How many numbers there are in all.
+    /// How many numbers are trained.
     pub fn count(&self) -> usize {
-        self.vars.values().map(|v| v.elem_count()).sum()
+        self.trained().map(|(_, v)| v.elem_count()).sum()
     }
 
     /// The dtype of the parameters.
@@ -160,10 +212,56 @@ impl Scope<'_> {
         Scope { source, prefix }
     }
 
+    /// The full name of `name` below this scope.
+    pub fn name(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// How the networks of these parameters run.
+    pub fn settings(&self) -> Settings {
+        match &self.source {
+            Source::Create(params, _) => params.settings,
+            Source::Frozen(params) => params.settings,
+        }
+    }
+
+    /// Where the gradients of the parameters go that are created here; none where they are
+    /// given.
+    pub fn link(&self) -> Option<Link> {
+        match &self.source {
+            Source::Create(params, _) => params.link.clone(),
+            Source::Frozen(_) => None,
+        }
+    }
+
     /// The parameter `name` of this shape, created with `init` or found.
     ///
     /// # Errors
     /// Created twice; or, where parameters are given, missing or of another shape.
+    pub fn parameter(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Parameter> {
+        let tensor = self.tensor(name, shape, init)?.detach();
+        let trained = matches!(self.source, Source::Create(..));
+        let name = trained.then(|| Arc::from(format!("{}{name}", self.prefix)));
+        Ok(Parameter { tensor, name })
+    }
+
+    /// A tensor that is saved with the parameters and never trained.
+    ///
+    /// # Errors
+    /// As [`Scope::parameter`].
+    pub fn fixed(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
+        let tensor = self.tensor(name, shape, init)?.detach();
+        let name = format!("{}{name}", self.prefix);
+        if let Source::Create(params, _) = &mut self.source {
+            params.fixed.insert(name);
+        }
+        Ok(tensor)
+    }
+
+    /// The parameter `name` as a tensor of candle's, for a network in candle's operations.
+    ///
+    /// # Errors
+    /// As [`Scope::parameter`].
     pub fn tensor(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
         let name = format!("{}{name}", self.prefix);
         match &mut self.source {

@@ -1,162 +1,96 @@
-//! Group normalisation with scale and shift, and its analytic gradient.
+//! Group normalisation, with modulation and SiLU in the same pass.
 
-use super::layer::{Layer, apply};
-use super::{PARALLEL, Real};
-use candle_core::{Result, Shape, Tensor};
-use rayon::prelude::*;
+use super::{tensor, tensors, with_real, with_values};
+use crate::nn::Parameter;
+use crate::nn::kernels::group_norm::{Affine, Gradients, GroupNorm};
+use crate::nn::tape::{Slots, Tape, Value};
+use candle_core::{Result, Tensor, bail};
 
-/// `xs` (B, C, ..) normalised over each of `groups` groups of channels, times `weight`
-/// (C) plus `bias` (C).
-pub(crate) fn group_norm(
-    xs: &Tensor,
-    weight: &Tensor,
-    bias: &Tensor,
-    groups: usize,
-    eps: f64,
-) -> Result<Tensor> {
-    apply(GroupNorm { groups, eps }, xs, weight, bias)
+/// How a group norm is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Norm {
+    pub groups: usize,
+    pub eps: f64,
+    pub silu: bool,
 }
 
-struct GroupNorm {
-    groups: usize,
-    eps: f64,
-}
-
-// How one sample splits: `groups` groups of `channels` channels of `space` positions.
-#[derive(Clone, Copy)]
-struct Split {
-    groups: usize,
-    channels: usize,
-    space: usize,
-}
-
-impl Split {
-    fn new(dims: &[usize], groups: usize) -> Self {
-        Self { groups, channels: dims[1] / groups, space: dims[2..].iter().product() }
-    }
-
-    fn group(&self) -> usize {
-        self.channels * self.space
-    }
-}
-
-impl Layer for GroupNorm {
-    const NAME: &'static str = "group-norm";
-
-    fn shape(&self, xs: &Shape, _weight: &Shape) -> Result<Shape> {
-        Ok(xs.clone())
-    }
-
-    fn forward<T: Real>(
-        &self,
-        [xs, weight, bias]: [&[T]; 3],
-        [shape, _]: [&Shape; 2],
-    ) -> Result<Vec<T>> {
-        let split = Split::new(shape.dims(), self.groups);
-        let mut ys = vec![T::zero(); xs.len()];
-        each_group(&mut ys, split, |index, ys| {
-            let xs = &xs[index * split.group()..][..split.group()];
-            let (mean, inverse) = moments(xs, self.eps);
-            let first = index % split.groups * split.channels;
-            for (c, (ys, xs)) in ys.chunks_mut(split.space).zip(xs.chunks(split.space)).enumerate()
-            {
-                let scale = weight[first + c] * inverse;
-                let shift = bias[first + c] - mean * scale;
-                ys.iter_mut().zip(xs).for_each(|(y, x)| *y = *x * scale + shift);
-            }
-        });
-        Ok(ys)
-    }
-
-    // With n = (x - mean) / s: dweight = sum dy n, dbias = sum dy, and for g = dy weight:
-    // dx = (g - mean(g) - n mean(g n)) / s, the means over the group.
-    fn backward<T: Real>(
-        &self,
-        [x, weight, dy]: [&[T]; 3],
-        [shape, _]: [&Shape; 2],
-    ) -> Result<[Vec<T>; 3]> {
-        let split = Split::new(shape.dims(), self.groups);
-        let (batch, channels) = (shape.dims()[0], shape.dims()[1]);
-        let mut dx = vec![T::zero(); x.len()];
-        // Each sample's (dweight, dbias), added up in the samples' order afterwards.
-        let mut each = vec![T::zero(); batch * 2 * channels];
-        let count = T::from_f64(split.group() as f64);
-        let work = |index: usize, dx: &mut [T], each: &mut [T]| {
-            let range = index * split.group()..(index + 1) * split.group();
-            let (x, dy) = (&x[range.clone()], &dy[range]);
-            let (mean, inverse) = moments(x, self.eps);
-            let first = index % split.groups * split.channels;
-            let (mut sum_g, mut sum_gn) = (T::zero(), T::zero());
-            for c in 0..split.channels {
-                let place = c * split.space..(c + 1) * split.space;
-                let (mut dot, mut sum) = (T::zero(), T::zero());
-                for (x, dy) in x[place.clone()].iter().zip(&dy[place]) {
-                    dot += *dy * (*x - mean);
-                    sum += *dy;
-                }
-                let dot = dot * inverse;
-                each[2 * c] = dot;
-                each[2 * c + 1] = sum;
-                sum_g += sum * weight[first + c];
-                sum_gn += dot * weight[first + c];
-            }
-            let (mean_g, mean_gn) = (sum_g / count, sum_gn / count);
-            for c in 0..split.channels {
-                let place = c * split.space..(c + 1) * split.space;
-                let w = weight[first + c];
-                for ((dx, x), dy) in
-                    dx[place.clone()].iter_mut().zip(&x[place.clone()]).zip(&dy[place])
-                {
-                    let normal = (*x - mean) * inverse;
-                    *dx = (*dy * w - mean_g - normal * mean_gn) * inverse;
-                }
-            }
-        };
-        let pairs = 2 * split.channels;
-        if dx.len() < PARALLEL {
-            let rows = dx.chunks_mut(split.group()).zip(each.chunks_mut(pairs));
-            rows.enumerate().for_each(|(i, (dx, each))| work(i, dx, each));
+impl Tape {
+    /// `xs` (B, .., C) normalised over each of the groups of channels, times `weight` (C)
+    /// plus `bias` (C); then times 1 + scale plus shift, the halves of `modulation` (B, 2C);
+    /// then SiLU where it is asked for.
+    pub(crate) fn group_norm(
+        &mut self,
+        xs: &Value,
+        weight: &Parameter,
+        bias: &Parameter,
+        norm: Norm,
+        modulation: Option<&Value>,
+    ) -> Result<Value> {
+        let dims = xs.dims();
+        let channels = weight.tensor().elem_count();
+        if dims.len() < 2 || dims[dims.len() - 1] != channels {
+            bail!("a group norm over {channels} channels was given {dims:?}");
+        }
+        let batch = dims[0];
+        if let Some(given) = modulation
+            && given.dims() != [batch, 2 * channels]
+        {
+            bail!("a modulation of {:?} for {batch} samples of {channels} channels", given.dims());
+        }
+        let positions = dims[1..dims.len() - 1].iter().product();
+        let Norm { groups, eps, silu } = norm;
+        let of = GroupNorm { batch, positions, channels, groups, eps, silu };
+        let modulation = modulation.cloned();
+        let on_kernels = self.on_kernels(xs.tensor());
+        let (ys, moments) = if on_kernels {
+            let none = bias.tensor();
+            let given = modulation.as_ref().map_or(none, Value::tensor);
+            with_real!(xs.tensor(), T => {
+                let operands = [xs.tensor(), weight.tensor(), bias.tensor(), given];
+                let (ys, moments) = with_values(operands, |[x, weight, bias, m]: [&[T]; 4]| {
+                    let modulation = modulation.is_some().then_some(m);
+                    Ok(of.forward(x, Affine { weight, bias, modulation }))
+                })?;
+                (tensor(ys, xs.tensor().shape().clone())?, tensor(moments, (batch, groups, 2))?)
+            })
         } else {
-            let rows = dx.par_chunks_mut(split.group()).zip(each.par_chunks_mut(pairs));
-            rows.enumerate().for_each(|(i, (dx, each))| work(i, dx, each));
-        }
-        let (mut dweight, mut dbias) = (vec![T::zero(); channels], vec![T::zero(); channels]);
-        for sample in each.chunks(2 * channels) {
-            for (c, pair) in sample.chunks(2).enumerate() {
-                dweight[c] += pair[0];
-                dbias[c] += pair[1];
+            let given = modulation.as_ref().map(Value::tensor);
+            tensors::group_norm(&of, xs.tensor(), weight.tensor(), bias.tensor(), given)?
+        };
+        let (saved, weights, biases) = (xs.clone(), weight.clone(), bias.clone());
+        let modulated = modulation.clone();
+        let backward = move |dys: Tensor, slots: &mut Slots| {
+            let x = saved.tensor();
+            let given = modulated.as_ref().map(Value::tensor);
+            let [dx, dw, db, dm] = if on_kernels {
+                with_real!(dys, T => {
+                    let operands =
+                        [x, &dys, &moments, weights.tensor(), biases.tensor(), given.unwrap_or(x)];
+                    let Gradients { input, weight, bias, modulation } =
+                        with_values(operands, |[x, dy, moments, weight, bias, m]: [&[T]; 6]| {
+                            let modulation = given.is_some().then_some(m);
+                            Ok(of.backward(x, dy, moments, Affine { weight, bias, modulation }))
+                        })?;
+                    let of_modulation = (batch, modulation.len() / batch.max(1));
+                    [
+                        tensor(input, x.shape().clone())?,
+                        tensor(weight, channels)?,
+                        tensor(bias, channels)?,
+                        tensor(modulation, of_modulation)?,
+                    ]
+                })
+            } else {
+                let (w, b) = (weights.tensor(), biases.tensor());
+                tensors::group_norm_back(&of, x, &dys, &moments, w, b, given)?
+            };
+            slots.parameter(&weights, || Ok(dw))?;
+            slots.parameter(&biases, || Ok(db))?;
+            if let Some(modulation) = &modulated {
+                slots.give(modulation, dm)?;
             }
-        }
-        Ok([dx, dweight, dbias])
+            slots.give(&saved, dx)
+        };
+        let inputs: Vec<&Value> = [Some(xs), modulation.as_ref()].into_iter().flatten().collect();
+        Ok(self.push(ys, &inputs, &[weight, bias], backward))
     }
-}
-
-fn each_group<T: Real>(ys: &mut [T], split: Split, f: impl Fn(usize, &mut [T]) + Sync + Send) {
-    if ys.len() < PARALLEL {
-        ys.chunks_mut(split.group()).enumerate().for_each(|(i, ys)| f(i, ys));
-    } else {
-        ys.par_chunks_mut(split.group()).enumerate().for_each(|(i, ys)| f(i, ys));
-    }
-}
-
-// The mean and 1 / sqrt(variance + eps), in two passes: a difference of squares would
-// lose f32's digits where the mean is large.
-fn moments<T: Real>(xs: &[T], eps: f64) -> (T, T) {
-    let count = T::from_f64(xs.len() as f64);
-    let mean = sum(xs, |x| x) / count;
-    let variance = sum(xs, |x| (x - mean) * (x - mean)) / count;
-    (mean, T::one() / (variance + T::from_f64(eps)).sqrt())
-}
-
-// Eight running sums, which the compiler keeps in one vector register.
-fn sum<T: Real>(xs: &[T], f: impl Fn(T) -> T) -> T {
-    let mut lanes = [T::zero(); 8];
-    let chunks = xs.chunks_exact(8);
-    let rest: T = chunks.remainder().iter().map(|x| f(*x)).sum();
-    for chunk in chunks {
-        for (lane, x) in lanes.iter_mut().zip(chunk) {
-            *lane += f(*x);
-        }
-    }
-    lanes.into_iter().sum::<T>() + rest
 }

@@ -1,57 +1,89 @@
-//! y = x W^T + b as one operation.
+//! y = x W' + b over the last dimension.
 
-use super::Real;
-use super::layer::{Layer, apply};
-use super::product::{add_product, rows, turned};
-use candle_core::{Result, Shape, Tensor, bail};
-use gemm::Parallelism;
+use super::{tensor, tensors, with_real, with_values};
+use crate::nn::Parameter;
+use crate::nn::kernels::convolution::{Convolution, Epilogue, sum_rows};
+use crate::nn::kernels::window::Window;
+use crate::nn::tape::{Slots, Tape, Value};
+use candle_core::{Result, Tensor, bail};
 
-/// `xs` (M, in), `weight` (out, in), `bias` (out): (M, out).
-pub(crate) fn linear(xs: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    apply(Linear, xs, weight, bias)
-}
-
-struct Linear;
-
-impl Layer for Linear {
-    const NAME: &'static str = "linear";
-
-    fn shape(&self, xs: &Shape, weight: &Shape) -> Result<Shape> {
-        let ((count, inputs), (outputs, of)) = (xs.dims2()?, weight.dims2()?);
-        if inputs != of {
-            bail!("a linear layer for {of} features was given {inputs}");
+impl Tape {
+    /// `xs` (.., in), `weight` (out, in), `bias` (out): (.., out); with `turned` the weight is
+    /// (in, out).
+    pub(crate) fn linear(
+        &mut self,
+        xs: &Value,
+        weight: &Parameter,
+        bias: &Parameter,
+        turned: bool,
+    ) -> Result<Value> {
+        let straight = if turned { weight.tensor().t()?.contiguous()? } else { weight.tensor().clone() };
+        let (outputs, inputs) = straight.dims2()?;
+        let mut dims = xs.dims().to_vec();
+        match dims.last_mut() {
+            Some(last) if *last == inputs => *last = outputs,
+            _ => bail!("a linear layer for {inputs} features was given {:?}", xs.dims()),
         }
-        Ok(Shape::from((count, outputs)))
-    }
-
-    fn forward<T: Real>(
-        &self,
-        [x, w, bias]: [&[T]; 3],
-        [xs, weight]: [&Shape; 2],
-    ) -> Result<Vec<T>> {
-        let ((count, inputs), (outputs, _)) = (xs.dims2()?, weight.dims2()?);
-        let mut ys = bias.repeat(count);
-        let (a, b) = (rows(x, inputs), turned(w, inputs));
-        add_product(&mut ys, (count, inputs, outputs), a, b, Parallelism::Rayon(0));
-        Ok(ys)
-    }
-
-    // dx = dy W, dW = dy^T x, db = the sum of dy over the rows.
-    fn backward<T: Real>(
-        &self,
-        [x, w, dy]: [&[T]; 3],
-        [xs, weight]: [&Shape; 2],
-    ) -> Result<[Vec<T>; 3]> {
-        let ((count, inputs), (outputs, _)) = (xs.dims2()?, weight.dims2()?);
-        let on = Parallelism::Rayon(0);
-        let mut dx = vec![T::zero(); count * inputs];
-        add_product(&mut dx, (count, outputs, inputs), rows(dy, outputs), rows(w, inputs), on);
-        let mut dw = vec![T::zero(); outputs * inputs];
-        add_product(&mut dw, (outputs, count, inputs), turned(dy, outputs), rows(x, inputs), on);
-        let mut db = vec![T::zero(); outputs];
-        for dy in dy.chunks_exact(outputs) {
-            db.iter_mut().zip(dy).for_each(|(sum, dy)| *sum += *dy);
-        }
-        Ok([dx, dw, db])
+        let rows = xs.tensor().elem_count() / inputs.max(1);
+        // A 1x1 convolution of one image with a row of all rows.
+        let window = Window::new((1, rows), (1, 1), 1, [0; 4])?;
+        let of = Convolution { batch: 1, window, inputs, outputs };
+        let (on_kernels, settings) = (self.on_kernels(xs.tensor()), self.settings());
+        let ys = if on_kernels {
+            with_real!(xs.tensor(), T => {
+                let operands = [xs.tensor(), &straight, bias.tensor()];
+                let ys = with_values(operands, |[x, w, b]: [&[T]; 3]| {
+                    Ok(of.forward(x, w, Epilogue { bias: Some(b), ..Epilogue::none() }))
+                })?;
+                tensor(ys, dims)
+            })?
+        } else {
+            let flat = xs.tensor().reshape((rows, inputs))?;
+            let ys = tensors::product(settings, &flat, &straight.t()?)?;
+            ys.broadcast_add(bias.tensor())?.reshape(dims)?
+        };
+        let (saved, weights, biases) = (xs.clone(), weight.clone(), bias.clone());
+        let backward = move |dys: Tensor, slots: &mut Slots| {
+            slots.parameter(&biases, || {
+                if !on_kernels {
+                    return dys.reshape((rows, outputs))?.sum(0);
+                }
+                with_real!(dys, T => {
+                    let sums = with_values([&dys], |[dys]: [&[T]; 1]| Ok(sum_rows(dys, outputs)))?;
+                    tensor(sums, outputs)
+                })
+            })?;
+            slots.parameter(&weights, || {
+                let dw = if on_kernels {
+                    with_real!(dys, T => {
+                        let dw = with_values([saved.tensor(), &dys], |[x, dy]: [&[T]; 2]| {
+                            Ok(of.weight_gradient(x, dy))
+                        })?;
+                        tensor(dw, (outputs, inputs))
+                    })?
+                } else {
+                    let (x, dy) =
+                        (saved.tensor().reshape((rows, inputs))?, dys.reshape((rows, outputs))?);
+                    tensors::product(settings, &dy.t()?, &x)?
+                };
+                if turned { dw.t()?.contiguous() } else { Ok(dw) }
+            })?;
+            if Slots::wants(&saved) {
+                let dx = if on_kernels {
+                    with_real!(dys, T => {
+                        let dx = with_values([&dys, &straight], |[dy, w]: [&[T]; 2]| {
+                            Ok(of.input_gradient(dy, w))
+                        })?;
+                        tensor(dx, saved.tensor().shape().clone())
+                    })?
+                } else {
+                    let dy = dys.reshape((rows, outputs))?;
+                    tensors::product(settings, &dy, &straight)?.reshape(saved.dims())?
+                };
+                slots.give(&saved, dx)?;
+            }
+            Ok(())
+        };
+        Ok(self.push(ys, &[xs], &[weight, bias], backward))
     }
 }

@@ -1,68 +1,31 @@
-//! Operations with their own backward, on the values themselves: one pass forward, one
-//! backward, instead of candle's chains of elementwise operations.
+//! The steps of a tape: each runs forward on tensors and says how its gradient goes back.
 //!
-//! CPU, f32 and f64. Work above [`PARALLEL`] elements is split over rayon's threads into
-//! pieces that do not depend on their number, so results do not either.
+//! On the CPU the work is that of [`kernels`](super::kernels). On any other device, and
+//! where [`Settings::tensors`](super::Settings) asks for it, the same step is made of
+//! candle's tensor operations (`tensors`), which run there; tests hold the two together.
 
+mod attention;
 mod convolution;
 mod group_norm;
-mod layer;
 mod linear;
-mod product;
-mod silu;
+mod pointwise;
+mod resample;
+mod tensors;
 mod update;
 
-pub(crate) use convolution::convolution;
-pub(crate) use group_norm::group_norm;
-pub(crate) use linear::linear;
-pub(crate) use silu::silu;
-pub(crate) use update::{adam_moments, lerp, subtract_scaled, sum_of_squares};
+pub use convolution::Plus;
+pub(crate) use convolution::Shape2d;
+pub(crate) use group_norm::Norm;
+pub(crate) use resample::Resampling;
+pub(crate) use update::{Step, add_in_place, lerp, scale_in_place, step, sum_of_squares};
 
-use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, WithDType, bail};
-use num_traits::Float;
-use rayon::prelude::*;
+use super::kernels::Real;
+use candle_core::{CpuStorage, Layout, Result, Shape, Storage, Tensor, bail};
 
-/// Below this many elements a split costs more than it gains.
-const PARALLEL: usize = 1 << 16;
-/// Elements of one piece of split work.
-const PIECE: usize = 1 << 14;
-
-/// The element types of training and of its tests.
-pub(crate) trait Real: WithDType + Float + std::iter::Sum {
-    fn wrap(values: Vec<Self>) -> CpuStorage;
-    fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;
-}
-
-impl Real for f32 {
-    fn wrap(values: Vec<Self>) -> CpuStorage {
-        CpuStorage::F32(values)
-    }
-
-    fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]> {
-        match storage {
-            CpuStorage::F32(values) => Some(values),
-            _ => None,
-        }
-    }
-}
-
-impl Real for f64 {
-    fn wrap(values: Vec<Self>) -> CpuStorage {
-        CpuStorage::F64(values)
-    }
-
-    fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]> {
-        match storage {
-            CpuStorage::F64(values) => Some(values),
-            _ => None,
-        }
-    }
-}
-
-/// Run `$body` with `$t` the element type of the storage `$storage`.
+/// Run `$body` with `$t` the element type of `$of`.
 macro_rules! with_real {
-    ($storage:expr, $t:ident => $body:expr) => {
-        match $storage.dtype() {
+    ($of:expr, $t:ident => $body:expr) => {
+        match $of.dtype() {
             candle_core::DType::F32 => {
                 type $t = f32;
                 $body
@@ -95,25 +58,25 @@ pub(crate) fn with_values<T: Real, R, const N: usize>(
     for (slice, (storage, layout)) in slices.iter_mut().zip(&guards) {
         match &**storage {
             Storage::Cpu(storage) => *slice = values(storage, layout)?,
-            _ => bail!("this layer runs on the CPU"),
+            _ => bail!("this operation runs on the CPU"),
         }
     }
     f(slices)
 }
 
-/// `f(out, a, b)` on corresponding pieces of three slices of one length.
-pub(crate) fn zip3<T: Real>(
-    out: &mut [T],
-    a: &[T],
-    b: &[T],
-    f: impl Fn(&mut [T], &[T], &[T]) + Sync + Send,
-) {
-    if out.len() < PARALLEL {
-        f(out, a, b);
-    } else {
-        out.par_chunks_mut(PIECE)
-            .zip(a.par_chunks(PIECE))
-            .zip(b.par_chunks(PIECE))
-            .for_each(|((out, a), b)| f(out, a, b));
-    }
+/// The tensor that `f` makes of the values of `tensors`, on the CPU.
+macro_rules! computed {
+    ($shape:expr, $tensors:expr, |$values:pat_param| $body:expr) => {{
+        let tensors = $tensors;
+        $crate::nn::ops::with_real!(tensors[0], T => {
+            let values = $crate::nn::ops::with_values::<T, _, _>(tensors, |$values| Ok($body))?;
+            candle_core::Tensor::from_vec(values, $shape, &candle_core::Device::Cpu)
+        })
+    }};
+}
+pub(crate) use computed;
+
+/// A tensor of these values, shaped as asked.
+pub(crate) fn tensor<T: Real>(values: Vec<T>, shape: impl Into<Shape>) -> Result<Tensor> {
+    Tensor::from_vec(values, shape.into(), &candle_core::Device::Cpu)
 }

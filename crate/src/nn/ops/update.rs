@@ -1,63 +1,107 @@
-//! In-place updates of parameters, moments and averages: one pass each.
+//! Updates of parameters, moments and averages: in place on the CPU, on all threads; by
+//! candle's operations elsewhere.
 
-use super::{PARALLEL, PIECE, Real, values, with_real, with_values, zip3};
+use super::{values, with_real, with_values};
+use crate::nn::kernels::pointwise::update;
+use crate::nn::kernels::{PIECE, Real, Shared, each};
+use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, InplaceOp3, Layout, Result, Tensor, Var, bail};
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, InplaceOp2, InplaceOp3, Layout, Result, Tensor, bail};
-use rayon::prelude::*;
+
+/// What an optimizer does to one parameter: the moments' rates, then
+/// target = keep target - scale m / (sqrt(correction v) + eps), or keep target - scale m.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Step {
+    pub betas: (f64, f64),
+    pub keep: f64,
+    pub scale: f64,
+    /// (correction, eps) where the second moment divides.
+    pub adaptive: Option<(f64, f64)>,
+}
+
+/// Move `target` along `grad`, and its moments with it.
+pub(crate) fn step(
+    target: &Var,
+    first: &mut Tensor,
+    second: &mut Tensor,
+    grad: &Tensor,
+    by: &Step,
+) -> Result<()> {
+    let (beta1, beta2) = by.betas;
+    if target.device().is_cpu() {
+        let grad = grad.contiguous()?;
+        first.inplace_op2(&grad, &Mix { keep: beta1, add: 1.0 - beta1, square: false })?;
+        second.inplace_op2(&grad, &Mix { keep: beta2, add: 1.0 - beta2, square: true })?;
+        return target.as_tensor().inplace_op3(first, second, by);
+    }
+    *first = ((&*first * beta1)? + (grad * (1.0 - beta1))?)?;
+    *second = ((&*second * beta2)? + (grad.sqr()? * (1.0 - beta2))?)?;
+    let moved = match by.adaptive {
+        Some((correction, eps)) => {
+            (&*first / ((&*second * correction)?.sqrt()? + eps)?)?
+        }
+        None => first.clone(),
+    };
+    target.set(&((target.as_detached_tensor() * by.keep)? - (moved * by.scale)?)?)
+}
 
 /// target = target + weight (value - target).
-pub(crate) fn lerp(target: &Tensor, value: &Tensor, weight: f64) -> Result<()> {
-    target.inplace_op2(
-        &value.contiguous()?,
-        &Moment { keep: 1.0 - weight, add: weight, square: false },
-    )
+pub(crate) fn lerp(target: &Var, value: &Tensor, weight: f64) -> Result<()> {
+    if target.device().is_cpu() {
+        let mix = Mix { keep: 1.0 - weight, add: weight, square: false };
+        return target.as_tensor().inplace_op2(&value.contiguous()?, &mix);
+    }
+    let there = target.as_detached_tensor();
+    target.set(&((there * (1.0 - weight))? + (value * weight)?)?)
 }
 
-/// first = beta1 first + (1 - beta1) grad; second = beta2 second + (1 - beta2) grad^2.
-pub(crate) fn adam_moments(
-    first: &Tensor,
-    second: &Tensor,
-    grad: &Tensor,
-    (beta1, beta2): (f64, f64),
-) -> Result<()> {
-    let grad = grad.contiguous()?;
-    first.inplace_op2(&grad, &Moment { keep: beta1, add: 1.0 - beta1, square: false })?;
-    second.inplace_op2(&grad, &Moment { keep: beta2, add: 1.0 - beta2, square: true })
+/// target = target + value, on the CPU.
+pub(crate) fn add_in_place(target: &Tensor, value: &Tensor) -> Result<()> {
+    target.inplace_op2(&value.contiguous()?, &Mix { keep: 1.0, add: 1.0, square: false })
 }
 
-/// target -= scale first / (sqrt(second correction) + eps), or scale first alone.
-pub(crate) fn subtract_scaled(
-    target: &Tensor,
-    first: &Tensor,
-    second: &Tensor,
-    scale: f64,
-    adaptive: Option<(f64, f64)>,
-) -> Result<()> {
-    target.inplace_op3(first, second, &Subtract { scale, adaptive })
+/// target = factor target, in place where that can be done.
+pub(crate) fn scale_in_place(target: &mut Tensor, factor: f64) -> Result<()> {
+    if target.device().is_cpu() {
+        return target.inplace_op1(&Scale(factor));
+    }
+    *target = (&*target * factor)?;
+    Ok(())
 }
 
-/// The sum of the squares of all elements, in f64.
+/// The sum of the squares of all elements, in f64, in an order that is always the same.
 pub(crate) fn sum_of_squares(xs: &Tensor) -> Result<f64> {
+    if !xs.device().is_cpu() {
+        let sum = xs.sqr()?.sum_all()?.to_dtype(candle_core::DType::F64)?;
+        return sum.to_scalar::<f64>();
+    }
     let xs = xs.contiguous()?;
     with_real!(xs, T => with_values([&xs], |[xs]: [&[T]; 1]| {
-        // Pieces of a fixed size, so that the order of additions is fixed too.
-        let pieces = xs.chunks(256).map(|piece| {
-            let sum: T = piece.iter().map(|x| *x * *x).sum();
-            candle_core::WithDType::to_f64(sum)
+        let pieces = xs.len().div_ceil(PIECE);
+        let mut sums = vec![0f64; pieces];
+        let to = Shared::new(sums.as_mut_ptr());
+        each(pieces, xs.len(), |piece| {
+            let xs = &xs[piece * PIECE..((piece + 1) * PIECE).min(xs.len())];
+            let sum = xs.chunks(256).map(|part| {
+                let sum: T = part.iter().map(|x| *x * *x).sum();
+                candle_core::WithDType::to_f64(sum)
+            });
+            // SAFETY: each piece has a place of its own.
+            unsafe { to.at(piece).write(sum.sum()) };
         });
-        Ok(pieces.sum())
+        Ok(sums.into_iter().sum())
     }))
 }
 
-struct Moment {
+// target = keep target + add value, or of the value's square.
+struct Mix {
     keep: f64,
     add: f64,
     square: bool,
 }
 
-impl InplaceOp2 for Moment {
+impl InplaceOp2 for Mix {
     fn name(&self) -> &'static str {
-        "moving-average"
+        "mix"
     }
 
     fn cpu_fwd(
@@ -71,32 +115,33 @@ impl InplaceOp2 for Moment {
             let value = values::<T>(value, value_layout)?;
             let target = values_mut::<T>(target, target_layout)?;
             let (keep, add) = (self.keep as T, self.add as T);
-            let update = |target: &mut [T], value: &[T]| {
-                let pairs = target.iter_mut().zip(value);
-                if self.square {
-                    pairs.for_each(|(t, v)| *t = keep * *t + add * *v * *v);
-                } else {
-                    pairs.for_each(|(t, v)| *t = keep * *t + add * *v);
-                }
-            };
-            if target.len() < PARALLEL {
-                update(target, value);
-            } else {
-                let pieces = target.par_chunks_mut(PIECE).zip(value.par_chunks(PIECE));
-                pieces.for_each(|(target, value)| update(target, value));
+            match (self.square, self.keep == 1.0 && self.add == 1.0) {
+                (true, _) => update(target, value, move |t, v| keep * t + add * v * v),
+                (false, true) => update(target, value, |t, v| t + v),
+                (false, false) => update(target, value, move |t, v| keep * t + add * v),
             }
             Ok(())
         })
     }
 }
 
-struct Subtract {
-    scale: f64,
-    /// (correction, eps) where the second moment divides.
-    adaptive: Option<(f64, f64)>,
+struct Scale(f64);
+
+impl InplaceOp1 for Scale {
+    fn name(&self) -> &'static str {
+        "scale"
+    }
+
+    fn cpu_fwd(&self, target: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        with_real!(target, T => {
+            let factor = self.0 as T;
+            values_mut::<T>(target, layout)?.iter_mut().for_each(|x| *x *= factor);
+            Ok(())
+        })
+    }
 }
 
-impl InplaceOp3 for Subtract {
+impl InplaceOp3 for Step {
     fn name(&self) -> &'static str {
         "optimizer-step"
     }
@@ -114,20 +159,25 @@ impl InplaceOp3 for Subtract {
             let first = values::<T>(first, first_layout)?;
             let second = values::<T>(second, second_layout)?;
             let target = values_mut::<T>(target, target_layout)?;
-            let scale = self.scale as T;
-            match self.adaptive {
-                Some((correction, eps)) => {
-                    let (correction, eps) = (correction as T, eps as T);
-                    zip3(target, first, second, |target, first, second| {
-                        for ((t, m), v) in target.iter_mut().zip(first).zip(second) {
-                            *t -= scale * *m / ((*v * correction).sqrt() + eps);
-                        }
-                    });
+            let (len, to) = (target.len(), Shared::new(target.as_mut_ptr()));
+            let (keep, scale) = (self.keep as T, self.scale as T);
+            each(len.div_ceil(PIECE), len, |piece| {
+                let range = piece * PIECE..((piece + 1) * PIECE).min(len);
+                let (first, second) = (&first[range.clone()], &second[range.clone()]);
+                // SAFETY: the pieces are apart.
+                let target =
+                    unsafe { std::slice::from_raw_parts_mut(to.at(range.start), range.len()) };
+                let all = target.iter_mut().zip(first).zip(second);
+                match self.adaptive {
+                    Some((correction, eps)) => {
+                        let (correction, eps) = (correction as T, eps as T);
+                        all.for_each(|((t, m), v)| {
+                            *t = keep * *t - scale * *m / ((*v * correction).sqrt() + eps);
+                        });
+                    }
+                    None => all.for_each(|((t, m), _)| *t = keep * *t - scale * *m),
                 }
-                None => zip3(target, first, second, |target, first, _| {
-                    target.iter_mut().zip(first).for_each(|(t, m)| *t -= scale * *m);
-                }),
-            }
+            });
             Ok(())
         })
     }

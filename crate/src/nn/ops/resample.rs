@@ -1,0 +1,64 @@
+//! Resampling by fixed filters.
+
+use super::{computed, tensors};
+use crate::nn::kernels::resample::{Taps, resample};
+use crate::nn::tape::{Slots, Tape, Value};
+use candle_core::{Result, Tensor, bail};
+
+/// FIR \[1, 3, 3, 1\] (Karras et al. 2019), and what else changes an image's size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resampling {
+    /// Each pixel four times.
+    NearestUp,
+    /// The mean of each four.
+    MeanDown,
+    /// Zeros between the pixels, then the filter with gain 4.
+    FirUp,
+    /// The filter, then every second pixel.
+    FirDown,
+    /// The filter alone, before a 3x3 convolution at stride 2 without padding: an image of n
+    /// pixels has n + 1.
+    FirBlur,
+}
+
+impl Resampling {
+    fn taps(self, size: usize) -> Taps {
+        let fir = |gain: f64| [1.0, 3.0, 3.0, 1.0].map(|tap: f64| tap / 8.0 * gain);
+        match self {
+            Self::NearestUp => Taps::nearest_up(size),
+            Self::MeanDown => Taps::mean_down(size),
+            Self::FirUp => Taps::fir(size, &fir(2.0), 2, 1, (2, 1)),
+            Self::FirDown => Taps::fir(size, &fir(1.0), 1, 2, (1, 1)),
+            Self::FirBlur => Taps::fir(size, &fir(1.0), 1, 1, (2, 2)),
+        }
+    }
+}
+
+impl Tape {
+    /// (B, H, W, C) to (B, H', W', C).
+    pub(crate) fn resample(&mut self, xs: &Value, how: Resampling) -> Result<Value> {
+        let (_, height, width, _) = xs.tensor().dims4()?;
+        let halves = matches!(how, Resampling::MeanDown | Resampling::FirDown);
+        if halves && !(height.is_multiple_of(2) && width.is_multiple_of(2)) {
+            bail!("halving an image needs an even size, got {height}x{width}");
+        }
+        let (down, across) = (how.taps(height), how.taps(width));
+        let on_kernels = self.on_kernels(xs.tensor());
+        let ys = run(xs.tensor(), &down, &across, on_kernels)?;
+        let saved = xs.clone();
+        let backward = move |dys: Tensor, slots: &mut Slots| {
+            slots.give(&saved, run(&dys, &down.transposed(), &across.transposed(), on_kernels)?)
+        };
+        Ok(self.push(ys, &[xs], &[], backward))
+    }
+}
+
+fn run(xs: &Tensor, down: &Taps, across: &Taps, on_kernels: bool) -> Result<Tensor> {
+    let (batch, _, _, channels) = xs.dims4()?;
+    if on_kernels {
+        let dims = (batch, down.outputs(), across.outputs(), channels);
+        computed!(dims, [xs], |[x]| resample(x, channels, down, across))
+    } else {
+        tensors::resample(xs, down, across)
+    }
+}

@@ -1,0 +1,261 @@
+//! Promise: the networks of others. Every fixture is a configuration, inputs and what the
+//! reference implementation answers; weights are made from their names by one formula.
+//!
+//! `CONSISTENCY_FIXTURES` names another folder to search. Each tensor is a line of the
+//! output: `fixture <file stem> <tensor> max_abs_error=<x>`.
+
+use candle_core::{DType, Device, Tensor};
+use consistency::model::{Condition, NcsnppConfig, Network, NetworkConfig, UNet, UNetConfig};
+use consistency::nn::Params;
+use consistency::rng::Key;
+use consistency::{Context, Error, Result, bail, ensure};
+use rayon::prelude::*;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+fn folder() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures");
+    std::env::var_os("CONSISTENCY_FIXTURES").map_or(own, PathBuf::from)
+}
+
+/// All files below `folder` whose name ends in `end`, in the order of their names.
+fn files(folder: &Path, ends: impl Fn(&str) -> bool + Copy) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(files(&path, ends)?);
+        } else if path.file_name().is_some_and(|name| ends(&name.to_string_lossy())) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn fnv1a64(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
+}
+
+fn splitmix64(state: u64) -> u64 {
+    let z = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// The numbers in [-1, 1) that belong to a name, times `scale` plus `shift`.
+fn formula(name: &str, dims: &[usize], scale: f64, shift: f64) -> Result<Tensor> {
+    let h = fnv1a64(name);
+    let count: usize = dims.iter().product();
+    let values: Vec<f32> = (0..count as u64)
+        .into_par_iter()
+        .map(|i| {
+            let z = splitmix64(h.wrapping_add(i.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
+            let u = (z >> 40) as f64 / f64::from(1 << 23) - 1.0;
+            (u * scale + shift) as f32
+        })
+        .collect();
+    Ok(Tensor::from_vec(values, dims, &Device::Cpu)?)
+}
+
+fn weight(name: &str, dims: &[usize]) -> Result<Tensor> {
+    match dims {
+        // The Fourier layer's frequencies.
+        [_] if name == "all_modules.0.W" => formula(name, dims, 16.0 * 3f64.sqrt(), 0.0),
+        [_, rest @ ..] if !rest.is_empty() => {
+            let fan_in: usize = rest.iter().product();
+            formula(name, dims, (3.0 / fan_in as f64).sqrt(), 0.0)
+        }
+        _ if name.ends_with("weight") => formula(name, dims, 0.1, 1.0),
+        _ => formula(name, dims, 0.1, 0.0),
+    }
+}
+
+struct Built {
+    network: Box<dyn Network>,
+    params: Params,
+}
+
+/// The network of a configuration, with the formula's weights.
+fn build(config: &Path) -> Result<(Built, bool)> {
+    let text = std::fs::read_to_string(config)?;
+    let value: serde_json::Value =
+        serde_json::from_str(&text).map_err(|e| Error::new(e.to_string()))?;
+    let mut params = Params::new(DType::F32, &Device::Cpu);
+    let key = Key::new(0);
+    let (network, is_unet) = match value["_class_name"].as_str() {
+        Some("UNet2DModel") => {
+            let config = UNetConfig::from_json(&text)?;
+            (params.init(&key, |scope| UNet::at_time_steps(scope, &config))?, true)
+        }
+        Some("NCSNpp") => {
+            let config = NcsnppConfig::from_json(&text)?;
+            let size = config.image_size.unwrap_or(32);
+            let config = NetworkConfig::Ncsnpp(config);
+            (params.init(&key, |scope| config.build(scope, &[3, size, size]))?, false)
+        }
+        other => bail!("{}: a network of class {other:?}", config.display()),
+    };
+    for (name, var) in params.iter() {
+        var.set(&weight(name, var.dims())?)?;
+    }
+    Ok((Built { network, params }, is_unet))
+}
+
+fn load(path: &Path) -> Result<(HashMap<String, Tensor>, HashMap<String, String>)> {
+    let bytes = std::fs::read(path)?;
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes)
+        .map_err(|e| Error::new(format!("{}: {e}", path.display())))?;
+    let metadata = header.metadata().clone().unwrap_or_default();
+    Ok((candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?, metadata))
+}
+
+fn get<'a>(tensors: &'a HashMap<String, Tensor>, name: &str) -> Result<&'a Tensor> {
+    tensors.get(name).ok_or_else(|| Error::new(format!("the fixture has no {name}")))
+}
+
+fn numbers(tensor: &Tensor) -> Result<Vec<f64>> {
+    Ok(tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
+}
+
+/// Print how far two tensors are apart, and whether that is too far.
+fn report(stem: &str, tensor: &str, ours: &Tensor, theirs: &Tensor, limit: f64) -> Result<bool> {
+    ensure!(ours.dims() == theirs.dims(), "{stem} {tensor}: {:?}, {:?}", ours.dims(), theirs.dims());
+    let gap = (ours - theirs)?.abs()?.max_all()?.to_scalar::<f32>()?;
+    println!("fixture {stem} {tensor} max_abs_error={gap:.3e}");
+    // A NaN is too far as well.
+    Ok(!(f64::from(gap) < limit))
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn stem<'a>(name: &'a str, end: &str) -> &'a str {
+    name.strip_suffix(end).unwrap_or(name)
+}
+
+/// Each network at each of its noise levels.
+fn outputs(config: &Path) -> Result<Vec<String>> {
+    let name = name_of(config);
+    let stem = stem(&name, ".config.json");
+    let (built, is_unet) = build(config)?;
+    let (tensors, metadata) = load(&config.with_file_name(format!("{stem}.safetensors")))?;
+    let stated: Option<usize> = metadata.get("parameters").and_then(|count| count.parse().ok());
+    ensure!(
+        stated.is_none_or(|count| count == built.params.count()),
+        "{stem}: {} parameters, the reference has {stated:?}",
+        built.params.count()
+    );
+    let (levels, limit) = if is_unet { ("timesteps", 1e-4) } else { ("conditions", 3e-4) };
+    let sample = get(&tensors, "sample")?;
+    let labels = match tensors.get("class_labels") {
+        Some(labels) => Some(labels.to_dtype(DType::U32)?.to_vec1::<u32>()?),
+        None => None,
+    };
+    let mut failed = Vec::new();
+    for (i, level) in numbers(get(&tensors, levels)?)?.into_iter().enumerate() {
+        let tensor = format!("output.{i}");
+        let level = [level];
+        let condition = Condition { noise: &level, labels: labels.as_deref(), dropout: None };
+        let ours = built.network.forward(sample, condition)?;
+        if report(stem, &tensor, &ours, get(&tensors, &tensor)?, limit)? {
+            failed.push(format!("{stem} {tensor}"));
+        }
+    }
+    Ok(failed)
+}
+
+/// Whole sampling chains: the consistency function of the public scheduler over a network.
+fn chains(path: &Path) -> Result<Vec<String>> {
+    let name = name_of(path);
+    let stem = stem(&name, ".safetensors");
+    let Some((network, points)) = stem.rsplit_once(".pipeline") else {
+        bail!("{name}: not a chain's name");
+    };
+    let points: usize = points.parse().map_err(|_| Error::new(format!("{name}: no number")))?;
+    let config = path.with_file_name(format!("{network}.config.json"));
+    let (built, _) = build(&config)?;
+    let (tensors, metadata) = load(path)?;
+    let (outputs, _) = load(&path.with_file_name(format!("{network}.safetensors")))?;
+    let labels = match outputs.get("class_labels") {
+        Some(labels) => Some(labels.to_dtype(DType::U32)?.to_vec1::<u32>()?),
+        None => None,
+    };
+    // The scheduler's grid, noisiest first: rho 7, from 80 down to 0.002.
+    let sigma = |i: usize| -> f64 {
+        let (low, high) = (0.002f64.powf(1.0 / 7.0), 80f64.powf(1.0 / 7.0));
+        (high + i as f64 / (points - 1) as f64 * (low - high)).powi(7)
+    };
+    let mut cases: Vec<usize> =
+        tensors.keys().filter_map(|k| k.strip_suffix(".initial")?.parse().ok()).collect();
+    cases.sort_unstable();
+    ensure!(!cases.is_empty(), "{name} has no case");
+    let mut failed = Vec::new();
+    for case in cases {
+        let steps = metadata.get(&format!("{case}.steps")).cloned().unwrap_or_default();
+        let steps: serde_json::Value =
+            serde_json::from_str(&steps).map_err(|e| Error::new(format!("{name}: {e}")))?;
+        // Listed the last first; an index counts from the noisy end.
+        let indices: Vec<usize> = match &steps {
+            serde_json::Value::Array(list) => {
+                list.iter().filter_map(|i| Some(i.as_u64()? as usize)).collect()
+            }
+            count => {
+                let count = count.as_u64().unwrap_or(1) as usize;
+                (0..count).map(|i| i * (points / count)).rev().collect()
+            }
+        };
+        let sigmas: Vec<f64> = indices.iter().rev().map(|i| sigma(*i)).collect();
+        let stated = numbers(get(&tensors, &format!("{case}.sigmas"))?)?;
+        for (ours, theirs) in sigmas.iter().zip(&stated) {
+            ensure!((ours - theirs).abs() < 1e-3 * theirs, "{name} {case}: {sigmas:?}, {stated:?}");
+        }
+        let steps = numbers(get(&tensors, &format!("{case}.timesteps"))?)?;
+        let mut x = get(&tensors, &format!("{case}.initial"))?.clone();
+        for (k, (sigma, step)) in sigmas.iter().zip(&steps).enumerate() {
+            let step = [*step];
+            let condition = Condition { noise: &step, labels: labels.as_deref(), dropout: None };
+            let scaling = consistency::process::Scaling::Boundary { sigma_data: 0.5, eps: 0.002 };
+            // The network's number comes from the file: the scheduler rounds it to f32.
+            let denoised = scaling.apply(&x, &[*sigma], |xs, _| built.network.forward(xs, condition))?;
+            x = denoised.clamp(-1f32, 1f32)?;
+            if let Some(next) = sigmas.get(k + 1) {
+                let label = format!("input:{network}.{case}.renoise.{}", k + 1);
+                let z = formula(&label, x.dims(), 3f64.sqrt(), 0.0)?;
+                x = (x + (z * (next * next - 0.002 * 0.002).sqrt())?)?;
+            }
+        }
+        let tensor = format!("{case}.sample");
+        if report(stem, &tensor, &x, get(&tensors, &tensor)?, 1e-4)? {
+            failed.push(format!("{stem} {tensor}"));
+        }
+    }
+    Ok(failed)
+}
+
+#[test]
+fn all() -> Result<()> {
+    let folder = folder();
+    let networks = files(&folder, |name| name.ends_with(".config.json"))?;
+    let pipelines = files(&folder, |name| {
+        name.ends_with(".safetensors") && name.contains(".pipeline")
+    })?;
+    ensure!(
+        !networks.is_empty() || !pipelines.is_empty(),
+        "{} holds no fixture: no *.config.json and no *.pipelineN.safetensors",
+        folder.display()
+    );
+    let mut failed: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for path in &networks {
+        failed.insert(name_of(path), outputs(path).with_context(|| name_of(path))?);
+    }
+    for path in &pipelines {
+        failed.insert(name_of(path), chains(path).with_context(|| name_of(path))?);
+    }
+    let failed: Vec<String> = failed.into_values().flatten().collect();
+    assert!(failed.is_empty(), "too far from the reference: {failed:?}");
+    Ok(())
+}
