@@ -325,12 +325,12 @@ fn side_by_side() -> Result<()> {
 #[test]
 fn dropout() -> Result<()> {
     let key = Key::new(4);
-    layer("dropout", &[5, 40], |s| Dropout::new(s, 0.3), |l, t, x| l.forward(t, x, Some(&key)))?;
+    layer("dropout", &[5, 40], |s| Dropout::new(s, 0.3), |l, t, x| l.forward(t, x, Some(key.into())))?;
     let mut params = Params::new(DType::F64, &Device::Cpu);
     let layer = params.init(&key, |s| Dropout::new(s, 0.3))?;
     let ones = Tensor::ones((50, 400), DType::F64, &Device::Cpu)?;
     let run = |x: &Tensor, key: Option<&Key>| -> Result<Vec<Vec<f64>>> {
-        Ok(on_tape(x, None, Settings::default(), |t, x| layer.forward(t, x, key))?.to_vec2()?)
+        Ok(on_tape(x, None, Settings::default(), |t, x| layer.forward(t, x, key.map(|key| (*key).into())))?.to_vec2()?)
     };
     let kept = run(&ones, Some(&key))?;
     let zeros = kept.iter().flatten().filter(|x| **x == 0.0).count() as f64 / 20_000.0;
@@ -416,7 +416,7 @@ fn activation_checkpointing_changes_no_bit() -> Result<()> {
             }
             let x = Var::from_tensor(&noise("x", &[3, 1, 8, 8])?.to_dtype(DType::F32)?)?;
             let noise = [0.3].as_slice();
-            let condition = Condition { dropout: Some(Key::new(1)), ..Condition::from(noise) };
+            let condition = Condition { dropout: Some(Key::new(1).into()), ..Condition::from(noise) };
             let ys = network.forward(x.as_tensor(), condition)?;
             let loss = ys.sqr()?.sum_all()?;
             let mut bits: Vec<u32> = Vec::new();

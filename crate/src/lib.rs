@@ -9,6 +9,7 @@
 //! [`plot`], and at the bottom [`rng`], [`error`] and the two traits of [`seam`].
 
 pub mod data;
+pub mod device;
 pub mod error;
 pub mod evaluate;
 pub mod experiment;
@@ -26,5 +27,6 @@ pub mod seam;
 
 pub use candle_core;
 pub use candle_nn;
+pub use device::device;
 pub use error::{Context, Error, Result};
 pub use polars;

@@ -1,24 +1,22 @@
 //! The whole state of a run in one safetensors file.
 
-use crate::nn::Params;
+use crate::nn::{Ema, Params};
 use crate::record::{Table, write_atomically};
 use crate::{Context, Error, Result, bail, ensure};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The last checkpoints that are kept.
-const KEEP: usize = 2;
 const FORMAT: &str = "consistency-lab checkpoint 1";
 const KEY: &str = "checkpoint";
 
 /// Parameters, averages, optimizer and record after a number of steps.
 pub(super) struct Checkpoint {
     pub step: u64,
-    /// By group: `params`, `ema`, `target`, `optimizer`.
+    /// By group: `params`, `ema` (then `ema.1`, ...), `target`, `optimizer`.
     pub groups: BTreeMap<String, BTreeMap<String, Tensor>>,
     pub table: Table,
     pub since: Since,
@@ -48,22 +46,43 @@ impl Since {
 pub(super) struct Parts<'a> {
     pub step: u64,
     pub params: &'a Params,
-    pub ema: &'a Params,
+    pub averages: &'a [Ema],
     pub target: Option<&'a Params>,
     pub optimizer: BTreeMap<String, Tensor>,
     pub table: &'a Table,
     pub since: Since,
 }
 
+/// The group of average `index`.
+pub(super) fn average(index: usize) -> String {
+    if index == 0 { "ema".to_string() } else { format!("ema.{index}") }
+}
+
 /// Write the checkpoint of `parts` in `folder`, for the configuration `hash`, and remove
-/// the oldest ones.
-pub(super) fn save(folder: &Path, hash: &str, parts: &Parts) -> Result<()> {
+/// all but the last `keep`.
+///
+/// # Errors
+/// A parameter that is not finite, by name, or a file that cannot be written: the last
+/// checkpoint stays as it is.
+pub(super) fn save(folder: &Path, hash: &str, keep: usize, parts: &Parts) -> Result<()> {
+    for (name, var) in parts.params.iter() {
+        let sum = var.as_detached_tensor().sqr()?.sum_all()?.to_dtype(DType::F64)?;
+        ensure!(
+            sum.to_scalar::<f64>()?.is_finite(),
+            "at step {} the parameter {name} is not finite; the last checkpoint in {} stays as it is",
+            parts.step,
+            folder.display()
+        );
+    }
+
     let mut tensors: BTreeMap<String, Tensor> = BTreeMap::new();
     let mut add = |group: &str, of: BTreeMap<String, Tensor>| {
         tensors.extend(of.into_iter().map(|(name, t)| (format!("{group}/{name}"), t)));
     };
     add("params", parts.params.tensors());
-    add("ema", parts.ema.tensors());
+    for (i, ema) in parts.averages.iter().enumerate() {
+        add(&average(i), ema.params().tensors());
+    }
     if let Some(target) = parts.target {
         add("target", target.tensors());
     }
@@ -83,9 +102,12 @@ pub(super) fn save(folder: &Path, hash: &str, parts: &Parts) -> Result<()> {
     });
     // Under one key: the order of several would change from file to file.
     let metadata = HashMap::from([(KEY.to_string(), about.to_string())]);
+    for tensor in tensors.values_mut() {
+        *tensor = tensor.to_device(&Device::Cpu)?;
+    }
     let bytes = safetensors::serialize(tensors.iter(), Some(metadata))?;
     write_atomically(&folder.join(name(parts.step)), &bytes)?;
-    for old in list(folder)?.iter().rev().skip(KEEP) {
+    for old in list(folder)?.iter().rev().skip(keep) {
         fs::remove_file(old).with_context(|| format!("removing {}", old.display()))?;
     }
     Ok(())

@@ -3,7 +3,7 @@
 use crate::data::{digits, moons, spirals};
 use crate::loss::{Distance, ScoreMatching, Weighting};
 use crate::model::NetworkConfig;
-use crate::nn::OptimizerConfig;
+use crate::nn::{OptimizerConfig, OptimizerKind, Precision, Settings};
 use crate::process::{NoiseRange, Parameterization, Schedule, Solver};
 use crate::rng::Key;
 use crate::{Context, Error, Result, ensure};
@@ -114,9 +114,10 @@ pub struct Training {
     pub iterations: u64,
     /// Samples a step.
     pub batch: usize,
-    /// The decay rate of the average that is sampled.
-    #[serde(default = "slow")]
-    pub ema: f64,
+    /// The decay rates of the averages that are kept; the first is the one that is sampled.
+    /// One number, or a list.
+    #[serde(default)]
+    pub ema: Rates,
     /// The share of the steps, at the end, over which the learning rate falls linearly
     /// to 0. The paper has none; short runs gain by it.
     #[serde(default)]
@@ -127,10 +128,78 @@ pub struct Training {
     /// Steps a checkpoint.
     #[serde(default = "thousand")]
     pub checkpoint_every: u64,
+    /// The last checkpoints that are kept.
+    #[serde(default = "two", skip_serializing_if = "is_two")]
+    pub keep_checkpoints: usize,
+    /// The parts that a batch is split into, whose gradients are added up: less memory, the
+    /// same step.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub accumulate: usize,
+    /// Keep only the inputs of each block for the way back and compute the rest again: less
+    /// memory, a third more time, the same bits.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub checkpoint_activations: bool,
+    /// `cpu`, `cuda` or `cuda:N`.
+    #[serde(default = "cpu", skip_serializing_if = "is_cpu")]
+    pub device: String,
+    /// What the factors of matrix products are rounded to on CUDA: `f32`, `tf32`, `bf16`.
+    #[serde(default)]
+    #[serde(skip_serializing_if = "is_f32")]
+    pub precision: Precision,
 }
 
-fn slow() -> f64 {
-    0.999
+fn is_f32(precision: &Precision) -> bool {
+    *precision == Precision::F32
+}
+
+/// One decay rate or several.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Rates {
+    /// One.
+    One(f64),
+    /// Several.
+    Many(Vec<f64>),
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        Self::One(0.999)
+    }
+}
+
+impl Rates {
+    /// All of them.
+    pub fn all(&self) -> &[f64] {
+        match self {
+            Self::One(rate) => std::slice::from_ref(rate),
+            Self::Many(rates) => rates,
+        }
+    }
+}
+
+fn one() -> usize {
+    1
+}
+
+fn is_one(count: &usize) -> bool {
+    *count == 1
+}
+
+fn two() -> usize {
+    2
+}
+
+fn is_two(count: &usize) -> bool {
+    *count == 2
+}
+
+fn cpu() -> String {
+    "cpu".to_string()
+}
+
+fn is_cpu(name: &str) -> bool {
+    name == "cpu"
 }
 
 fn hundred() -> u64 {
@@ -139,6 +208,13 @@ fn hundred() -> u64 {
 
 fn thousand() -> u64 {
     1000
+}
+
+impl Training {
+    pub(super) fn settings(&self) -> Settings {
+        let (checkpoint, precision) = (self.checkpoint_activations, self.precision);
+        Settings { checkpoint, precision, ..Settings::default() }
+    }
 }
 
 impl Experiment {
@@ -191,11 +267,24 @@ impl Experiment {
                 && !name.starts_with('.'),
             "name = '{name}': an experiment's name has letters, digits, '-', '_' and '.'"
         );
-        let Training { iterations, batch, ema, decay, record_every, checkpoint_every } =
+        let Training { iterations, batch, ema, decay, record_every, checkpoint_every, .. } =
             &self.training;
         ensure!(*iterations > 0, "training.iterations = 0: give at least 1");
         ensure!(*batch > 0, "training.batch = 0: give at least 1");
-        ensure!((0.0..1.0).contains(ema), "training.ema = {ema}: needs 0 <= ema < 1");
+        ensure!(!ema.all().is_empty(), "training.ema = []: give at least one rate");
+        if let Some(bad) = ema.all().iter().find(|rate| !(0.0..1.0).contains(*rate)) {
+            crate::bail!("training.ema = {bad}: needs 0 <= ema < 1");
+        }
+        let Training { keep_checkpoints, accumulate, device, precision, .. } = &self.training;
+        ensure!(*keep_checkpoints > 0, "training.keep_checkpoints = 0: give at least 1");
+        ensure!(
+            *accumulate > 0 && accumulate <= batch,
+            "training.accumulate = {accumulate}: needs 1 to training.batch = {batch}"
+        );
+        ensure!(
+            *precision == Precision::F32 || device != "cpu",
+            "training.precision = {precision:?}: the CPU computes in f32"
+        );
         ensure!((0.0..=1.0).contains(decay), "training.decay = {decay}: needs 0 <= decay <= 1");
         ensure!(
             *record_every > 0 && *checkpoint_every > 0,
@@ -206,6 +295,15 @@ impl Experiment {
         ensure!(
             rate > 0.0 && rate.is_finite(),
             "optimizer.learning_rate = {rate}: needs to be positive"
+        );
+        if let Some(clip) = self.optimizer.clip {
+            ensure!(clip > 0.0, "optimizer.clip = {clip}: needs to be positive");
+        }
+        let decay = self.optimizer.weight_decay;
+        ensure!(decay >= 0.0, "optimizer.weight_decay = {decay}: needs to be 0 or more");
+        ensure!(
+            decay == 0.0 || self.optimizer.kind == OptimizerKind::AdamW,
+            "optimizer.weight_decay = {decay}: with kind = \"adamw\" alone"
         );
         self.noise.check().context("noise")?;
         match &self.method {

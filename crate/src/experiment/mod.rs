@@ -2,12 +2,13 @@
 
 mod checkpoint;
 mod config;
+mod machine;
 mod monitor;
 mod objective;
 mod run;
 mod train;
 
-pub use config::{DataConfig, Experiment, Method, Training};
+pub use config::{DataConfig, Experiment, Method, Rates, Training};
 pub use monitor::{Monitor, Progress};
 pub use run::{RunFolder, Trained};
 pub use train::train;

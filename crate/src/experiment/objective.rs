@@ -7,7 +7,7 @@ use crate::loss::{
     ScoreMatching, consistency_loss, distillation_pair, score_matching_loss, training_pair,
 };
 use crate::model::{ConsistencyModel, EdmDenoiser};
-use crate::nn::{Ema, Params};
+use crate::nn::{Ema, Masks, Params};
 use crate::process::{Parameterization, TimeGrid};
 use crate::rng::Key;
 use crate::seam::Denoiser;
@@ -53,6 +53,7 @@ impl Objective {
             trained.check_teacher_of(experiment)?;
             // "Initialize theta with the teacher": the networks are alike.
             params.assign(trained.params())?;
+            let trained = trained.on(params.device(), experiment.training.settings())?;
             teacher = Some(Box::new(trained.denoiser()?));
         }
         let target_params = Ema::new(params)?;
@@ -77,18 +78,29 @@ impl Objective {
         }
     }
 
-    /// The loss at step `k` on the batch `x0`, all its random numbers under `key`.
-    pub fn loss(&self, experiment: &Experiment, k: u64, x0: &Tensor, key: &Key) -> Result<Tensor> {
-        let batch = x0.dims()[0];
-        let z = key.stream("noise").normal_like(x0, 0)?;
+    /// The loss at step `k` on `x0`, samples `first..` of the batch, all random numbers under
+    /// `key`: those of a sample are the same however the batch is split.
+    pub fn loss(
+        &self,
+        experiment: &Experiment,
+        k: u64,
+        x0: &Tensor,
+        first: u64,
+        key: &Key,
+    ) -> Result<Tensor> {
+        let samples = first..first + x0.dims()[0] as u64;
+        let z = key.stream("noise").normal_like(x0, first)?;
+        // Student and target drop out alike, as in the paper's code.
+        let masks = Some(Masks { key: key.stream("dropout"), first });
         match self {
             Self::ScoreMatching { denoiser, config } => {
-                let sigma = config.noise_levels(batch, &key.stream("sigma"));
-                score_matching_loss(denoiser, x0, &z, &sigma, experiment.sigma_data)
+                let sigma = config.noise_levels(samples, &key.stream("sigma"));
+                let denoiser = denoiser.conditioned(None, masks);
+                score_matching_loss(&denoiser, x0, &z, &sigma, experiment.sigma_data)
             }
             Self::Consistency(networks) => {
                 let grid = grid(experiment, k)?;
-                let n = key.stream("n").integers(0..batch as u64, 1..grid.points())?;
+                let n = key.stream("n").integers(samples, 1..grid.points())?;
                 let (pair, distance, weighting) = match (&experiment.method, &networks.teacher) {
                     (Method::Distillation { solver, distance, weighting, .. }, Some(teacher)) => {
                         let pair = distillation_pair(x0, &z, &n, &grid, teacher, *solver)?;
@@ -99,7 +111,9 @@ impl Objective {
                     }
                     (method, _) => crate::bail!("{method:?} has no consistency loss"),
                 };
-                consistency_loss(&networks.student, &networks.target, &pair, distance, weighting)
+                let student = networks.student.conditioned(None, masks);
+                let target = networks.target.conditioned(None, masks);
+                consistency_loss(&student, &target, &pair, distance, weighting)
             }
         }
     }

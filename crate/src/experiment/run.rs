@@ -3,11 +3,11 @@
 use super::checkpoint;
 use super::config::{Experiment, Method};
 use crate::model::{ConsistencyModel, EdmDenoiser};
-use crate::nn::Params;
+use crate::nn::{Params, Settings};
 use crate::plot::Figure;
 use crate::record::{Provenance, Table, commit, write_atomically};
 use crate::{Context, Result, bail, ensure};
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -64,8 +64,11 @@ impl RunFolder {
         let total = self.experiment.training.iterations;
         match checkpoint::newest(&self.path, &hash, &Device::Cpu)? {
             Some(mut found) if found.step == total => {
-                let ema = found.groups.remove("ema").unwrap_or_default();
-                Trained::new(self.clone(), &ema, found.table)
+                let count = self.experiment.training.ema.all().len();
+                let averages = (0..count)
+                    .map(|i| found.groups.remove(&checkpoint::average(i)).unwrap_or_default())
+                    .collect();
+                Trained::new(self.clone(), averages, found.table)
             }
             Some(found) => bail!(
                 "the run {} stands at step {} of {total}: train it to the end first",
@@ -81,6 +84,7 @@ impl RunFolder {
 pub struct Trained {
     folder: RunFolder,
     params: Params,
+    averages: Vec<BTreeMap<String, Tensor>>,
     table: Table,
 }
 
@@ -100,7 +104,7 @@ impl std::fmt::Debug for Trained {
 impl Trained {
     fn new(
         folder: RunFolder,
-        ema: &BTreeMap<String, candle_core::Tensor>,
+        averages: Vec<BTreeMap<String, Tensor>>,
         table: Table,
     ) -> Result<Self> {
         let data = folder.experiment.data.load(DType::F32, &Device::Cpu)?;
@@ -108,8 +112,31 @@ impl Trained {
         let mut params = Params::new(DType::F32, &Device::Cpu);
         let key = crate::rng::Key::new(0);
         params.init(&key, |scope| folder.experiment.network.build(scope, &shape))?;
-        params.assign_tensors(ema).with_context(|| folder.path.display().to_string())?;
-        Ok(Self { folder, params, table })
+        let trained = Self { folder, params, averages, table };
+        trained.take_average(0)?;
+        Ok(trained)
+    }
+
+    /// The same on another device, for networks that run as `settings` say.
+    pub(super) fn on(self, device: &Device, settings: Settings) -> Result<Self> {
+        let params = self.params.to_device(device)?.with(settings);
+        Ok(Self { params, ..self })
+    }
+
+    fn take_average(&self, index: usize) -> Result<()> {
+        let Some(average) = self.averages.get(index) else {
+            bail!("average {index}: this run kept {}", self.averages.len());
+        };
+        self.params.assign_tensors(average).with_context(|| self.folder.path.display().to_string())
+    }
+
+    /// The same run with the average of another of its `training.ema` rates, counted from 0.
+    ///
+    /// # Errors
+    /// A rate that it does not have.
+    pub fn with_average(self, index: usize) -> Result<Self> {
+        self.take_average(index)?;
+        Ok(self)
     }
 
     /// What was run.
@@ -208,7 +235,7 @@ pub(super) fn provenance(experiment: &Experiment) -> Result<Provenance> {
         experiment: experiment.name.clone(),
         configuration: experiment.hash()?,
         seed: experiment.seed,
-        device: "cpu".to_string(),
+        device: experiment.training.device.clone(),
         dtype: "f32".to_string(),
         commit: commit(),
         data: experiment.data.load(DType::F32, &Device::Cpu)?.revision,

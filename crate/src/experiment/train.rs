@@ -2,15 +2,17 @@
 
 use super::checkpoint::{self, Parts, Since};
 use super::config::Experiment;
+use super::machine::Machine;
 use super::monitor::{Monitor, Progress};
 use super::objective::{Objective, grid, mu};
 use super::run::{RunFolder, Trained, provenance};
 use crate::data::{batch_rows, select};
-use crate::nn::{Ema, Optimizer, Params};
+use crate::device::device;
+use crate::nn::{Ema, Gradients, Optimizer, Params};
 use crate::record::Table;
 use crate::rng::Key;
-use crate::{Result, bail};
-use candle_core::{DType, Device};
+use crate::{Context, Result, bail, ensure};
+use candle_core::{DType, Tensor};
 use std::path::Path;
 use std::time::Instant;
 
@@ -42,14 +44,15 @@ pub fn train(
 }
 
 fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monitor) -> Result<()> {
-    let device = Device::Cpu;
+    let device = device(&experiment.training.device)?;
     let key = Key::new(experiment.seed);
     let data = experiment.data.load(DType::F32, &device)?;
     let rows = data.samples.dims()[0];
-    let mut params = Params::new(DType::F32, &device);
+    let mut params = Params::new(DType::F32, &device).with(experiment.training.settings());
     let objective = Objective::new(experiment, &mut params, &data.samples.dims()[1..], &key, runs)?;
     let mut optimizer = Optimizer::new(experiment.optimizer, &params)?;
-    let ema = Ema::new(&params)?;
+    let rates = experiment.training.ema.all();
+    let averages = rates.iter().map(|_| Ema::new(&params)).collect::<Result<Vec<Ema>>>()?;
     let mut table = Table::new();
     let mut since = Since::default();
     let mut step = 0;
@@ -59,7 +62,9 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
     if let Some(mut saved) = checkpoint::newest(folder.path(), &hash, &device)? {
         let mut group = |name: &str| saved.groups.remove(name).unwrap_or_default();
         params.assign_tensors(&group("params"))?;
-        ema.params().assign_tensors(&group("ema"))?;
+        for (i, ema) in averages.iter().enumerate() {
+            ema.params().assign_tensors(&group(&checkpoint::average(i)))?;
+        }
         if let Some(target) = objective.target() {
             target.params().assign_tensors(&group("target"))?;
         }
@@ -69,39 +74,37 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
 
     let total = experiment.training.iterations;
     let origin = provenance(experiment)?;
+    let mut machine = Machine::open(folder.path(), step)?;
     let (start, first) = (Instant::now(), step);
     let order = key.stream("order");
     monitor.record(&table);
     monitor.report(Progress { step, total, ..Progress::default() });
     while step < total {
-        // ---- a batch and its loss
+        // ---- a batch, its loss and its gradients
         let batch = batch_rows(rows, experiment.training.batch, step, &order);
-        let x0 = select(&data.samples, &batch)?;
-        let loss = objective.loss(experiment, step, &x0, &key.stream("step").step(step))?;
-        let value = f64::from(loss.to_scalar::<f32>()?);
+        let noise = key.stream("step").step(step);
+        let found = gradients(experiment, &objective, &params, &data.samples, &batch, step, &noise);
         let rate = learning_rate(experiment, step);
-
-        // ---- gradients
-        let grads = params.gradients(&loss)?;
-        let norm = grads.norm()?;
-        if !value.is_finite() || !norm.is_finite() {
-            bail!(
-                "{}: at step {step} the loss is {value} and the norm of the gradient {norm} \
-                 (learning rate {:e}); the last checkpoint in {} stays as it is",
+        let (value, norm, gradients) = found.with_context(|| {
+            format!(
+                "{}: at step {step} (learning rate {:e}; the last checkpoint in {} stays as it is)",
                 experiment.name,
                 rate * experiment.optimizer.learning_rate,
                 folder.path().display()
-            );
-        }
+            )
+        })?;
 
-        // ---- optimizer, target, average
-        optimizer.step(&params, &grads, rate)?;
+        // ---- optimizer, target, averages
+        optimizer.step(&params, &gradients, rate)?;
+        drop(gradients);
         if let Some(target) = objective.target() {
             target.update(&params, mu(experiment, step))?;
         }
         // Early on a slow average would remember the start.
         let warm = (1.0 + step as f64) / (10.0 + step as f64);
-        ema.update(&params, experiment.training.ema.min(warm))?;
+        for (ema, rate) in averages.iter().zip(rates) {
+            ema.update(&params, rate.min(warm))?;
+        }
         step += 1;
 
         // ---- record row, checkpoint
@@ -117,6 +120,7 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
                 ("points", grid(experiment, step - 1)?.points() as f64),
                 ("mu", mu(experiment, step - 1)),
             ])?;
+            machine.add(step, experiment.training.batch)?;
             monitor.record(&table);
         }
         let stopping = monitor.stopping() && step < total;
@@ -124,13 +128,14 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
             let parts = Parts {
                 step,
                 params: &params,
-                ema: ema.params(),
+                averages: &averages,
                 target: objective.target().map(Ema::params),
                 optimizer: optimizer.tensors(),
                 table: &table,
                 since,
             };
-            checkpoint::save(folder.path(), &hash, &parts)?;
+            checkpoint::save(folder.path(), &hash, experiment.training.keep_checkpoints, &parts)
+                .with_context(|| experiment.name.clone())?;
             table.write(folder.path(), "metrics", &origin)?;
         }
         if stopping {
@@ -138,6 +143,43 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
         }
     }
     Ok(())
+}
+
+// The mean loss of a batch, the norm of its gradient, and the gradient, clipped where that is
+// asked for: by parts where the batch is split, weighted by their sizes.
+fn gradients(
+    experiment: &Experiment,
+    objective: &Objective,
+    params: &Params,
+    samples: &Tensor,
+    batch: &[u32],
+    step: u64,
+    key: &Key,
+) -> Result<(f64, f64, Gradients)> {
+    let size = batch.len().div_ceil(experiment.training.accumulate);
+    let (mut value, mut sum) = (0.0, None::<Gradients>);
+    for (i, part) in batch.chunks(size).enumerate() {
+        let x0 = select(samples, part)?;
+        let share = part.len() as f64 / batch.len() as f64;
+        let loss = objective.loss(experiment, step, &x0, (i * size) as u64, key)?;
+        let loss = if share == 1.0 { loss } else { (loss * share)? };
+        value += f64::from(loss.to_scalar::<f32>()?);
+        let gradients = params.gradients(&loss)?;
+        match &mut sum {
+            Some(sum) => sum.add(gradients)?,
+            None => sum = Some(gradients),
+        }
+    }
+    let Some(mut gradients) = sum else { bail!("a batch of no samples") };
+    // The parameter comes first: it says more than the loss.
+    let norm = gradients.norm().with_context(|| format!("the loss is {value}"))?;
+    ensure!(value.is_finite(), "the loss is {value}, the norm of the gradient {norm}");
+    if let Some(clip) = experiment.optimizer.clip
+        && norm > clip
+    {
+        gradients.scale(clip / norm)?;
+    }
+    Ok((value, norm, gradients))
 }
 
 // The factor on the learning rate: 1, then linearly to 0 over the last steps.

@@ -7,6 +7,7 @@ use crate::rng::Key;
 use crate::seam::{Denoiser, per_sample};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// The noise levels to train at: ln sigma ~ N(p_mean, p_std^2).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,9 +26,9 @@ impl Default for ScoreMatching {
 }
 
 impl ScoreMatching {
-    /// One noise level for each of the samples `0..count` under `key`.
-    pub fn noise_levels(&self, count: usize, key: &Key) -> Vec<f64> {
-        key.normals(0..count as u64).iter().map(|z| (self.p_mean + self.p_std * z).exp()).collect()
+    /// One noise level for each of the samples `samples` under `key`.
+    pub fn noise_levels(&self, samples: Range<u64>, key: &Key) -> Vec<f64> {
+        key.normals(samples).iter().map(|z| (self.p_mean + self.p_std * z).exp()).collect()
     }
 }
 

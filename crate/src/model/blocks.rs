@@ -2,10 +2,9 @@
 //! three of changing the size.
 
 use crate::nn::{
-    Act, Conv2d, Dropout, GroupNorm, Linear, Plus, Scope, Tape, Value, average_pool2, fir_down2,
+    Act, Conv2d, Dropout, GroupNorm, Linear, Masks, Plus, Scope, Tape, Value, average_pool2, fir_down2,
     fir_up2, upsample_nearest2,
 };
-use crate::rng::Key;
 use crate::Result;
 
 /// Whether a block changes the size of its images.
@@ -108,13 +107,13 @@ impl ResBlock {
         tape: &mut Tape,
         xs: &Value,
         emb: &Value,
-        dropout: Option<Key>,
+        dropout: Option<Masks>,
     ) -> Result<Value> {
         let block = self.clone();
         tape.block(&[xs, emb], move |tape, v| block.run(tape, &v[0], &v[1], dropout))
     }
 
-    fn run(&self, tape: &mut Tape, xs: &Value, emb: &Value, key: Option<Key>) -> Result<Value> {
+    fn run(&self, tape: &mut Tape, xs: &Value, emb: &Value, masks: Option<Masks>) -> Result<Value> {
         let h = self.norm1.forward(tape, xs, Act::Silu)?;
         let h = self.size.of(tape, &h)?;
         let told = self.time.forward(tape, emb)?;
@@ -126,7 +125,7 @@ impl ResBlock {
             let h = self.conv1.plus(tape, &h, plus)?;
             self.norm2.forward(tape, &h, Act::Silu)?
         };
-        let h = self.dropout.forward(tape, &h, key.as_ref())?;
+        let h = self.dropout.forward(tape, &h, masks)?;
         let residual = self.size.of(tape, xs)?;
         let residual = match &self.shortcut {
             Some(shortcut) => shortcut.forward(tape, &residual)?,

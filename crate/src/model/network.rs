@@ -3,8 +3,7 @@
 use super::mlp::{Mlp, MlpConfig};
 use super::ncsnpp::{Ncsnpp, NcsnppConfig};
 use super::unet::{UNet, UNetConfig};
-use crate::nn::{Link, Scope, Settings, Tape, Value, on_tape};
-use crate::rng::Key;
+use crate::nn::{Link, Masks, Scope, Settings, Tape, Value, on_tape};
 use crate::{Result, ensure};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -16,8 +15,8 @@ pub struct Condition<'a> {
     pub noise: &'a [f64],
     /// The class of each sample, for a network that knows classes.
     pub labels: Option<&'a [u32]>,
-    /// The key of the dropout's masks; without one nothing is dropped.
-    pub dropout: Option<Key>,
+    /// The dropout's masks; without them nothing is dropped.
+    pub dropout: Option<Masks>,
 }
 
 impl<'a> From<&'a [f64]> for Condition<'a> {

@@ -2,8 +2,8 @@
 
 use super::network::{Condition, Network};
 use crate::Result;
+use crate::nn::Masks;
 use crate::process::{Parameterization, Scaling};
-use crate::rng::Key;
 use crate::seam::{ConsistencyFunction, Denoiser};
 use candle_core::Tensor;
 
@@ -19,11 +19,11 @@ impl EdmDenoiser {
         Self { network, scaling: Scaling::Edm { sigma_data } }
     }
 
-    /// The same with a class for each sample, and with dropout under a key.
+    /// The same with a class for each sample, and with these dropout masks.
     pub fn conditioned<'a>(
         &'a self,
         labels: Option<&'a [u32]>,
-        dropout: Option<Key>,
+        dropout: Option<Masks>,
     ) -> Conditioned<'a, Self> {
         Conditioned { of: self, labels, dropout }
     }
@@ -59,11 +59,11 @@ impl ConsistencyModel {
         Self { network, parameterization, sigma_data, eps }
     }
 
-    /// The same with a class for each sample, and with dropout under a key.
+    /// The same with a class for each sample, and with these dropout masks.
     pub fn conditioned<'a>(
         &'a self,
         labels: Option<&'a [u32]>,
-        dropout: Option<Key>,
+        dropout: Option<Masks>,
     ) -> Conditioned<'a, Self> {
         Conditioned { of: self, labels, dropout }
     }
@@ -81,12 +81,12 @@ impl ConsistencyFunction for ConsistencyModel {
     }
 }
 
-/// A model that is told classes, or that drops out under a key.
+/// A model that is told classes, or that drops out.
 #[derive(Clone, Copy)]
 pub struct Conditioned<'a, M> {
     of: &'a M,
     labels: Option<&'a [u32]>,
-    dropout: Option<Key>,
+    dropout: Option<Masks>,
 }
 
 impl<M> Conditioned<'_, M> {

@@ -257,6 +257,21 @@ impl Attention {
     }
 }
 
+/// The masks of every dropout in one evaluation of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Masks {
+    /// What they are a function of.
+    pub key: Key,
+    /// The index of the first sample of the batch, where it is a part of a larger one.
+    pub first: u64,
+}
+
+impl From<Key> for Masks {
+    fn from(key: Key) -> Self {
+        Self { key, first: 0 }
+    }
+}
+
 /// Dropout whose mask is a function of a key: student and target can be given the same.
 #[derive(Clone, Debug)]
 pub struct Dropout {
@@ -274,12 +289,15 @@ impl Dropout {
         Ok(Self { rate, name: Arc::from(scope.name("dropout")) })
     }
 
-    /// `xs`: (B, ..). Without a key nothing is dropped, as in sampling. The mask of sample i
+    /// `xs`: (B, ..). Without masks nothing is dropped, as in sampling. The mask of sample i
     /// depends on the key, the layer's name and i alone.
-    pub fn forward(&self, tape: &mut Tape, xs: &Value, key: Option<&Key>) -> Result<Value> {
-        let Some(key) = key.filter(|_| self.rate > 0.0) else { return Ok(xs.clone()) };
+    pub fn forward(&self, tape: &mut Tape, xs: &Value, masks: Option<Masks>) -> Result<Value> {
+        let Some(Masks { key, first }) = masks.filter(|_| self.rate > 0.0) else {
+            return Ok(xs.clone());
+        };
         let dims = xs.dims();
-        let kept = key.stream(&self.name).kept(0..dims[0] as u64, &dims[1..], self.rate);
+        let samples = first..first + dims[0] as u64;
+        let kept = key.stream(&self.name).kept(samples, &dims[1..], self.rate);
         let device = xs.tensor().device();
         let mask = Tensor::from_vec(kept, dims, &candle_core::Device::Cpu)?
             .to_dtype(xs.tensor().dtype())?

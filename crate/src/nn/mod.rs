@@ -22,7 +22,7 @@ pub use ema::Ema;
 pub use embedding::{ClassEmbedding, FourierEmbedding, PositionalEmbedding};
 pub use gradients::Gradients;
 pub use layers::{
-    Act, Attention, Conv2d, Dropout, GroupNorm, Linear, Padding, average_pool2, concatenate,
+    Act, Attention, Conv2d, Dropout, GroupNorm, Linear, Masks, Padding, average_pool2, concatenate,
     fir_blur, fir_down2, fir_up2, silu, upsample_nearest2,
 };
 pub use ops::Plus;

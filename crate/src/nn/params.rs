@@ -91,10 +91,16 @@ impl Params {
 
     /// Copies of these parameters with their own storage.
     pub fn duplicate(&self) -> Result<Self> {
-        let mut copy = Self::new(self.dtype, &self.device).with(self.settings);
+        self.to_device(&self.device)
+    }
+
+    /// Copies of these parameters on `device`.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let mut copy = Self::new(self.dtype, device).with(self.settings);
         copy.fixed.clone_from(&self.fixed);
         for (name, var) in &self.vars {
-            copy.vars.insert(name.clone(), Var::from_tensor(&var.as_detached_tensor().copy()?)?);
+            let tensor = var.as_detached_tensor().to_device(device)?.copy()?;
+            copy.vars.insert(name.clone(), Var::from_tensor(&tensor)?);
         }
         Ok(copy)
     }

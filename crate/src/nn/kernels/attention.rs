@@ -3,7 +3,7 @@
 //! largest thing in memory.
 
 use super::simd::{self, Kernel, Vector};
-use super::{Real, Shared};
+use super::{Real, Shared, with_scratch};
 use gemm::Parallelism;
 use rayon::prelude::*;
 
@@ -45,13 +45,12 @@ impl Attention {
         let mut ys = vec![T::zero(); q.len()];
         let to = Shared::new(ys.as_mut_ptr());
         let blocks = n.div_ceil(QUERIES);
-        (0..self.batch * self.heads * blocks).into_par_iter().for_each_init(Vec::new, |w, task| {
+        let work = |w: &mut [T], task: usize| {
             let (start, first) = (self.start(task / blocks), task % blocks * QUERIES);
             let count = QUERIES.min(n - first);
             let q = Rows { at: q[start + first * stride..].as_ptr(), stride };
             let k = Rows { at: k[start..].as_ptr(), stride };
             let v = Rows { at: v[start..].as_ptr(), stride };
-            w.resize(QUERIES * n, T::zero());
             // SAFETY: the matrices lie within their slices, which `check` has measured.
             unsafe {
                 let weights = Rows { at: w.as_ptr(), stride: n };
@@ -60,7 +59,10 @@ impl Attention {
                 let ys = to.at(start + first * stride);
                 product((count, n, d), weights.plain(), v.plain(), (ys, stride), T::zero());
             }
-        });
+        };
+        (0..self.batch * self.heads * blocks)
+            .into_par_iter()
+            .for_each(|task| with_scratch(QUERIES * n, |w| work(w, task)));
         ys
     }
 
@@ -75,13 +77,10 @@ impl Attention {
             Shared::new(dk.as_mut_ptr()),
             Shared::new(dv.as_mut_ptr()),
         );
-        let scratch = || (Vec::new(), Vec::new());
-        (0..self.batch * self.heads).into_par_iter().for_each_init(scratch, |(w, dw), part| {
+        let work = |(w, dw): (&mut [T], &mut [T]), part: usize| {
             let start = self.start(part);
             let k = Rows { at: k[start..].as_ptr(), stride };
             let v = Rows { at: v[start..].as_ptr(), stride };
-            w.resize(QUERIES * n, T::zero());
-            dw.resize(QUERIES * n, T::zero());
             for first in (0..n).step_by(QUERIES) {
                 let count = QUERIES.min(n - first);
                 let from = start + first * stride;
@@ -110,6 +109,9 @@ impl Attention {
                     product((n, count, d), slopes.turned(), q.plain(), to, T::one());
                 }
             }
+        };
+        (0..self.batch * self.heads).into_par_iter().for_each(|part| {
+            with_scratch(2 * QUERIES * n, |both| work(both.split_at_mut(QUERIES * n), part));
         });
         out
     }

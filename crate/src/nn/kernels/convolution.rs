@@ -11,7 +11,7 @@ use super::{PARALLEL, Real, Shared, each, filled, winograd};
 const ROWS: usize = 192;
 const GRADIENT_ROWS: usize = 96;
 /// Input channels of one task of a weight's gradient.
-const CHANNELS: usize = 64;
+const CHANNELS: usize = 16;
 
 /// What is added to a convolution before it is stored: (y + per_sample + residual) factor.
 #[derive(Clone, Copy)]

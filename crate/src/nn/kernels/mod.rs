@@ -19,6 +19,7 @@ use candle_core::{CpuStorage, WithDType};
 use num_traits::Float;
 use rayon::prelude::*;
 use simd::Vector;
+use std::cell::RefCell;
 
 /// Below this many elements a split costs more than it gains.
 pub(crate) const PARALLEL: usize = 1 << 15;
@@ -113,6 +114,37 @@ pub(crate) unsafe fn filled<T: Real>(len: usize, fill: impl FnOnce(Shared<T>)) -
     // SAFETY: `len` elements have been reserved, and written by `fill`.
     unsafe { values.set_len(len) };
     values
+}
+
+thread_local! {
+    // Whole pages, kept from one call to the next: fresh ones cost as much as what is
+    // computed in them.
+    static SCRATCH: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Call `f` with `len` numbers of this thread's scratch memory, aligned to a cache line. They
+/// are what they were.
+pub(crate) fn with_scratch<T: Real, R>(len: usize, f: impl FnOnce(&mut [T]) -> R) -> R {
+    const LINE: usize = 64;
+    // A call within a call finds none, and makes its own.
+    let mut words = SCRATCH.with(RefCell::take);
+    let needed = len * size_of::<T>() + LINE;
+    if words.len() * size_of::<u64>() < needed {
+        words = vec![0; needed.div_ceil(size_of::<u64>())];
+    }
+    let bytes = words.as_mut_ptr().cast::<u8>();
+    // SAFETY: `len` numbers fit behind the first line's end, and any bits are numbers.
+    let scratch = unsafe {
+        let start = bytes.add(bytes.align_offset(LINE)).cast::<T>();
+        std::slice::from_raw_parts_mut(start, len)
+    };
+    let result = f(scratch);
+    SCRATCH.with(|kept| {
+        if kept.borrow().len() < words.len() {
+            *kept.borrow_mut() = words;
+        }
+    });
+    result
 }
 
 /// `work` on each of `0..count`, on all threads where `elements` are enough to share.

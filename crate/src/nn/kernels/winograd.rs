@@ -13,7 +13,7 @@ use super::panels::{self, Panels};
 use super::product::{DEPTH, Start, multiply, outer};
 use super::simd::{self, Kernel, Lanes, Vector};
 use super::window::Window;
-use super::{Real, Shared, each, filled};
+use super::{Real, Shared, each, filled, with_scratch};
 use rayon::prelude::*;
 
 /// Bytes of the transformed tiles of one task: within a core's second cache.
@@ -83,28 +83,66 @@ impl<T: Real> Kernel<T> for Filters<'_, T> {
     #[inline(always)]
     unsafe fn run<V: Vector<T>>(self) {
         unsafe {
-            let half = V::splat(T::from_f64(0.5));
-            // (g0, (g0 + g1 + g2) / 2, (g0 - g1 + g2) / 2, g2)
-            let spread = |g: [V; 3]| {
-                let ends = g[0].add(g[2]);
-                [g[0], ends.add(g[1]).mul(half), ends.sub(g[1]).mul(half), g[2]]
-            };
             let mut lane = 0;
             while lane < self.across {
-                let g = |place: usize| V::load(self.filters[place].as_ptr().add(lane));
-                let rows: [[V; 3]; 4] = {
-                    let columns: [[V; 4]; 3] =
-                        std::array::from_fn(|v| spread([g(v), g(3 + v), g(6 + v)]));
-                    std::array::from_fn(|u| std::array::from_fn(|v| columns[v][u]))
-                };
-                for (u, row) in rows.into_iter().enumerate() {
-                    for (v, value) in spread(row).into_iter().enumerate() {
+                let mut columns = [[V::splat(T::zero()); 4]; 3];
+                for (v, column) in columns.iter_mut().enumerate() {
+                    let mut g = [V::splat(T::zero()); 3];
+                    for (u, g) in g.iter_mut().enumerate() {
+                        *g = V::load(self.filters[3 * u + v].as_ptr().add(lane));
+                    }
+                    *column = filter(g);
+                }
+                for u in 0..4 {
+                    let row = filter([columns[0][u], columns[1][u], columns[2][u]]);
+                    for (v, value) in row.into_iter().enumerate() {
                         value.store(self.to.add((4 * u + v) * self.stride + lane));
                     }
                 }
                 lane += V::LANES;
             }
         }
+    }
+}
+
+// The transforms along one direction. They are functions that are always inlined, and not
+// closures, because a closure does not take its caller's instruction set.
+
+// G: (g0, (g0 + g1 + g2) / 2, (g0 - g1 + g2) / 2, g2)
+#[inline(always)]
+unsafe fn filter<T: Real, V: Vector<T>>(g: [V; 3]) -> [V; 4] {
+    unsafe {
+        let half = V::splat(T::from_f64(0.5));
+        let ends = g[0].add(g[2]);
+        [g[0], ends.add(g[1]).mul(half), ends.sub(g[1]).mul(half), g[2]]
+    }
+}
+
+// B': (d0 - d2, d1 + d2, d2 - d1, d1 - d3)
+#[inline(always)]
+unsafe fn input<T: Real, V: Vector<T>>(d: [V; 4]) -> [V; 4] {
+    unsafe { [d[0].sub(d[2]), d[1].add(d[2]), d[2].sub(d[1]), d[1].sub(d[3])] }
+}
+
+// A': (m0 + m1 + m2, m1 - m2 - m3)
+#[inline(always)]
+unsafe fn output<T: Real, V: Vector<T>>(m: [V; 4]) -> [V; 2] {
+    unsafe { [m[0].add(m[1]).add(m[2]), m[1].sub(m[2]).sub(m[3])] }
+}
+
+// A: (d0, d0 + d1, d0 - d1, -d1)
+#[inline(always)]
+unsafe fn gradient<T: Real, V: Vector<T>>(d: [V; 2]) -> [V; 4] {
+    unsafe { [d[0], d[0].add(d[1]), d[0].sub(d[1]), V::splat(T::zero()).sub(d[1])] }
+}
+
+// G': (s0 + (s1 + s2) / 2, (s1 - s2) / 2, (s1 + s2) / 2 + s3)
+#[inline(always)]
+unsafe fn weight<T: Real, V: Vector<T>>(s: [V; 4]) -> [V; 3] {
+    unsafe {
+        let half = V::splat(T::from_f64(0.5));
+        let sum = s[1].add(s[2]).mul(half);
+        [s[0].add(sum), s[1].sub(s[2]).mul(half), sum.add(s[3])]
     }
 }
 
@@ -123,14 +161,12 @@ pub(crate) fn convolve<T: Real>(
     assert!(xs.len() == batch * window.positions() * inputs);
     assert!(epilogue.residual.is_none_or(|r| r.len() == batch * window.positions() * outputs));
     let bytes = 16 * (inputs + outputs) * size_of::<T>();
-    let block = (CACHE / bytes / 24 * 24).clamp(24, 96);
+    let block = (CACHE / bytes / 24 * 24).clamp(24, 72);
     let bias = epilogue.bias.map_or_else(|| vec![T::zero(); outputs], <[T]>::to_vec);
     let compute = |ys: Shared<T>| {
-        (0..all.div_ceil(block)).into_par_iter().for_each_init(
-            || (Vec::new(), Vec::new()),
-            |(spread, products), i| {
-                spread.resize(16 * block * inputs, T::zero());
-                products.resize(16 * block * outputs, T::zero());
+        (0..all.div_ceil(block)).into_par_iter().for_each(|i| {
+            with_scratch(16 * block * (inputs + outputs), |scratch| {
+                let (spread, products) = scratch.split_at_mut(16 * block * inputs);
                 simd::dispatch(Block {
                     window,
                     inputs,
@@ -143,8 +179,8 @@ pub(crate) fn convolve<T: Real>(
                     products,
                     ys,
                 });
-            },
-        );
+            });
+        });
     };
     // SAFETY: the tiles cover every output position once.
     unsafe { filled(batch * window.positions() * outputs, compute) }
@@ -224,17 +260,20 @@ impl<T: Real> Block<'_, T> {
         unsafe {
             let factor = V::splat(self.epilogue.factor);
             while o + V::LANES <= outputs {
-                let m = |element: usize| V::load(from.add((element * count + t) * outputs + o));
-                // (m0 + m1 + m2, m1 - m2 - m3)
-                let join = |m: [V; 4]| [m[0].add(m[1]).add(m[2]), m[1].sub(m[2]).sub(m[3])];
-                let columns: [[V; 2]; 4] =
-                    std::array::from_fn(|v| join([m(v), m(4 + v), m(8 + v), m(12 + v)]));
+                let mut columns = [[V::splat(T::zero()); 2]; 4];
+                for (v, column) in columns.iter_mut().enumerate() {
+                    let mut m = [V::splat(T::zero()); 4];
+                    for (u, m) in m.iter_mut().enumerate() {
+                        *m = V::load(from.add(((4 * u + v) * count + t) * outputs + o));
+                    }
+                    *column = output(m);
+                }
                 let mut start = V::load(self.bias.as_ptr().add(o));
                 if let Some(values) = per_sample {
                     start = start.add(V::load(values.add(o)));
                 }
                 for u in 0..2 {
-                    let row = join([columns[0][u], columns[1][u], columns[2][u], columns[3][u]]);
+                    let row = output([columns[0][u], columns[1][u], columns[2][u], columns[3][u]]);
                     for (v, value) in row.into_iter().enumerate() {
                         if y + u < height && x + v < width {
                             let position = (image * height + y + u) * width + x + v;
@@ -268,16 +307,16 @@ impl Places<'_> {
         let (down, across) = tiles(self.window);
         let image = tile / (down * across);
         let (y, x) = (tile / across % down * 2, tile % across * 2);
-        std::array::from_fn(|place| {
+        let mut rows = [outside.as_ptr(); 16];
+        for (place, row) in rows.iter_mut().enumerate() {
             // The tile begins one position above and left of its output.
             let (y, x) = (y + place / 4, x + place % 4);
-            if y == 0 || x == 0 || y > height || x > width {
-                outside.as_ptr()
-            } else {
+            if y > 0 && x > 0 && y <= height && x <= width {
                 let position = (image * height + y - 1) * width + x - 1;
-                values[position * self.channels..].as_ptr()
+                *row = values[position * self.channels..].as_ptr();
             }
-        })
+        }
+        rows
     }
 
     // The 4 rows that tile `tile` of the output holds.
@@ -287,14 +326,15 @@ impl Places<'_> {
         let (down, across) = tiles(self.window);
         let image = tile / (down * across);
         let (y, x) = (tile / across % down * 2, tile % across * 2);
-        std::array::from_fn(|place| {
+        let mut rows = [outside.as_ptr(); 4];
+        for (place, row) in rows.iter_mut().enumerate() {
             let (y, x) = (y + place / 2, x + place % 2);
-            if y >= height || x >= width {
-                outside.as_ptr()
-            } else {
-                values[((image * height + y) * width + x) * self.channels..].as_ptr()
+            if y < height && x < width {
+                let position = (image * height + y) * width + x;
+                *row = values[position * self.channels..].as_ptr();
             }
-        })
+        }
+        rows
     }
 }
 
@@ -310,14 +350,16 @@ unsafe fn transform<T: Real, V: Vector<T>>(
     let mut c = first;
     unsafe {
         while c + V::LANES <= channels {
-            // (d0 - d2, d1 + d2, d2 - d1, d1 - d3)
-            let spread =
-                |d: [V; 4]| [d[0].sub(d[2]), d[1].add(d[2]), d[2].sub(d[1]), d[1].sub(d[3])];
-            let d = |place: usize| V::load(seen[place].add(c));
-            let columns: [[V; 4]; 4] =
-                std::array::from_fn(|v| spread([d(v), d(4 + v), d(8 + v), d(12 + v)]));
+            let mut columns = [[V::splat(T::zero()); 4]; 4];
+            for (v, column) in columns.iter_mut().enumerate() {
+                let mut d = [V::splat(T::zero()); 4];
+                for (u, d) in d.iter_mut().enumerate() {
+                    *d = V::load(seen[4 * u + v].add(c));
+                }
+                *column = input(d);
+            }
             for u in 0..4 {
-                let row = spread([columns[0][u], columns[1][u], columns[2][u], columns[3][u]]);
+                let row = input([columns[0][u], columns[1][u], columns[2][u], columns[3][u]]);
                 for (v, value) in row.into_iter().enumerate() {
                     value.store(to(4 * u + v, c));
                 }
@@ -338,13 +380,12 @@ unsafe fn transform_gradient<T: Real, V: Vector<T>>(
     let mut o = first;
     unsafe {
         while o + V::LANES <= end {
-            // (d0, d0 + d1, d0 - d1, -d1)
-            let zero = V::splat(T::zero());
-            let spread = |d: [V; 2]| [d[0], d[0].add(d[1]), d[0].sub(d[1]), zero.sub(d[1])];
-            let d = |place: usize| V::load(held[place].add(o));
-            let columns: [[V; 4]; 2] = [spread([d(0), d(2)]), spread([d(1), d(3)])];
+            let columns = [
+                gradient([V::load(held[0].add(o)), V::load(held[2].add(o))]),
+                gradient([V::load(held[1].add(o)), V::load(held[3].add(o))]),
+            ];
             for u in 0..4 {
-                let row = spread([columns[0][u], columns[1][u]]);
+                let row = gradient([columns[0][u], columns[1][u]]);
                 for (v, value) in row.into_iter().enumerate() {
                     value.store(to(4 * u + v, o));
                 }
@@ -367,14 +408,39 @@ pub(crate) fn weight_gradient<T: Real>(
     let all = batch * down * across;
     let lanes = simd::lanes::<T>();
     let padded = inputs.div_ceil(lanes) * lanes;
-    let panel_count = panels::count::<T>(outputs);
     // Transformed tiles: of the input by blocks of channels, (16, block, tiles, lanes); of
     // the gradient by panels, (16, panel, tiles, columns). Each task of the products then
     // reads rows that follow each other.
     let pass = PASS.min(all);
-    let mut spread = vec![T::zero(); 16 * pass * padded];
-    let mut grads = vec![T::zero(); 16 * panels::len::<T>(pass, outputs)];
-    let mut sums = vec![T::zero(); panels::len::<T>(16 * inputs, outputs)];
+    let lens = [
+        16 * pass * padded,
+        16 * panels::len::<T>(pass, outputs),
+        panels::len::<T>(16 * inputs, outputs),
+    ];
+    let mut dw = Vec::new();
+    with_scratch(lens.iter().sum(), |scratch: &mut [T]| {
+        let (spread, rest) = scratch.split_at_mut(lens[0]);
+        let (grads, sums) = rest.split_at_mut(lens[1]);
+        accumulate(batch, window, (inputs, outputs), (xs, dys), (spread, grads, sums));
+        dw = join(sums, inputs, outputs);
+    });
+    dw
+}
+
+// The sums over the tiles, as 16 matrices in one: (16 x inputs, outputs) in panels.
+fn accumulate<T: Real>(
+    batch: usize,
+    window: &Window,
+    (inputs, outputs): (usize, usize),
+    (xs, dys): (&[T], &[T]),
+    (spread, grads, sums): (&mut [T], &mut [T], &mut [T]),
+) {
+    let (down, across) = tiles(window);
+    let all = batch * down * across;
+    let lanes = simd::lanes::<T>();
+    let padded = inputs.div_ceil(lanes) * lanes;
+    let panel_count = panels::count::<T>(outputs);
+    let pass = PASS.min(all);
     let grads_each = panels::len::<T>(pass, outputs);
     let (outside, none) = (vec![T::zero(); inputs], vec![T::zero(); outputs]);
     let (spread, grads, sums_at) = (
@@ -421,7 +487,6 @@ pub(crate) fn weight_gradient<T: Real>(
         });
         from += count;
     }
-    join(&sums, inputs, outputs)
 }
 
 struct Spread<'a, T> {
@@ -549,19 +614,16 @@ impl<T: Real> Kernel<T> for Join<'_, T> {
         let mut lane = 0;
         while lane < self.across {
             unsafe {
-                let half = V::splat(T::from_f64(0.5));
-                // (s0 + (s1 + s2) / 2, (s1 - s2) / 2, (s1 + s2) / 2 + s3)
-                let join = |s: [V; 4]| {
-                    let sum = s[1].add(s[2]).mul(half);
-                    [s[0].add(sum), s[1].sub(s[2]).mul(half), sum.add(s[3])]
-                };
-                let s = |element: usize| {
-                    V::load(self.from[element * self.stride + lane..].as_ptr())
-                };
-                let columns: [[V; 3]; 4] =
-                    std::array::from_fn(|v| join([s(v), s(4 + v), s(8 + v), s(12 + v)]));
+                let mut columns = [[V::splat(T::zero()); 3]; 4];
+                for (v, column) in columns.iter_mut().enumerate() {
+                    let mut s = [V::splat(T::zero()); 4];
+                    for (u, s) in s.iter_mut().enumerate() {
+                        *s = V::load(self.from[(4 * u + v) * self.stride + lane..].as_ptr());
+                    }
+                    *column = weight(s);
+                }
                 for u in 0..3 {
-                    let row = join([columns[0][u], columns[1][u], columns[2][u], columns[3][u]]);
+                    let row = weight([columns[0][u], columns[1][u], columns[2][u], columns[3][u]]);
                     for (v, value) in row.into_iter().enumerate() {
                         value.store(self.filters[3 * u + v].as_mut_ptr().add(lane));
                     }

@@ -1,0 +1,61 @@
+//! Where tensors are.
+
+use crate::{Context, Result, bail};
+use candle_core::Device;
+
+/// The device of this name: `cpu`, `cuda`, or `cuda:1` for the second GPU.
+///
+/// # Errors
+/// A name that is none, a build without CUDA, or a machine without a GPU: with what to do.
+pub fn device(name: &str) -> Result<Device> {
+    if name == "cpu" {
+        return Ok(Device::Cpu);
+    }
+    let ordinal = match name.strip_prefix("cuda") {
+        Some("") => Some(0),
+        Some(rest) => rest.strip_prefix(':').and_then(|n| n.parse().ok()),
+        None => None,
+    };
+    let Some(ordinal) = ordinal else {
+        bail!("device '{name}': there are cpu, cuda and cuda:N");
+    };
+    cuda(ordinal).with_context(|| format!("device '{name}'"))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_: usize) -> Result<Device> {
+    bail!(
+        "this build runs on the CPU alone; with an NVIDIA GPU and the CUDA toolkit, `cargo lab setup \
+         --features cuda` makes one that runs on both (in a program: `cargo build --release \
+         --features cuda`)"
+    )
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(ordinal: usize) -> Result<Device> {
+    use candle_core::cuda_backend::cudarc::driver::result;
+    use candle_core::cuda_backend::cudarc::driver::sys;
+    let device = Device::new_cuda(ordinal).map_err(|e| {
+        crate::Error::new(format!(
+            "no GPU can be used here ({e}): look at `nvidia-smi`, or run with `--device cpu`"
+        ))
+    })?;
+    // Freed memory stays with the process: by default the pool gives all of it back to the
+    // system at each synchronisation, and every tensor pays for that.
+    // SAFETY: the pool belongs to the device that has just been opened, and the attribute's
+    // value is a u64 that outlives the call.
+    unsafe {
+        let mut keep = u64::MAX;
+        let pool = result::device::get(ordinal as i32)
+            .and_then(|device| result::device::get_default_mem_pool(device));
+        if let Ok(pool) = pool {
+            result::mem_pool::set_attribute(
+                pool,
+                sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD,
+                (&raw mut keep).cast(),
+            )
+            .map_err(|e| crate::Error::new(format!("keeping the GPU's memory pool: {e:?}")))?;
+        }
+    }
+    Ok(device)
+}

@@ -1,0 +1,67 @@
+//! What a run cost: time and memory, in a file beside its metrics. It is no part of the
+//! checkpoint, whose bits do not depend on how fast the machine was.
+
+use crate::record::write_atomically;
+use crate::{Context, Result};
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+const HEADER: &str = "step,seconds,steps_per_second,samples_per_second,resident_gb";
+
+/// The file `machine.csv` of a run: a row with each row of the metrics.
+pub(super) struct Machine {
+    path: PathBuf,
+    start: Instant,
+    /// Of the last row: its step and when.
+    last: (u64, Instant),
+    /// Seconds of the runs before, up to where this one resumed.
+    before: f64,
+}
+
+impl Machine {
+    /// Go on in `folder` from `step`: rows of steps that are done again are taken out.
+    pub fn open(folder: &Path, step: u64) -> Result<Self> {
+        let path = folder.join("machine.csv");
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let field = |line: &str, i: usize| line.split(',').nth(i)?.parse::<f64>().ok();
+        let rows: Vec<&str> = text
+            .lines()
+            .skip(1)
+            .filter(|line| field(line, 0).is_some_and(|at| at <= step as f64))
+            .collect();
+        let before = rows.last().and_then(|line| field(line, 1)).unwrap_or(0.0);
+        let kept = std::iter::once(HEADER).chain(rows);
+        let kept: String = kept.flat_map(|line| [line, "\n"]).collect();
+        write_atomically(&path, kept.as_bytes())?;
+        let now = Instant::now();
+        Ok(Self { path, start: now, last: (step, now), before })
+    }
+
+    /// A row for the steps since the last.
+    pub fn add(&mut self, step: u64, batch: usize) -> Result<()> {
+        let now = Instant::now();
+        let rate = (step - self.last.0) as f64 / (now - self.last.1).as_secs_f64().max(1e-9);
+        let row = format!(
+            "{step},{:.3},{rate:.4},{:.2},{:.3}\n",
+            self.before + self.start.elapsed().as_secs_f64(),
+            rate * batch as f64,
+            resident().unwrap_or(f64::NAN) / 1e9
+        );
+        self.last = (step, now);
+        let mut file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&self.path)
+            .with_context(|| format!("opening {}", self.path.display()))?;
+        file.write_all(row.as_bytes()).with_context(|| format!("writing {}", self.path.display()))
+    }
+}
+
+/// Bytes of this process in memory, where the system says so.
+fn resident() -> Option<f64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? * 1024.0)
+}
