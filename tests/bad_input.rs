@@ -10,6 +10,7 @@ use consistency::seam::Denoiser;
 use consistency::{Error, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 struct Folder(PathBuf);
 
@@ -53,6 +54,11 @@ fn experiments() {
     for (from, to, want) in [
         ("batch = 8", "batch = 0", "training.batch = 0: give at least 1"),
         ("batch = 8", "batch = 8, ema = 1.0", "training.ema = 1: needs 0 <= ema < 1"),
+        ("batch = 8", "batch = 8, ema = [0.9, 1.5]", "training.ema = 1.5: needs 0 <= ema < 1"),
+        ("batch = 8", "batch = 8, ema = []", "training.ema = []: give at least one rate"),
+        ("batch = 8", "batch = 8, accumulate = 9", "training.accumulate = 9: needs 1 to"),
+        ("batch = 8", "batch = 8, keep_checkpoints = 0", "training.keep_checkpoints = 0"),
+        ("batch = 8", "batch = 8, precision = \"bf16\"", "training.precision = Bf16: the CPU"),
         ("iterations = 20", "iterations = 0", "training.iterations = 0: give at least 1"),
         ("\"test\"", "\"a/b\"", "name = 'a/b': an experiment's name has letters, digits"),
         ("[nothing]", "", "no error at all"),
@@ -188,7 +194,102 @@ fn a_loss_that_is_not_finite_stops_the_run() -> Result<()> {
     let got = message(run(&wild, &folder.0));
     assert!(got.contains("test: at step ") && got.contains("learning rate 1e30"), "{got}");
     assert!(got.contains("the last checkpoint in "), "{got}");
+    assert!(got.contains("is not finite") && got.contains("the gradient of "), "{got}");
     Ok(())
+}
+
+#[test]
+fn a_run_that_goes_bad_keeps_its_last_good_checkpoint() -> Result<()> {
+    // A rate at which it grows past all numbers after the first checkpoints.
+    let folder = Folder::new("bad")?;
+    let wild = Experiment::parse(&GOOD.replace(
+        "training = { iterations = 20, batch = 8, checkpoint_every = 10 }",
+        "optimizer = { kind = \"adamw\", learning_rate = 1.0, weight_decay = 1000.0 }\n\
+         training = { iterations = 60, batch = 8, checkpoint_every = 2 }",
+    ))?;
+    let got = message(run(&wild, &folder.0));
+    assert!(got.contains("test: at step ") && got.contains("learning rate 1e0"), "{got}");
+    let path = folder.0.join(wild.folder()?);
+    let last = fs::read_dir(&path)?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|end| end == "safetensors"))
+        .max();
+    let Some(last) = last else { return Err(Error::new("no checkpoint is left")) };
+    let tensors = candle_core::safetensors::load(&last, &Device::Cpu)?;
+    for (name, tensor) in tensors.iter().filter(|(name, _)| name.starts_with("params/")) {
+        let sum = tensor.sqr()?.sum_all()?.to_scalar::<f32>()?;
+        assert!(sum.is_finite(), "{name} in {}", last.display());
+    }
+    Ok(())
+}
+
+/// What `a_full_disk` runs in a process that may write small files alone.
+#[test]
+fn trains_in_a_given_folder() -> Result<()> {
+    let own = Folder::new("given")?;
+    let runs = std::env::var_os("CONSISTENCY_TEST_RUNS").map_or(own.0.clone(), PathBuf::from);
+    let width = std::env::var("CONSISTENCY_TEST_WIDTH").unwrap_or_else(|_| "16".to_string());
+    let experiment = Experiment::parse(&GOOD.replace("width = 16", &format!("width = {width}")))?;
+    run(&experiment, &runs)?;
+    Ok(())
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk() -> Result<()> {
+    let folder = Folder::new("full")?;
+    let program = std::env::current_exe()?;
+    let start = |blocks: &str| {
+        // A limit on the size of files, whose signal is ignored: a write over it fails as one
+        // to a full disk does. 512 bytes a block.
+        let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+        Command::new("sh")
+            .args(["-c", &script])
+            .arg(&program)
+            .args(["trains_in_a_given_folder", "--exact", "--nocapture"])
+            .env("CONSISTENCY_TEST_RUNS", &folder.0)
+            .output()
+    };
+    let output = start("8")?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned()
+        + &String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success(), "{said}");
+    let experiment = Experiment::parse(GOOD)?;
+    let path = folder.0.join(experiment.folder()?);
+    let checkpoint = path.join("checkpoint-000000010.safetensors");
+    assert!(said.contains(&format!("writing {}", checkpoint.display())), "{said}");
+    let left = |end: &str| -> Result<usize> {
+        let names = fs::read_dir(&path)?.flatten();
+        Ok(names.filter(|e| e.file_name().to_string_lossy().ends_with(end)).count())
+    };
+    assert_eq!((left(".safetensors")?, left(".tmp")?), (0, 0), "{said}");
+    // With a checkpoint there, it stays whole and the run goes on from it.
+    let stopped = Monitor::default();
+    stopped.stop();
+    let _ = train(&experiment, &folder.0, &stopped, 1);
+    let before = fs::read(path.join("checkpoint-000000001.safetensors"))?;
+    assert!(!start("8")?.status.success());
+    assert_eq!(fs::read(path.join("checkpoint-000000001.safetensors"))?, before);
+    assert!(start("unlimited")?.status.success());
+    Ok(())
+}
+
+#[test]
+fn a_gpu_that_is_not_there() {
+    if cfg!(feature = "cuda") {
+        return;
+    }
+    let got = message(consistency::device("cuda"));
+    assert!(got.starts_with("device 'cuda': this build runs on the CPU alone"), "{got}");
+    assert!(got.contains("cargo lab setup --features cuda"), "{got}");
+    let got = message(consistency::device("gpu"));
+    assert!(got.contains("there are cpu, cuda and cuda:N"), "{got}");
+    let on_gpu = GOOD.replace("batch = 8", "batch = 8, device = \"cuda\"");
+    let folder = std::env::temp_dir().join(format!("consistency-{}-gpu", std::process::id()));
+    let got = message(Experiment::parse(&on_gpu).and_then(|e| run(&e, &folder)));
+    let _ = fs::remove_dir_all(&folder);
+    assert!(got.contains("device 'cuda'"), "{got}");
 }
 
 #[test]

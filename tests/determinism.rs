@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Device};
 use consistency::data::{batch_rows, digits};
-use consistency::experiment::{Experiment, Monitor, train};
+use consistency::experiment::{Experiment, Monitor, Rates, Trained, train};
 use consistency::model::{NetworkConfig, UNetConfig};
 use consistency::rng::Key;
 use consistency::{Error, Result};
@@ -134,6 +134,78 @@ fn threads_change_no_bit() -> Result<()> {
     Ok(())
 }
 
+/// Columns of the record after each step of a run.
+fn losses(experiment: &Experiment) -> Result<(Vec<f64>, Vec<f64>)> {
+    let folder = Folder::new(&format!("losses-{}", experiment.training.accumulate))?;
+    let trained = train(experiment, &folder.0, &Monitor::default(), 2)?;
+    let column = |name: &str| trained.table().column(name).to_vec();
+    Ok((column("loss"), column("gradient_norm")))
+}
+
+#[test]
+fn a_batch_in_parts_is_the_whole_batch() -> Result<()> {
+    let unet = UNetConfig { dropout: 0.1, ..UNetConfig::small(&[16, 32], 1) };
+    for method in [TEACHER, CT] {
+        let mut experiment = Experiment {
+            network: NetworkConfig::Unet(unet.clone()),
+            ..experiment(method, 5)?
+        };
+        experiment.training.record_every = 1;
+        let whole = losses(&experiment)?;
+        experiment.training.accumulate = 5;
+        let parts = losses(&experiment)?;
+        let all = |of: &(Vec<f64>, Vec<f64>)| [of.0.clone(), of.1.clone()].concat();
+        for (whole, part) in all(&whole).into_iter().zip(all(&parts)) {
+            assert!((whole - part).abs() <= 1e-5 * whole.abs(), "{method}: {whole}, {part}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn several_averages_at_once() -> Result<()> {
+    let folder = Folder::new("averages")?;
+    let mut both = experiment(TEACHER, 30)?;
+    both.training.ema = Rates::Many(vec![0.5, 0.999]);
+    both.training.keep_checkpoints = 3;
+    let trained = train(&both, &folder.0, &Monitor::default(), 1)?;
+    let of = |trained: &Trained| -> Result<Vec<f32>> {
+        let mut all = Vec::new();
+        for tensor in trained.params().tensors().values() {
+            all.extend(tensor.flatten_all()?.to_vec1::<f32>()?);
+        }
+        Ok(all)
+    };
+    let first = of(&trained)?;
+    let second = of(&trained.with_average(1)?)?;
+    assert_ne!(first, second);
+    for (rate, kept) in [(0.5, first), (0.999, second)] {
+        let mut one = experiment(TEACHER, 30)?;
+        one.training.ema = Rates::One(rate);
+        assert!(of(&train(&one, &folder.0, &Monitor::default(), 1)?)? == kept, "rate {rate}");
+    }
+    let path = folder.0.join(both.folder()?);
+    let names = std::fs::read_dir(&path)?.flatten().map(|e| e.file_name());
+    let kept = names.filter(|n| n.to_string_lossy().starts_with("checkpoint-")).count();
+    assert_eq!(kept, 3, "the last three checkpoints are kept");
+    let machine = std::fs::read_to_string(path.join("machine.csv"))?;
+    assert!(machine.starts_with("step,seconds,steps_per_second,samples_per_second,resident_gb\n"));
+    assert_eq!(machine.lines().count(), 1 + 30 / 7 + 1, "{machine}");
+    Ok(())
+}
+
+#[test]
+fn checkpointing_activations_changes_no_bit_of_a_run() -> Result<()> {
+    let mut experiment = Experiment {
+        network: NetworkConfig::Unet(UNetConfig { dropout: 0.1, ..UNetConfig::small(&[16, 32], 1) }),
+        ..experiment(CT, 4)?
+    };
+    let whole = losses(&experiment)?;
+    experiment.training.checkpoint_activations = true;
+    assert!(losses(&experiment)? == whole);
+    Ok(())
+}
+
 #[test]
 fn seeds_change_everything() -> Result<()> {
     let folder = Folder::new("seeds")?;
@@ -186,8 +258,9 @@ fn trains_to_the_end() -> Result<()> {
     Ok(())
 }
 
-/// Steps enough for a few kills between the first checkpoint and the end.
-const LONG: f64 = 1500.0;
+/// Kills between the first checkpoint and the end, and steps enough for them.
+const KILLS: usize = 20;
+const LONG: f64 = 3000.0;
 
 fn long() -> Result<Experiment> {
     experiment(CT, LONG as u64)
@@ -208,10 +281,11 @@ fn killed_and_resumed() -> Result<()> {
     let experiment = long()?;
     let path = folder.0.join(experiment.folder()?);
     let mut killed_midway = 0;
-    for attempt in 0..60u64 {
+    // Moments that no step of the run keeps time with, the same in each test.
+    let moments = Key::new(20).uniforms(0..200);
+    for moment in moments {
         let mut child = start()?;
-        // Each time a little later, at no particular moment.
-        std::thread::sleep(Duration::from_millis(60 + 37 * attempt));
+        std::thread::sleep(Duration::from_secs_f64(0.05 + 0.15 * moment));
         if child.try_wait()?.is_some() {
             break;
         }
@@ -221,11 +295,11 @@ fn killed_and_resumed() -> Result<()> {
             entries.flatten().any(|e| e.file_name().to_string_lossy().starts_with("checkpoint-"))
         });
         killed_midway += usize::from(written.unwrap_or(false));
-        if killed_midway == 5 {
+        if killed_midway == KILLS {
             break;
         }
     }
-    assert!(killed_midway >= 3, "only {killed_midway} kills fell between two checkpoints");
+    assert!(killed_midway == KILLS, "only {killed_midway} kills fell between two checkpoints");
     let status = start()?.wait()?;
     if !status.success() {
         return Err(Error::new("the run did not resume after it was killed"));

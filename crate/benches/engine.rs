@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use consistency::model::{Condition, NcsnppConfig, Network, NetworkConfig, UNetConfig};
 use consistency::nn::{
     Act, Attention, Conv2d, Ema, GroupNorm, Link, Optimizer, OptimizerConfig, Params, Settings,
-    Tape, Value, on_tape, vectors,
+    Tape, Value, on_tape, pull_back, vectors,
 };
 use consistency::rng::Key;
 use consistency::{Context, Error, Result, bail, ensure};
@@ -174,15 +174,19 @@ impl Work {
     }
 
     fn run(&mut self) -> Result<()> {
+        if let (Model::Layer(layer, link), true) = (&self.model, self.training) {
+            let settings = Settings::default();
+            pull_back(&self.x, &self.y, link.as_ref(), settings, |t, x| layer(t, x))?;
+            self.params.device().synchronize()?;
+            return Ok(());
+        }
         let answer = self.output()?;
         if self.training {
             let batch = self.case.shape[0] as f64;
             let loss = ((answer - &self.y)?.sqr()?.sum_all()? / batch)?;
             let gradients = self.params.gradients(&loss)?;
-            if let Model::Network(_) = self.model {
-                self.optimizer.step(&self.params, &gradients, 1.0)?;
-                self.average.update(&self.params, 0.999)?;
-            }
+            self.optimizer.step(&self.params, &gradients, 1.0)?;
+            self.average.update(&self.params, 0.999)?;
         } else {
             // Something must wait for the result.
             answer.flatten_all()?.get(0)?.to_scalar::<f32>()?;

@@ -282,17 +282,17 @@ class Work:
         if not self.training:
             return self.output()
         answer = self.model(self.params, self.x, self.c)
-        loss = (answer - self.y).square().sum() / self.x.shape[0]
         if "layer" in self.case:
             for t in [self.x, *self.trained]:
                 t.grad = None
-            loss.backward()
-        else:
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
-            with torch.no_grad():
-                torch._foreach_lerp_(self.average, self.trained, 1e-3)
+            answer.backward(self.y)
+            return answer
+        loss = (answer - self.y).square().sum() / self.x.shape[0]
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(self.average, self.trained, 1e-3)
         return loss
 
 

@@ -1,10 +1,11 @@
-//! Measuring the environment from a real client.
+//! Measuring the environment from a real client, and the engine beside PyTorch.
 
 use crate::Result;
 use crate::place::{Place, Turn};
 use crate::run::{jupyter, tool};
 use crate::say;
 use crate::setup;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 static KERNEL: &str = include_str!("python/bench_kernel.py");
@@ -27,6 +28,35 @@ pub fn kernel(place: &Place, stock: bool) -> Result<ExitCode> {
         .envs(jupyter(place))
         .stdin(turn.share());
     say::line("==> kernel: started, used and timed by jupyter_client");
+    let status = bench.status().map_err(|e| format!("starting the benchmark: {e}"))?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Run the benchmark of the engine (crate/benches/engine.rs) with these arguments.
+///
+/// # Errors
+/// A GPU is asked for where there is none, or no CUDA toolkit to build for it.
+pub fn engine(place: &Place, arguments: &[String], cuda: bool) -> Result<ExitCode> {
+    let toolchain = setup::Toolchain::find()?;
+    let mut bench = Command::new(&toolchain.cargo);
+    bench
+        .current_dir(&place.project)
+        .args(["bench", "--quiet", "--package", "consistency", "--bench", "engine"])
+        .args(if cuda { &["--features", "cuda"][..] } else { &[] })
+        .arg("--")
+        .args(arguments);
+    if cuda {
+        if !Path::new("/dev/nvidiactl").exists() {
+            return Err("device 'cuda': this machine has no NVIDIA GPU (there is no /dev/nvidiactl); \
+                        run with --device cpu, or where `nvidia-smi` shows a GPU"
+                .to_string());
+        }
+        setup::nvcc()?;
+        let target = std::env::var_os("CARGO_TARGET_DIR").filter(|folder| !folder.is_empty());
+        let target = target.map_or_else(|| place.project.join("target"), PathBuf::from);
+        bench.env("CARGO_TARGET_DIR", target.join("cuda"));
+    }
+    say::line("==> engine: built, then timed; nothing else should run beside it");
     let status = bench.status().map_err(|e| format!("starting the benchmark: {e}"))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -17,7 +17,7 @@ pub fn clean(place: &Place, all: bool) -> Result<ExitCode> {
     for name in ["out", "runs", "report", "log", "tools", "jupyter"] {
         files::remove(&place.own.join(name))?;
     }
-    setup::sweep(place, "");
+    setup::sweep(place, &[]);
     if setup::current(place).is_some() {
         say::note("the library of a kernel that is alive stays; shut it down and clean again");
     }

@@ -31,6 +31,12 @@ fn command() -> Command {
         .subcommand(
             Command::new("setup")
                 .about("Set up the kernel: library, venv, evcxr_jupyter, kernelspec")
+                .arg(
+                    Arg::new("features")
+                        .long("features")
+                        .value_parser(["cuda"])
+                        .help("cuda: a second kernel, consistency-cuda, that also runs on NVIDIA GPUs"),
+                )
                 .after_help("After a change to the crate, a restarted kernel has it:\n\nExample:\n  cargo lab setup"),
         )
         .subcommand(
@@ -66,14 +72,23 @@ fn command() -> Command {
         )
         .subcommand(
             Command::new("bench")
-                .about("Measure the environment")
+                .about("Measure the environment, and the engine beside PyTorch")
                 .subcommand_required(true)
                 .subcommand(
                     Command::new("kernel")
                         .about("Time the kernel from a real client: start, cells, memory")
                         .arg(flag("stock", "Also stock evcxr with `:dep`, compiled for it (20 minutes)"))
                         .after_help("Example:\n  cargo lab bench kernel"),
-                ),
+                )
+                .subcommand(engine(
+                    Command::new("train").about(
+                        "Time one training step of the networks, and layers forward and backward",
+                    ),
+                ))
+                .subcommand(engine(
+                    Command::new("sample")
+                        .about("Time one-step sampling of the networks, and layers forward"),
+                )),
         )
         .subcommand(
             Command::new("clean")
@@ -81,6 +96,22 @@ fn command() -> Command {
                 .arg(all().help("Also the venv and evcxr_jupyter, which take minutes to make"))
                 .after_help("Example:\n  cargo lab clean --all"),
         )
+}
+
+fn engine(command: Command) -> Command {
+    let option = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).help(help)
+    };
+    command
+        .arg(option("python", "PATH", "An interpreter that has torch: the same networks in PyTorch, in turn"))
+        .arg(option("threads", "N", "Threads of both (default: all cores)"))
+        .arg(option("only", "NAME", "The cases whose names contain this"))
+        .arg(
+            option("device", "DEVICE", "Where to run")
+                .value_parser(["cpu", "cuda"])
+                .default_value("cpu"),
+        )
+        .after_help("Example:\n  cargo lab bench train --python ~/torch/bin/python")
 }
 
 /// Do what the command line asks.
@@ -92,10 +123,13 @@ pub fn run() -> Result<ExitCode> {
             let names = matches.get_many::<String>("NAME").unwrap_or_default().cloned().collect();
             notebooks(matches, names, matches.get_flag("write"))
         }
-        Some(("setup", _)) => {
+        Some(("setup", matches)) => {
             let place = Place::find()?;
             let turn = Turn::take(&place)?;
-            let library = setup::all(&place, &turn)?;
+            let library = match matches.get_one::<String>("features") {
+                Some(_) => setup::with_cuda(&place, &turn)?,
+                None => setup::all(&place, &turn)?,
+            };
             say::line(&format!("ready: kernels start with the library {}", library.id));
             Ok(ExitCode::SUCCESS)
         }
@@ -106,7 +140,17 @@ pub fn run() -> Result<ExitCode> {
         Some(("doctor", _)) => doctor::check(),
         Some(("bench", matches)) => match matches.subcommand() {
             Some(("kernel", matches)) => bench::kernel(&Place::find()?, matches.get_flag("stock")),
-            _ => Err("name what to measure: cargo lab bench kernel".to_string()),
+            Some((mode, matches)) => {
+                let mut arguments = vec![mode.to_string()];
+                for name in ["python", "threads", "only", "device"] {
+                    if let Some(value) = matches.get_one::<String>(name) {
+                        arguments.extend([format!("--{name}"), value.clone()]);
+                    }
+                }
+                let cuda = matches.get_one::<String>("device").is_some_and(|d| d == "cuda");
+                bench::engine(&Place::find()?, &arguments, cuda)
+            }
+            None => Err("name what to measure: kernel, train or sample".to_string()),
         },
         Some(("clean", matches)) => clean::clean(&Place::find()?, matches.get_flag("all")),
         Some((other, _)) => Err(format!("there is no command '{other}'; see cargo lab --help")),

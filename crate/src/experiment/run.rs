@@ -28,6 +28,14 @@ impl RunFolder {
         experiment.check()?;
         let path = runs.join(experiment.folder()?);
         fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
+        // What a killed process has left half written.
+        for entry in fs::read_dir(&path).with_context(|| format!("reading {}", path.display()))? {
+            let entry = entry.with_context(|| format!("reading {}", path.display()))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with('.') && name.ends_with(".tmp") {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
         let file = path.join("experiment.toml");
         if !file.exists() {
             write_atomically(&file, experiment.to_toml()?.as_bytes())?;

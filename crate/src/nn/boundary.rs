@@ -1,5 +1,6 @@
 //! Where a tape meets candle: a whole network is one operation of candle's graph.
 
+use super::gradients::Gradients;
 use super::ops;
 use super::tape::{Settings, Slots, Tape, Value};
 use crate::Result;
@@ -81,6 +82,34 @@ pub fn on_tape(
     let state = Mutex::new(Some((tape, input)));
     let operation = Operation { state, output, link: link.cloned(), followed };
     Ok(xs.apply_op2(&anchor, operation)?)
+}
+
+/// The output of `network` on `xs`, and the gradients of `sum(output * cotangent)` by `xs` and
+/// by the parameters of the link: one way forward and back without candle's graph.
+///
+/// # Errors
+/// Those of the network.
+pub fn pull_back(
+    xs: &Tensor,
+    cotangent: &Tensor,
+    link: Option<&Link>,
+    settings: Settings,
+    network: impl FnOnce(&mut Tape, &Value) -> Result<Value>,
+) -> Result<(Tensor, Tensor, Gradients)> {
+    let mut tape = Tape::new(settings, true);
+    let input = tape.leaf(xs.detach().contiguous()?);
+    let output = network(&mut tape, &input)?;
+    let mut slots = tape.backward(&output, cotangent.detach().contiguous()?)?;
+    let by_input = match slots.of(&input) {
+        Some(gradient) => gradient,
+        None => xs.zeros_like()?,
+    };
+    let mut parameters = BTreeMap::new();
+    if link.is_some() {
+        let named = slots.into_parameters().into_iter();
+        parameters.extend(named.map(|(name, gradient)| (name.to_string(), gradient)));
+    }
+    Ok((output.tensor().clone(), by_input, Gradients::new(parameters)))
 }
 
 struct Operation {

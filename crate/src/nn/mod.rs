@@ -17,7 +17,7 @@ mod optim;
 mod params;
 mod tape;
 
-pub use boundary::{Link, on_tape};
+pub use boundary::{Link, on_tape, pull_back};
 pub use ema::Ema;
 pub use embedding::{ClassEmbedding, FourierEmbedding, PositionalEmbedding};
 pub use gradients::Gradients;

@@ -49,14 +49,15 @@ def state_of(project):
     stop(f"there is no library for {project}. Run `cargo lab setup` there")
 
 
-def lock_library(libraries):
+def lock_library(libraries, current):
     """The newest library's folder and launch.json, with a shared lock on it."""
     for _ in range(20):
         try:
-            folder = libraries / (libraries / "current").read_text()
+            folder = libraries / (libraries / current).read_text()
             lock = os.open(folder / "lock", os.O_RDONLY)
         except OSError:
-            stop(f"there is no library in {libraries}. Run `cargo lab setup`")
+            how = " --features cuda" if current == "current-cuda" else ""
+            stop(f"there is no library in {libraries}. Run `cargo lab setup{how}`")
         fcntl.flock(lock, fcntl.LOCK_SH)
         # Set-up may have swept it between the two lines above.
         if os.fstat(lock).st_nlink > 0:
@@ -147,11 +148,12 @@ def scratch():
 
 def main():
     project = find_project()
-    _, launch = lock_library(state_of(project) / "lib")
+    current, arguments = sys.argv[1], sys.argv[2:]
+    _, launch = lock_library(state_of(project) / "lib", current)
     check_compiler(launch)
     env = environment(launch)
     env["TMPDIR"] = str(scratch())
-    argv = launch["argv"] + sys.argv[1:]
+    argv = launch["argv"] + arguments
     if not os.access(argv[0], os.X_OK):
         stop(f"{argv[0]} is missing. Run `cargo lab setup`")
     os.execve(argv[0], argv, env)

@@ -1,5 +1,6 @@
 //! The project's release build, with the library linked once more as a dylib.
 
+use super::Kind;
 use super::toolchain::Toolchain;
 use crate::Result;
 use crate::files;
@@ -25,15 +26,15 @@ pub struct Build {
 
 /// Build the library. The dependencies are those of `cargo build --release` and
 /// `cargo test --release`: nothing is compiled twice.
-pub fn run(place: &Place, turn: &Turn, toolchain: &Toolchain) -> Result<Build> {
-    let build = once(place, turn, toolchain)?;
+pub fn run(place: &Place, turn: &Turn, toolchain: &Toolchain, kind: Kind) -> Result<Build> {
+    let build = once(place, turn, toolchain, kind)?;
     if is_of(&build, place) {
         return Ok(build);
     }
     // Another clone with the same target folder put its own in this place, and cargo, which
     // looks at our sources alone, calls that fresh.
     files::remove(&build.library)?;
-    let build = once(place, turn, toolchain)?;
+    let build = once(place, turn, toolchain, kind)?;
     if is_of(&build, place) {
         return Ok(build);
     }
@@ -51,12 +52,23 @@ fn is_of(build: &Build, place: &Place) -> bool {
     memchr::memmem::find(&build.bytes, mark.as_bytes()).is_some()
 }
 
-fn once(place: &Place, turn: &Turn, toolchain: &Toolchain) -> Result<Build> {
-    let mut step = Step::start("library: the release build, linked for the kernel");
-    let mut build = Logged::new(place, "library", &toolchain.cargo);
+fn once(place: &Place, turn: &Turn, toolchain: &Toolchain, kind: Kind) -> Result<Build> {
+    let (what, log) = match kind {
+        Kind::Cpu => ("library: the release build, linked for the kernel", "library"),
+        Kind::Cuda => ("library for GPUs: another build, linked for its kernel", "library-cuda"),
+    };
+    let mut step = Step::start(what);
+    let mut build = Logged::new(place, log, &toolchain.cargo);
+    if kind == Kind::Cuda {
+        // In a folder of its own: both are there at once, and neither undoes the other.
+        let target = std::env::var_os("CARGO_TARGET_DIR").filter(|folder| !folder.is_empty());
+        let target = target.map_or_else(|| place.project.join("target"), PathBuf::from);
+        build.command().env("CARGO_TARGET_DIR", target.join("cuda"));
+    }
     build
         .command()
         .args(["rustc", "--release", "--package", PACKAGE, "--lib", "--crate-type", "dylib"])
+        .args(if kind == Kind::Cuda { &["--features", "cuda"][..] } else { &[] })
         .arg("--message-format=json-render-diagnostics")
         .args(["--", "-Cprefer-dynamic"]);
     let mut count = 0;

@@ -1,6 +1,7 @@
 //! The kernel's library: each build in a folder of its own, so that a kernel which is
 //! alive goes on with the build it started with.
 
+use super::Kind;
 use super::build::{self, Build};
 use super::headers;
 use super::rust_src;
@@ -26,9 +27,14 @@ pub struct Library {
 ///
 /// # Errors
 /// The crate does not compile: the last good build stays current, and the message says so.
-pub fn ensure(place: &Place, turn: &Turn, toolchain: &Toolchain) -> Result<Library> {
-    let build = build::run(place, turn, toolchain).map_err(|error| {
-        let kept = match current(place) {
+pub fn ensure(
+    place: &Place,
+    turn: &Turn,
+    toolchain: &Toolchain,
+    kind: Kind,
+) -> Result<Library> {
+    let build = build::run(place, turn, toolchain, kind).map_err(|error| {
+        let kept = match current_of(place, kind) {
             Some(library) => format!(
                 "The last good library ({}) stays in place: notebooks go on with it.",
                 library.id
@@ -38,14 +44,20 @@ pub fn ensure(place: &Place, turn: &Turn, toolchain: &Toolchain) -> Result<Libra
         format!("{error}\n{kept}")
     })?;
     let library = keep(place, toolchain, &build)?;
-    files::write_if_changed(&place.libraries().join("current"), library.id.as_bytes())?;
-    sweep(place, &library.id);
+    files::write_if_changed(&place.libraries().join(kind.current()), library.id.as_bytes())?;
+    let both = [Kind::Cpu, Kind::Cuda].map(|kind| current_of(place, kind));
+    let keep: Vec<String> = both.into_iter().flatten().map(|library| library.id).collect();
+    sweep(place, &keep);
     Ok(library)
 }
 
-/// The build that new kernels start with.
+/// The build that new kernels of the CPU start with.
 pub fn current(place: &Place) -> Option<Library> {
-    let id = fs::read_to_string(place.libraries().join("current")).ok()?;
+    current_of(place, Kind::Cpu)
+}
+
+fn current_of(place: &Place, kind: Kind) -> Option<Library> {
+    let id = fs::read_to_string(place.libraries().join(kind.current())).ok()?;
     let folder = place.libraries().join(&id);
     folder.join("launch.json").is_file().then_some(Library { id, folder })
 }
@@ -156,12 +168,13 @@ fn launch(place: &Place, toolchain: &Toolchain, build: &Build, folder: &Path) ->
     ))
 }
 
-/// Remove the builds that no kernel uses: each kernel holds a lock in its build's folder.
-pub fn sweep(place: &Place, keep: &str) {
+/// Remove the builds that no kernel uses, but for those to `keep`: each kernel holds a lock in
+/// its build's folder.
+pub fn sweep(place: &Place, keep: &[String]) {
     let Ok(entries) = fs::read_dir(place.libraries()) else { return };
     for entry in entries.flatten() {
         let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
-        if !path.is_dir() || name == keep {
+        if !path.is_dir() || keep.contains(&name) {
             continue;
         }
         let free = match File::open(path.join("lock")) {

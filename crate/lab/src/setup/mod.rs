@@ -13,11 +13,30 @@ mod venv;
 pub use evcxr::VERSION as EVCXR_VERSION;
 pub use library::{Library, built_by, current, sweep};
 pub use rust_src::missing as rust_src_missing;
-pub use toolchain::Toolchain;
+pub use toolchain::{Toolchain, nvcc};
 pub use venv::system_python;
 
 use crate::Result;
 use crate::place::{Place, Turn};
+
+/// The two kernels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `consistency`, on the CPU.
+    Cpu,
+    /// `consistency-cuda`, on the CPU and on NVIDIA GPUs.
+    Cuda,
+}
+
+impl Kind {
+    /// The file that names the library that its kernels start with.
+    fn current(self) -> &'static str {
+        match self {
+            Self::Cpu => "current",
+            Self::Cuda => "current-cuda",
+        }
+    }
+}
 
 /// Everything a kernel needs: the library of this clone, the venv, evcxr_jupyter, the
 /// kernelspec. Answers the library that is now current.
@@ -26,7 +45,7 @@ pub fn all(place: &Place, turn: &Turn) -> Result<Library> {
     // The venv comes over the network while the compiler has the processors.
     let (library, venv) = std::thread::scope(|scope| {
         let venv = scope.spawn(|| venv::ensure(place, turn));
-        let library = library::ensure(place, turn, &toolchain)
+        let library = library::ensure(place, turn, &toolchain, Kind::Cpu)
             .and_then(|library| evcxr::ensure(place, turn).map(|()| library));
         let venv = venv.join().unwrap_or_else(|_| Err("setting up the venv panicked".into()));
         (library, venv)
@@ -35,6 +54,20 @@ pub fn all(place: &Place, turn: &Turn) -> Result<Library> {
     venv?;
     rust_src::ensure(&toolchain);
     rust_src::fetch(place, turn, &toolchain)?;
-    kernelspec::ensure(place)?;
+    kernelspec::ensure(place, Kind::Cpu)?;
+    Ok(library)
+}
+
+/// The same, and a second kernel whose library also runs on NVIDIA GPUs.
+///
+/// # Errors
+/// No CUDA toolkit: what to install.
+pub fn with_cuda(place: &Place, turn: &Turn) -> Result<Library> {
+    let toolchain = Toolchain::find()?;
+    // Minutes of work first would only delay the message.
+    toolchain::nvcc()?;
+    all(place, turn)?;
+    let library = library::ensure(place, turn, &toolchain, Kind::Cuda)?;
+    kernelspec::ensure(place, Kind::Cuda)?;
     Ok(library)
 }

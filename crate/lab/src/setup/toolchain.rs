@@ -53,3 +53,22 @@ impl Toolchain {
         self.version.lines().find_map(|line| line.strip_prefix(name))
     }
 }
+
+/// NVIDIA's compiler, where candle's build looks for it.
+///
+/// # Errors
+/// It is nowhere: what to install.
+pub fn nvcc() -> Result<PathBuf> {
+    let named = std::env::var_os("NVCC").map(PathBuf::from);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join("nvcc"));
+    let homes = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(std::env::var_os);
+    let homes = homes.map(PathBuf::from).chain([PathBuf::from("/usr/local/cuda")]);
+    let homes = homes.map(|home| home.join("bin").join("nvcc"));
+    named.into_iter().chain(found).chain(homes).find(|file| file.is_file()).ok_or_else(|| {
+        "there is no CUDA toolkit here: `nvcc` lies neither in PATH nor in CUDA_HOME/bin nor in \
+         /usr/local/cuda/bin. Install NVIDIA's toolkit (12.8 or later), or set CUDA_HOME to it; the \
+         kernel for the CPU (`cargo lab setup`) needs none"
+            .to_string()
+    })
+}
