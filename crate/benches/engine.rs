@@ -361,14 +361,22 @@ fn one(case: &Case, options: &Options) -> Result<Json> {
             }
         }
     }
-    work.run()?;
+    // A call that is not timed goes before each that is: threads fall asleep while the other
+    // side computes.
+    let brief = |seconds: &Vec<f64>| seconds.last().is_none_or(|s| *s < 0.2);
     for _ in 0..CALLS {
+        if brief(&ours) {
+            work.run()?;
+        }
         let start = Instant::now();
         work.run()?;
         ours.push(start.elapsed().as_secs_f64());
         std::thread::sleep(Duration::from_millis(20));
         if let Some(peer) = &mut peer {
             for (layout, seconds) in layouts.iter().zip(&mut theirs) {
+                if brief(seconds) {
+                    peer.ask("run", layout)?;
+                }
                 let answer = peer.ask("run", layout)?;
                 seconds.push(answer["seconds"].as_f64().unwrap_or(f64::NAN));
                 std::thread::sleep(Duration::from_millis(20));

@@ -150,7 +150,7 @@ pub(crate) unsafe fn outer<T: Real, V: Vector<T>>(
 ) {
     unsafe {
         match (V::WIDE, vectors) {
-            (true, 4) => columns::<T, V, 4, 4>(rows, channels, grads, sums, fresh),
+            (true, 4) => columns::<T, V, 6, 4>(rows, channels, grads, sums, fresh),
             (true, 3) => columns::<T, V, 4, 3>(rows, channels, grads, sums, fresh),
             (true, 2) => columns::<T, V, 8, 2>(rows, channels, grads, sums, fresh),
             (true, _) => columns::<T, V, 8, 1>(rows, channels, grads, sums, fresh),
@@ -173,6 +173,10 @@ unsafe fn columns<T: Real, V: Vector<T>, const M: usize, const N: usize>(
         while c + M <= channels {
             column::<T, V, M, N>(rows, c, grads, sums.add(c * N * V::LANES), fresh);
             c += M;
+        }
+        while c + 4 <= channels {
+            column::<T, V, 4, N>(rows, c, grads, sums.add(c * N * V::LANES), fresh);
+            c += 4;
         }
         while c < channels {
             column::<T, V, 1, N>(rows, c, grads, sums.add(c * N * V::LANES), fresh);

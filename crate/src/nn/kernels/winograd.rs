@@ -163,12 +163,14 @@ pub(crate) fn convolve<T: Real>(
     let bytes = 16 * (inputs + outputs) * size_of::<T>();
     let block = (CACHE / bytes / 24 * 24).clamp(24, 72);
     let bias = epilogue.bias.map_or_else(|| vec![T::zero(); outputs], <[T]>::to_vec);
+    let places = Places::new(window);
     let compute = |ys: Shared<T>| {
         (0..all.div_ceil(block)).into_par_iter().for_each(|i| {
             with_scratch(16 * block * (inputs + outputs), |scratch| {
                 let (spread, products) = scratch.split_at_mut(16 * block * inputs);
                 simd::dispatch(Block {
                     window,
+                    places: &places,
                     inputs,
                     tiles: (i * block, ((i + 1) * block).min(all)),
                     weights,
@@ -188,6 +190,7 @@ pub(crate) fn convolve<T: Real>(
 
 struct Block<'a, T> {
     window: &'a Window,
+    places: &'a Places,
     inputs: usize,
     tiles: (usize, usize),
     weights: &'a Panels<T>,
@@ -204,13 +207,15 @@ impl<T: Real> Kernel<T> for Block<'_, T> {
     unsafe fn run<V: Vector<T>>(self) {
         let Self { window, inputs, tiles: (from, to), weights, .. } = self;
         let (outputs, count) = (weights.columns(), to - from);
-        let input = Places { window, channels: inputs };
+        let each = self.places.seen.len();
         let spread = Shared::new(self.spread.as_mut_ptr());
         let products = Shared::new(self.products.as_mut_ptr());
         let outside = vec![T::zero(); inputs];
         unsafe {
             for t in 0..count {
-                let seen = input.seen(self.xs, from + t, &outside);
+                let (image, tile) = ((from + t) / each, (from + t) % each);
+                let image = self.xs[image * window.positions() * inputs..].as_ptr();
+                let seen = rows(image, inputs, &self.places.seen[tile], outside.as_ptr());
                 let at = |element: usize, c: usize| spread.at((element * count + t) * inputs + c);
                 let whole = transform::<T, V>(&seen, 0, inputs, at);
                 transform::<T, Lanes<T, 1>>(&seen, whole, inputs, at);
@@ -245,11 +250,10 @@ impl<T: Real> Block<'_, T> {
     #[inline(always)]
     unsafe fn gather<V: Vector<T>>(&self, t: usize, first: usize) -> usize {
         let (outputs, count) = (self.weights.columns(), self.tiles.1 - self.tiles.0);
-        let (height, width) = self.window.size;
-        let (down, across) = tiles(self.window);
-        let tile = self.tiles.0 + t;
-        let image = tile / (down * across);
-        let (y, x) = (tile / across % down * 2, tile % across * 2);
+        let each = self.places.held.len();
+        let (image, tile) = ((self.tiles.0 + t) / each, (self.tiles.0 + t) % each);
+        let held = &self.places.held[tile];
+        let base = image * self.window.positions() * outputs;
         let from = self.products.as_ptr();
         let per_sample = self.epilogue.per_sample.map(|values| {
             let image = if values.len() == outputs { 0 } else { image };
@@ -275,9 +279,8 @@ impl<T: Real> Block<'_, T> {
                 for u in 0..2 {
                     let row = output([columns[0][u], columns[1][u], columns[2][u], columns[3][u]]);
                     for (v, value) in row.into_iter().enumerate() {
-                        if y + u < height && x + v < width {
-                            let position = (image * height + y + u) * width + x + v;
-                            let at = position * outputs + o;
+                        if held[2 * u + v] >= 0 {
+                            let at = base + held[2 * u + v] as usize * outputs + o;
                             let mut value = value.add(start);
                             if let Some(residual) = residual {
                                 value = value.add(V::load(residual.add(at)));
@@ -293,49 +296,48 @@ impl<T: Real> Block<'_, T> {
     }
 }
 
-// Where the tiles of an image lie.
-struct Places<'a> {
-    window: &'a Window,
-    channels: usize,
+/// The positions of an image that each of its tiles sees (16) or holds (4), -1 outside.
+struct Places {
+    seen: Vec<[i32; 16]>,
+    held: Vec<[i32; 4]>,
 }
 
-impl Places<'_> {
-    // The 16 rows of `values` that tile `tile` of the input sees.
-    #[inline(always)]
-    fn seen<T: Real>(&self, values: &[T], tile: usize, outside: &[T]) -> [*const T; 16] {
-        let (height, width) = self.window.size;
-        let (down, across) = tiles(self.window);
-        let image = tile / (down * across);
-        let (y, x) = (tile / across % down * 2, tile % across * 2);
-        let mut rows = [outside.as_ptr(); 16];
-        for (place, row) in rows.iter_mut().enumerate() {
+impl Places {
+    fn new(window: &Window) -> Self {
+        let (height, width) = window.size;
+        let (down, across) = tiles(window);
+        let (mut seen, mut held) = (Vec::new(), Vec::new());
+        let at = |y: usize, x: usize| {
+            if y < height && x < width { (y * width + x) as i32 } else { -1 }
+        };
+        for tile in 0..down * across {
+            let (y, x) = (tile / across * 2, tile % across * 2);
             // The tile begins one position above and left of its output.
-            let (y, x) = (y + place / 4, x + place % 4);
-            if y > 0 && x > 0 && y <= height && x <= width {
-                let position = (image * height + y - 1) * width + x - 1;
-                *row = values[position * self.channels..].as_ptr();
-            }
+            seen.push(std::array::from_fn(|place| {
+                let (y, x) = (y + place / 4, x + place % 4);
+                if y == 0 || x == 0 { -1 } else { at(y - 1, x - 1) }
+            }));
+            held.push(std::array::from_fn(|place| at(y + place / 2, x + place % 2)));
         }
-        rows
+        Self { seen, held }
     }
+}
 
-    // The 4 rows that tile `tile` of the output holds.
-    #[inline(always)]
-    fn held<T: Real>(&self, values: &[T], tile: usize, outside: &[T]) -> [*const T; 4] {
-        let (height, width) = self.window.size;
-        let (down, across) = tiles(self.window);
-        let image = tile / (down * across);
-        let (y, x) = (tile / across % down * 2, tile % across * 2);
-        let mut rows = [outside.as_ptr(); 4];
-        for (place, row) in rows.iter_mut().enumerate() {
-            let (y, x) = (y + place / 2, x + place % 2);
-            if y < height && x < width {
-                let position = (image * height + y) * width + x;
-                *row = values[position * self.channels..].as_ptr();
-            }
+// The rows of `image` at these positions; `outside` where they are none.
+#[inline(always)]
+fn rows<T, const N: usize>(
+    image: *const T,
+    channels: usize,
+    positions: &[i32; N],
+    outside: *const T,
+) -> [*const T; N] {
+    let mut rows = [outside; N];
+    for (row, position) in rows.iter_mut().zip(positions) {
+        if *position >= 0 {
+            *row = image.wrapping_add(*position as usize * channels);
         }
-        rows
     }
+    rows
 }
 
 // B' d B from channel `first` on in whole registers, each element where `to` says; where it
@@ -442,6 +444,7 @@ fn accumulate<T: Real>(
     let panel_count = panels::count::<T>(outputs);
     let pass = PASS.min(all);
     let grads_each = panels::len::<T>(pass, outputs);
+    let places = Places::new(window);
     let (outside, none) = (vec![T::zero(); inputs], vec![T::zero(); outputs]);
     let (spread, grads, sums_at) = (
         Shared::new(spread.as_mut_ptr()),
@@ -455,6 +458,7 @@ fn accumulate<T: Real>(
         (0..chunks).into_par_iter().for_each(|chunk| {
             simd::dispatch(Spread {
                 window,
+                places: &places,
                 sizes: (inputs, outputs),
                 tiles: (from, chunk * 16, ((chunk + 1) * 16).min(count)),
                 count,
@@ -491,6 +495,7 @@ fn accumulate<T: Real>(
 
 struct Spread<'a, T> {
     window: &'a Window,
+    places: &'a Places,
     sizes: (usize, usize),
     /// The first of all, and the range of this task after it.
     tiles: (usize, usize, usize),
@@ -507,18 +512,21 @@ impl<T: Real> Kernel<T> for Spread<'_, T> {
     unsafe fn run<V: Vector<T>>(self) {
         let Self { window, sizes: (inputs, outputs), tiles: (first, from, to), count, .. } = self;
         let padded = inputs.div_ceil(V::LANES) * V::LANES;
-        let input = Places { window, channels: inputs };
-        let output = Places { window, channels: outputs };
+        let each = self.places.seen.len();
         for t in from..to {
             unsafe {
-                let seen = input.seen(self.values.0, first + t, self.outside.0);
+                let (image, tile) = ((first + t) / each, (first + t) % each);
+                let base = image * window.positions();
+                let (x, dy) = (&self.values.0[base * inputs..], &self.values.1[base * outputs..]);
+                let outside = (self.outside.0.as_ptr(), self.outside.1.as_ptr());
+                let seen = rows(x.as_ptr(), inputs, &self.places.seen[tile], outside.0);
                 let at = |element: usize, c: usize| {
                     let block = element * padded + c / V::LANES * V::LANES;
                     self.spread.at(block * count + t * V::LANES + c % V::LANES)
                 };
                 let whole = transform::<T, V>(&seen, 0, inputs, at);
                 transform::<T, Lanes<T, 1>>(&seen, whole, inputs, at);
-                let held = output.held(self.values.1, first + t, self.outside.1);
+                let held = rows(dy.as_ptr(), outputs, &self.places.held[tile], outside.1);
                 for panel in 0..panels::count::<T>(outputs) {
                     let (vectors, first, columns) = panels::place::<T>(outputs, panel);
                     let across = vectors * V::LANES;
