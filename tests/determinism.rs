@@ -146,10 +146,8 @@ fn losses(experiment: &Experiment) -> Result<(Vec<f64>, Vec<f64>)> {
 fn a_batch_in_parts_is_the_whole_batch() -> Result<()> {
     let unet = UNetConfig { dropout: 0.1, ..UNetConfig::small(&[16, 32], 1) };
     for method in [TEACHER, CT] {
-        let mut experiment = Experiment {
-            network: NetworkConfig::Unet(unet.clone()),
-            ..experiment(method, 5)?
-        };
+        let mut experiment =
+            Experiment { network: NetworkConfig::Unet(unet.clone()), ..experiment(method, 5)? };
         experiment.training.record_every = 1;
         let whole = losses(&experiment)?;
         experiment.training.accumulate = 5;
@@ -197,7 +195,10 @@ fn several_averages_at_once() -> Result<()> {
 #[test]
 fn checkpointing_activations_changes_no_bit_of_a_run() -> Result<()> {
     let mut experiment = Experiment {
-        network: NetworkConfig::Unet(UNetConfig { dropout: 0.1, ..UNetConfig::small(&[16, 32], 1) }),
+        network: NetworkConfig::Unet(UNetConfig {
+            dropout: 0.1,
+            ..UNetConfig::small(&[16, 32], 1)
+        }),
         ..experiment(CT, 4)?
     };
     let whole = losses(&experiment)?;

@@ -35,7 +35,8 @@ fn files(folder: &Path, ends: impl Fn(&str) -> bool + Copy) -> Result<Vec<PathBu
 }
 
 fn fnv1a64(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
+    name.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
 }
 
 fn splitmix64(state: u64) -> u64 {
@@ -122,7 +123,12 @@ fn numbers(tensor: &Tensor) -> Result<Vec<f64>> {
 
 /// Print how far two tensors are apart, and whether that is too far.
 fn report(stem: &str, tensor: &str, ours: &Tensor, theirs: &Tensor, limit: f64) -> Result<bool> {
-    ensure!(ours.dims() == theirs.dims(), "{stem} {tensor}: {:?}, {:?}", ours.dims(), theirs.dims());
+    ensure!(
+        ours.dims() == theirs.dims(),
+        "{stem} {tensor}: {:?}, {:?}",
+        ours.dims(),
+        theirs.dims()
+    );
     let gap = (ours - theirs)?.abs()?.max_all()?.to_scalar::<f32>()?;
     println!("fixture {stem} {tensor} max_abs_error={gap:.3e}");
     // A NaN is too far as well.
@@ -220,7 +226,8 @@ fn chains(path: &Path) -> Result<Vec<String>> {
             let condition = Condition { noise: &step, labels: labels.as_deref(), dropout: None };
             let scaling = consistency::process::Scaling::Boundary { sigma_data: 0.5, eps: 0.002 };
             // The network's number comes from the file: the scheduler rounds it to f32.
-            let denoised = scaling.apply(&x, &[*sigma], |xs, _| built.network.forward(xs, condition))?;
+            let denoised =
+                scaling.apply(&x, &[*sigma], |xs, _| built.network.forward(xs, condition))?;
             x = denoised.clamp(-1f32, 1f32)?;
             if let Some(next) = sigmas.get(k + 1) {
                 let label = format!("input:{network}.{case}.renoise.{}", k + 1);
@@ -240,9 +247,8 @@ fn chains(path: &Path) -> Result<Vec<String>> {
 fn all() -> Result<()> {
     let folder = folder();
     let networks = files(&folder, |name| name.ends_with(".config.json"))?;
-    let pipelines = files(&folder, |name| {
-        name.ends_with(".safetensors") && name.contains(".pipeline")
-    })?;
+    let pipelines =
+        files(&folder, |name| name.ends_with(".safetensors") && name.contains(".pipeline"))?;
     ensure!(
         !networks.is_empty() || !pipelines.is_empty(),
         "{} holds no fixture: no *.config.json and no *.pipelineN.safetensors",

@@ -119,11 +119,8 @@ fn shaken(params: &Params) -> Result<()> {
 /// The two roads that a layer has: the CPU's kernels, and candle's operations, which other
 /// devices take.
 const ROADS: [(&str, Settings); 2] = {
-    let kernels = Settings {
-        checkpoint: false,
-        precision: consistency::nn::Precision::F32,
-        tensors: false,
-    };
+    let kernels =
+        Settings { checkpoint: false, precision: consistency::nn::Precision::F32, tensors: false };
     [("kernels", kernels), ("tensors", Settings { tensors: true, ..kernels })]
 };
 
@@ -169,7 +166,12 @@ fn layer<L>(
 #[test]
 fn linear() -> Result<()> {
     layer("linear", &[3, 5], |s| Linear::new(s, 5, 4, 1.0), |l, t, x| l.forward(t, x))?;
-    layer("linear on tokens", &[2, 3, 5], |s| Linear::new(s, 5, 4, 1.0), |l, t, x| l.forward(t, x))?;
+    layer(
+        "linear on tokens",
+        &[2, 3, 5],
+        |s| Linear::new(s, 5, 4, 1.0),
+        |l, t, x| l.forward(t, x),
+    )?;
     layer("wide linear", &[7, 70], |s| Linear::new(s, 70, 77, 1.0), |l, t, x| l.forward(t, x))?;
     layer("NIN", &[2, 3, 5], |s| Linear::nin(s, 5, 6, 1.0), |l, t, x| l.forward(t, x))
 }
@@ -189,8 +191,11 @@ fn convolution() -> Result<()> {
 
 #[test]
 fn convolution_by_winograd() -> Result<()> {
-    // Enough tiles and channels for it; odd sizes leave tiles half empty.
-    for (shape, outputs) in [([6, 8, 8, 16], 16), ([3, 11, 13, 18], 21), ([2, 16, 14, 40], 35)] {
+    // Enough tiles and channels for it, forward (2x2) and back (4x4); odd sizes leave tiles
+    // half empty, and in the last there are enough tiles for the way forward alone.
+    for (shape, outputs) in
+        [([25, 8, 8, 16], 16), ([11, 11, 13, 18], 21), ([7, 16, 14, 40], 35), ([6, 8, 8, 17], 16)]
+    {
         let build = |s: &mut Scope| Conv2d::new(s, shape[3], outputs, 3, 1.0);
         let what = format!("Winograd {shape:?} to {outputs}");
         layer(&what, &shape, build, |l, t, x| l.forward(t, x))?;
@@ -237,7 +242,9 @@ fn convolution_with_what_is_added() -> Result<()> {
 #[test]
 fn convolution_is_that_of_candle() -> Result<()> {
     let key = Key::new(8);
-    for (shape, kernel) in [([33, 3, 9, 7], 3), ([1, 4, 32, 32], 5), ([2, 5, 3, 20], 1), ([2, 16, 16, 16], 3)] {
+    for (shape, kernel) in
+        [([33, 3, 9, 7], 3), ([1, 4, 32, 32], 5), ([2, 5, 3, 20], 1), ([2, 16, 16, 16], 3)]
+    {
         let x =
             key.stream("x").normal(0..shape[0] as u64, &shape[1..], DType::F64, &Device::Cpu)?;
         let mut params = Params::new(DType::F64, &Device::Cpu);
@@ -320,21 +327,34 @@ fn resampling() -> Result<()> {
 
 #[test]
 fn side_by_side() -> Result<()> {
-    layer("concatenation", &[2, 3, 5], |s| Linear::new(s, 5, 4, 1.0), |l, t, x| {
-        let ys = l.forward(t, x)?;
-        concatenate(t, &ys, x)
-    })
+    layer(
+        "concatenation",
+        &[2, 3, 5],
+        |s| Linear::new(s, 5, 4, 1.0),
+        |l, t, x| {
+            let ys = l.forward(t, x)?;
+            concatenate(t, &ys, x)
+        },
+    )
 }
 
 #[test]
 fn dropout() -> Result<()> {
     let key = Key::new(4);
-    layer("dropout", &[5, 40], |s| Dropout::new(s, 0.3), |l, t, x| l.forward(t, x, Some(key.into())))?;
+    layer(
+        "dropout",
+        &[5, 40],
+        |s| Dropout::new(s, 0.3),
+        |l, t, x| l.forward(t, x, Some(key.into())),
+    )?;
     let mut params = Params::new(DType::F64, &Device::Cpu);
     let layer = params.init(&key, |s| Dropout::new(s, 0.3))?;
     let ones = Tensor::ones((50, 400), DType::F64, &Device::Cpu)?;
     let run = |x: &Tensor, key: Option<&Key>| -> Result<Vec<Vec<f64>>> {
-        Ok(on_tape(x, None, Settings::default(), |t, x| layer.forward(t, x, key.map(|key| (*key).into())))?.to_vec2()?)
+        Ok(on_tape(x, None, Settings::default(), |t, x| {
+            layer.forward(t, x, key.map(|key| (*key).into()))
+        })?
+        .to_vec2()?)
     };
     let kept = run(&ones, Some(&key))?;
     let zeros = kept.iter().flatten().filter(|x| **x == 0.0).count() as f64 / 20_000.0;
@@ -350,11 +370,16 @@ fn dropout() -> Result<()> {
 
 #[test]
 fn classes() -> Result<()> {
-    layer("classes", &[3, 4], |s| ClassEmbedding::new(s, 5, 4), |l, t, x| {
-        // A class twice: its gradients add up; and classes that nobody has.
-        let told = l.forward(t, &[1, 4, 1])?;
-        concatenate(t, x, &told)
-    })
+    layer(
+        "classes",
+        &[3, 4],
+        |s| ClassEmbedding::new(s, 5, 4),
+        |l, t, x| {
+            // A class twice: its gradients add up; and classes that nobody has.
+            let told = l.forward(t, &[1, 4, 1])?;
+            concatenate(t, x, &told)
+        },
+    )
 }
 
 fn tiny_unets() -> Vec<(&'static str, NetworkConfig)> {
@@ -420,7 +445,8 @@ fn activation_checkpointing_changes_no_bit() -> Result<()> {
             }
             let x = Var::from_tensor(&noise("x", &[3, 1, 8, 8])?.to_dtype(DType::F32)?)?;
             let noise = [0.3].as_slice();
-            let condition = Condition { dropout: Some(Key::new(1).into()), ..Condition::from(noise) };
+            let condition =
+                Condition { dropout: Some(Key::new(1).into()), ..Condition::from(noise) };
             let ys = network.forward(x.as_tensor(), condition)?;
             let loss = ys.sqr()?.sum_all()?;
             let mut bits: Vec<u32> = Vec::new();

@@ -25,7 +25,7 @@ const CALLS: usize = 9;
 
 #[derive(Clone)]
 enum What {
-    Network(NetworkConfig),
+    Network(Box<NetworkConfig>),
     /// A layer over (H, W, C): a convolution, a group norm with SiLU, an attention.
     Convolution,
     GroupNorm,
@@ -41,12 +41,20 @@ struct Case {
 }
 
 fn cases(cuda: bool) -> Vec<Case> {
-    let network = |name, config, shape| Case { name, what: What::Network(config), shape };
+    let network = |name, config, shape| Case { name, what: What::Network(Box::new(config)), shape };
     let layer = |name, what, shape| Case { name, what, shape };
     let ncsnpp = NetworkConfig::Ncsnpp(NcsnppConfig::default());
     vec![
-        network("digits U-Net", NetworkConfig::Unet(UNetConfig::small(&[32, 64], 1)), [128, 1, 8, 8]),
-        network("32x32 U-Net", NetworkConfig::Unet(UNetConfig::small(&[64, 128, 128], 2)), [32, 3, 32, 32]),
+        network(
+            "digits U-Net",
+            NetworkConfig::Unet(UNetConfig::small(&[32, 64], 1)),
+            [128, 1, 8, 8],
+        ),
+        network(
+            "32x32 U-Net",
+            NetworkConfig::Unet(UNetConfig::small(&[64, 128, 128], 2)),
+            [32, 3, 32, 32],
+        ),
         network("NCSN++", ncsnpp, [if cuda { 512 } else { 8 }, 3, 32, 32]),
         layer("attention 128x16x16", What::Attention, [32, 128, 16, 16]),
         layer("3x3 convolution 64x32x32", What::Convolution, [32, 64, 32, 32]),
@@ -136,13 +144,16 @@ impl Work {
         if is_layer {
             shape = vec![height, width, channels];
         }
-        let noise = |name: &str| key.stream(name).normal(0..batch as u64, &shape, DType::F32, device);
+        let noise =
+            |name: &str| key.stream(name).normal(0..batch as u64, &shape, DType::F32, device);
         let model = match model {
             // Sampling takes no gradients.
-            Model::Network(_) if !training => Model::Network(params.frozen(|scope| match &case.what {
-                What::Network(config) => config.build(scope, &[channels, height, width]),
-                _ => bail!("a layer is no network"),
-            })?),
+            Model::Network(_) if !training => {
+                Model::Network(params.frozen(|scope| match &case.what {
+                    What::Network(config) => config.build(scope, &[channels, height, width]),
+                    _ => bail!("a layer is no network"),
+                })?)
+            }
             model => model,
         };
         let config = OptimizerConfig { learning_rate: 1e-4, ..OptimizerConfig::default() };
@@ -167,7 +178,11 @@ impl Work {
                 network.forward(&self.x.as_detached_tensor(), Condition::from(&self.c))
             }
             Model::Layer(layer, link) => {
-                let x = if self.training { self.x.as_tensor().clone() } else { self.x.as_detached_tensor() };
+                let x = if self.training {
+                    self.x.as_tensor().clone()
+                } else {
+                    self.x.as_detached_tensor()
+                };
                 on_tape(&x, link.as_ref(), Settings::default(), |t, x| layer(t, x))
             }
         }
@@ -235,7 +250,13 @@ struct Peer {
 }
 
 impl Peer {
-    fn start(python: &str, case: &Path, weights: &Path, threads: usize, cuda: bool) -> Result<Self> {
+    fn start(
+        python: &str,
+        case: &Path,
+        weights: &Path,
+        threads: usize,
+        cuda: bool,
+    ) -> Result<Self> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../reproductions/bench/peer.py");
         let mut child = Command::new(python)
             .arg(script)
@@ -291,7 +312,8 @@ fn spread(mut seconds: Vec<f64>) -> Spread {
 fn resident(field: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|l| l.starts_with(field)).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(f64::NAN) * 1024.0
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(f64::NAN)
+        * 1024.0
 }
 
 struct Options {
@@ -325,9 +347,7 @@ fn one(case: &Case, options: &Options) -> Result<Json> {
     drop(work_again);
     let layouts = if options.cuda { ["first", "compiled"] } else { ["first", "last"] };
     let mut peer = match &options.python {
-        Some(python) => {
-            Some(Peer::start(python, &file, &weights, options.threads, options.cuda)?)
-        }
+        Some(python) => Some(Peer::start(python, &file, &weights, options.threads, options.cuda)?),
         None => None,
     };
     let (mut ours, mut theirs) = (Vec::new(), [Vec::new(), Vec::new()]);
@@ -400,17 +420,19 @@ fn one(case: &Case, options: &Options) -> Result<Json> {
 }
 
 fn options(arguments: &[String]) -> Result<(Options, Option<String>)> {
-    let mut options =
-        Options { training: true, python: None, threads: 0, cuda: false, only: None };
+    let mut options = Options { training: true, python: None, threads: 0, cuda: false, only: None };
     let mut one = None;
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
-        let mut value = || rest.next().cloned().ok_or_else(|| Error::new(format!("{argument}: of what?")));
+        let mut value =
+            || rest.next().cloned().ok_or_else(|| Error::new(format!("{argument}: of what?")));
         match argument.as_str() {
             "train" => options.training = true,
             "sample" => options.training = false,
             "--python" => options.python = Some(value()?),
-            "--threads" => options.threads = value()?.parse().map_err(|_| Error::new("--threads N"))?,
+            "--threads" => {
+                options.threads = value()?.parse().map_err(|_| Error::new("--threads N"))?
+            }
             "--device" => options.cuda = value()? == "cuda",
             "--only" => options.only = Some(value()?),
             "--one" => one = Some(value()?),
@@ -443,8 +465,13 @@ fn run() -> Result<()> {
     } else {
         "One-step sampling (networks), forward (layers)"
     };
-    println!("{what}; {threads} threads, {} vectors, medians of {CALLS} (lowest to highest), ms\n", vectors());
-    println!("| case | batch | parameters | ours | PyTorch | layout | ratio | memory, ours | PyTorch | ratio |");
+    println!(
+        "{what}; {threads} threads, {} vectors, medians of {CALLS} (lowest to highest), ms\n",
+        vectors()
+    );
+    println!(
+        "| case | batch | parameters | ours | PyTorch | layout | ratio | memory, ours | PyTorch | ratio |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|---|");
     let program = std::env::current_exe()?;
     let mut version = None;
@@ -461,7 +488,8 @@ fn run() -> Result<()> {
             .output()?;
         ensure!(output.status.success(), "{}: failed, see above", case.name);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let found: Json = serde_json::from_str(text.trim()).map_err(|e| Error::new(e.to_string()))?;
+        let found: Json =
+            serde_json::from_str(text.trim()).map_err(|e| Error::new(e.to_string()))?;
         let number = |key: &str, i: usize| found[key][i].as_f64().unwrap_or(f64::NAN);
         let time = |key: &str| match number(key, 0) {
             median if median.is_nan() => "-".to_string(),
@@ -476,7 +504,8 @@ fn run() -> Result<()> {
             bytes if bytes.is_nan() => "-".to_string(),
             bytes => format!("{:.0} MB", bytes / 1e6),
         };
-        let ratio = |a: f64, b: f64| if b.is_nan() { "-".to_string() } else { format!("{:.2}", a / b) };
+        let ratio =
+            |a: f64, b: f64| if b.is_nan() { "-".to_string() } else { format!("{:.2}", a / b) };
         println!(
             "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
             case.name,
@@ -493,7 +522,9 @@ fn run() -> Result<()> {
         version = found["torch"].as_str().map(str::to_string).or(version);
     }
     match version {
-        Some(version) => println!("\nPyTorch {version}, the faster of its two layouts; outputs agree."),
+        Some(version) => {
+            println!("\nPyTorch {version}, the faster of its two layouts; outputs agree.")
+        }
         None => println!("\nWithout PyTorch: give `--python PATH` to an interpreter that has it."),
     }
     Ok(())

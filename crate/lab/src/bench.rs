@@ -47,9 +47,11 @@ pub fn engine(place: &Place, arguments: &[String], cuda: bool) -> Result<ExitCod
         .args(arguments);
     if cuda {
         if !Path::new("/dev/nvidiactl").exists() {
-            return Err("device 'cuda': this machine has no NVIDIA GPU (there is no /dev/nvidiactl); \
+            return Err(
+                "device 'cuda': this machine has no NVIDIA GPU (there is no /dev/nvidiactl); \
                         run with --device cpu, or where `nvidia-smi` shows a GPU"
-                .to_string());
+                    .to_string(),
+            );
         }
         setup::nvcc()?;
         let target = std::env::var_os("CARGO_TARGET_DIR").filter(|folder| !folder.is_empty());

@@ -103,7 +103,11 @@ fn engine(command: Command) -> Command {
         Arg::new(name).long(name).value_name(value).help(help)
     };
     command
-        .arg(option("python", "PATH", "An interpreter that has torch: the same networks in PyTorch, in turn"))
+        .arg(option(
+            "python",
+            "PATH",
+            "An interpreter that has torch: the same networks in PyTorch, in turn",
+        ))
         .arg(option("threads", "N", "Threads of both (default: all cores)"))
         .arg(option("only", "NAME", "The cases whose names contain this"))
         .arg(

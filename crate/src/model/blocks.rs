@@ -1,20 +1,24 @@
 //! The residual block of the U-Nets, with its two ways of taking the noise level and its
 //! three of changing the size.
 
-use crate::nn::{
-    Act, Conv2d, Dropout, GroupNorm, Linear, Masks, Plus, Scope, Tape, Value, average_pool2, fir_down2,
-    fir_up2, upsample_nearest2,
-};
 use crate::Result;
+use crate::nn::{
+    Act, Conv2d, Dropout, GroupNorm, Linear, Masks, Plus, Scope, Tape, Value, average_pool2,
+    fir_down2, fir_up2, upsample_nearest2,
+};
 
 /// Whether a block changes the size of its images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Size {
     Same,
     /// By nearest neighbours, or by the filter [1, 3, 3, 1].
-    Up { fir: bool },
+    Up {
+        fir: bool,
+    },
     /// By the mean of four, or by the filter.
-    Down { fir: bool },
+    Down {
+        fir: bool,
+    },
 }
 
 impl Size {

@@ -95,8 +95,7 @@ impl OnTape for Mlp {
     fn run(&self, tape: &mut Tape, xs: &Value, condition: Condition) -> Result<Value> {
         let dims = xs.dims().to_vec();
         let (batch, pixels) = (dims[0], dims[1..].iter().product());
-        let noise: Vec<f64> =
-            condition.noise_of(batch)?.iter().map(|c| NOISE_SCALE * c).collect();
+        let noise: Vec<f64> = condition.noise_of(batch)?.iter().map(|c| NOISE_SCALE * c).collect();
         let (dtype, device) = (xs.tensor().dtype(), xs.tensor().device());
         let features = tape.constant(self.embedding.forward(&noise, dtype, device)?);
         let emb = self.time.0.forward(tape, &features)?;

@@ -105,7 +105,8 @@ impl NcsnppConfig {
         };
         ensure!(height == width, "NCSN++ takes square images, got {height}x{width}");
         ensure!(
-            self.image_size.is_none_or(|s| s == height) && self.channels.is_none_or(|c| c == channels),
+            self.image_size.is_none_or(|s| s == height)
+                && self.channels.is_none_or(|c| c == channels),
             "a network for {:?} channels and images of {:?}, data of {shape:?}",
             self.channels,
             self.image_size
@@ -238,7 +239,13 @@ impl Ncsnpp {
                 now = to;
             }
             if level > 0 {
-                modules.push(Module::Block(block(scope, next(), now, now, Size::Up { fir: true })?));
+                modules.push(Module::Block(block(
+                    scope,
+                    next(),
+                    now,
+                    now,
+                    Size::Up { fir: true },
+                )?));
             }
         }
         let norm = GroupNorm::new(&mut scope.at(next()), groups(now), now, EPS)?;

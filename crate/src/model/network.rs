@@ -86,6 +86,8 @@ impl<N: OnTape> Network for Taped<N> {
 }
 
 /// A network's kind and sizes, as in a configuration file.
+// There is one of it, and people write it by hand.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum NetworkConfig {

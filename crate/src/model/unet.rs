@@ -335,7 +335,7 @@ struct Level {
 
 #[derive(Clone, Debug)]
 enum Change {
-    Resnet(ResBlock),
+    Resnet(Box<ResBlock>),
     Down(Conv2d),
     Up(Conv2d),
 }
@@ -436,7 +436,7 @@ impl UNet {
                 let mut scope = scope.at("downsamplers.0");
                 skips.push(to);
                 change = Some(if by_block {
-                    Change::Resnet(block(&mut scope, to, to, Size::Down { fir: false })?)
+                    Change::Resnet(Box::new(block(&mut scope, to, to, Size::Down { fir: false })?))
                 } else {
                     let padding = match config.downsample_padding {
                         0 => Padding::Sides([0, 0, 1, 1]),
@@ -455,7 +455,14 @@ impl UNet {
             let factor = 1.0 / config.mid_block_scale_factor;
             let common = Common { factor, ..common };
             let block = |scope: &mut Scope| {
-                ResBlock::new(scope, &NAMES, (now, now), [groups, groups], (Size::Same, false), common)
+                ResBlock::new(
+                    scope,
+                    &NAMES,
+                    (now, now),
+                    [groups, groups],
+                    (Size::Same, false),
+                    common,
+                )
             };
             // diffusers leaves the norm out of a modulated network's middle attention unless
             // its groups are given.
@@ -495,7 +502,7 @@ impl UNet {
             if i + 1 < channels.len() {
                 let mut scope = scope.at("upsamplers.0");
                 change = Some(if by_block {
-                    Change::Resnet(block(&mut scope, to, to, Size::Up { fir: false })?)
+                    Change::Resnet(Box::new(block(&mut scope, to, to, Size::Up { fir: false })?))
                 } else {
                     Change::Up(Conv2d::new(&mut scope.at("conv"), to, to, 3, 1.0)?)
                 });

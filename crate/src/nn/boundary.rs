@@ -180,4 +180,3 @@ impl CustomOp2 for Operation {
         Ok((by_input, Some(anchor.zeros_like()?)))
     }
 }
-

@@ -27,12 +27,7 @@ pub struct Library {
 ///
 /// # Errors
 /// The crate does not compile: the last good build stays current, and the message says so.
-pub fn ensure(
-    place: &Place,
-    turn: &Turn,
-    toolchain: &Toolchain,
-    kind: Kind,
-) -> Result<Library> {
+pub fn ensure(place: &Place, turn: &Turn, toolchain: &Toolchain, kind: Kind) -> Result<Library> {
     let build = build::run(place, turn, toolchain, kind).map_err(|error| {
         let kept = match current_of(place, kind) {
             Some(library) => format!(

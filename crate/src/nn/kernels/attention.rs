@@ -280,11 +280,11 @@ fn softmax<T: Real>(rows: &mut [T], across: usize, scale: T) {
         for part in row.chunks_mut(16) {
             for (sum, x) in sums.iter_mut().zip(part) {
                 *x = ((*x - most) * scale).exponential();
-                *sum = *sum + *x;
+                *sum += *x;
             }
         }
         let inverse = T::one() / sums.into_iter().sum::<T>();
-        row.iter_mut().for_each(|x| *x = *x * inverse);
+        row.iter_mut().for_each(|x| *x *= inverse);
     }
 }
 
@@ -295,7 +295,7 @@ fn slopes<T: Real>(rows: &[T], grads: &mut [T], across: usize, scale: T) {
         let mut sums = [T::zero(); 16];
         for (w, dw) in w.chunks(16).zip(dw.chunks(16)) {
             for ((sum, w), dw) in sums.iter_mut().zip(w).zip(dw) {
-                *sum = *sum + *w * *dw;
+                *sum += *w * *dw;
             }
         }
         let dot = sums.into_iter().sum::<T>();

@@ -5,6 +5,7 @@ use super::panels::{self, Panels};
 use super::product::{DEPTH, Start, multiply, outer};
 use super::simd::{self, Kernel, Vector};
 use super::window::Window;
+use super::winograd::{Four, Two};
 use super::{PARALLEL, Real, Shared, each, filled, winograd};
 
 /// Output rows of one task, and of one pass of a weight's gradient.
@@ -47,9 +48,10 @@ pub(crate) struct Convolution {
 impl Convolution {
     /// `xs` (B, H, W, C), `weight` (O, C, k, k): (B, H', W', O).
     pub fn forward<T: Real>(&self, xs: &[T], weight: &[T], epilogue: Epilogue<T>) -> Vec<T> {
-        if winograd::pays(self.batch, &self.window, self.inputs, self.outputs) {
-            let weights = winograd::weights(weight, self.inputs, self.outputs, false);
-            return winograd::convolve(self.batch, &self.window, self.inputs, &weights, xs, epilogue);
+        if winograd::pays(Two, self.batch, &self.window, self.inputs, self.outputs) {
+            let weights = winograd::weights(Two, weight, self.inputs, self.outputs, false);
+            let (batch, inputs) = (self.batch, self.inputs);
+            return winograd::convolve(Two, batch, &self.window, inputs, &weights, xs, epilogue);
         }
         let (places, inputs) = (self.window.places(), self.inputs);
         let panels = Panels::new(places * inputs, self.outputs, |k, first, out| {
@@ -62,10 +64,10 @@ impl Convolution {
 
     /// The gradient by the input from that by the output.
     pub fn input_gradient<T: Real>(&self, dys: &[T], weight: &[T]) -> Vec<T> {
-        if winograd::pays(self.batch, &self.window, self.outputs, self.inputs) {
-            let weights = winograd::weights(weight, self.inputs, self.outputs, true);
-            let none = Epilogue::none();
-            return winograd::convolve(self.batch, &self.window, self.outputs, &weights, dys, none);
+        if winograd::pays(Four, self.batch, &self.window, self.outputs, self.inputs) {
+            let weights = winograd::weights(Four, weight, self.inputs, self.outputs, true);
+            let (batch, outputs, none) = (self.batch, self.outputs, Epilogue::none());
+            return winograd::convolve(Four, batch, &self.window, outputs, &weights, dys, none);
         }
         let (places, outputs) = (self.window.places(), self.outputs);
         let panels = Panels::new(places * outputs, self.inputs, |k, first, out| {
@@ -79,8 +81,9 @@ impl Convolution {
 
     /// The gradient by the weight (O, C, k, k).
     pub fn weight_gradient<T: Real>(&self, xs: &[T], dys: &[T]) -> Vec<T> {
-        if winograd::pays(self.batch, &self.window, self.inputs, self.outputs) {
+        if winograd::pays(Four, self.batch, &self.window, self.inputs, self.outputs) {
             return winograd::weight_gradient(
+                Four,
                 self.batch,
                 &self.window,
                 (self.inputs, self.outputs),
@@ -225,19 +228,17 @@ impl<T: Real> Kernel<T> for Gather<'_, T> {
             for r in from..to {
                 let first = r * outputs + panel.first;
                 // SAFETY: these columns of this row are the task's own, and written above.
-                let ys = unsafe {
-                    std::slice::from_raw_parts_mut(ys.at(first), panel.columns)
-                };
+                let ys = unsafe { std::slice::from_raw_parts_mut(ys.at(first), panel.columns) };
                 if let Some(per_sample) = self.epilogue.per_sample {
                     let image = if per_sample.len() == outputs { 0 } else { r / out };
                     let add = &per_sample[image * outputs + panel.first..][..panel.columns];
-                    ys.iter_mut().zip(add).for_each(|(y, add)| *y = *y + *add);
+                    ys.iter_mut().zip(add).for_each(|(y, add)| *y += *add);
                 }
                 if let Some(residual) = self.epilogue.residual {
                     let add = &residual[first..][..panel.columns];
-                    ys.iter_mut().zip(add).for_each(|(y, add)| *y = *y + *add);
+                    ys.iter_mut().zip(add).for_each(|(y, add)| *y += *add);
                 }
-                ys.iter_mut().for_each(|y| *y = *y * self.epilogue.factor);
+                ys.iter_mut().for_each(|y| *y *= self.epilogue.factor);
             }
         }
     }
@@ -321,7 +322,7 @@ pub(crate) fn sum_rows<T: Real>(values: &[T], channels: usize) -> Vec<T> {
     });
     let mut total = vec![T::zero(); channels];
     for part in parts.chunks(channels.max(1)) {
-        total.iter_mut().zip(part).for_each(|(sum, part)| *sum = *sum + *part);
+        total.iter_mut().zip(part).for_each(|(sum, part)| *sum += *part);
     }
     total
 }
@@ -344,13 +345,13 @@ impl<T: Real> Kernel<T> for Sum<'_, T> {
                 for row in rows.chunks_exact(channels) {
                     let row = &row[c..c + here];
                     if here == 64 {
-                        sums.iter_mut().zip(row).for_each(|(sum, x)| *sum = *sum + *x);
+                        sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += *x);
                     } else {
-                        sums[..here].iter_mut().zip(row).for_each(|(sum, x)| *sum = *sum + *x);
+                        sums[..here].iter_mut().zip(row).for_each(|(sum, x)| *sum += *x);
                     }
                 }
                 let to = &mut self.sums[c..c + here];
-                to.iter_mut().zip(&sums).for_each(|(to, sum)| *to = *to + *sum);
+                to.iter_mut().zip(&sums).for_each(|(to, sum)| *to += *sum);
                 c += here;
             }
         }

@@ -115,8 +115,8 @@ impl GroupNorm {
             let (shift, scale) = sums.split_at(channels);
             for c in 0..channels {
                 let factor = affine.factor(b, c);
-                weight[c] = weight[c] + factor * scale[c];
-                bias[c] = bias[c] + factor * shift[c];
+                weight[c] += factor * scale[c];
+                bias[c] += factor * shift[c];
             }
             if affine.modulation.is_some() {
                 let with = |c: usize| affine.weight[c] * scale[c] + affine.bias[c] * shift[c];
@@ -141,8 +141,7 @@ impl<T: Real> Affine<'_, T> {
     fn line(&self, sample: usize, c: usize) -> (T, T) {
         let channels = self.weight.len();
         let factor = self.factor(sample, c);
-        let shift =
-            self.modulation.map_or(T::zero(), |m| m[sample * 2 * channels + channels + c]);
+        let shift = self.modulation.map_or(T::zero(), |m| m[sample * 2 * channels + channels + c]);
         (self.weight[c] * factor, self.bias[c] * factor + shift)
     }
 }
@@ -171,7 +170,7 @@ impl<T: Real> Kernel<T> for Forward<'_, T> {
         let mut sums = vec![T::zero(); across];
         let mut part = vec![T::zero(); across];
         add_rows(positions, &mut sums, &mut part, |p, part| {
-            part.iter_mut().zip(row(p)).for_each(|(sum, x)| *sum = *sum + *x);
+            part.iter_mut().zip(row(p)).for_each(|(sum, x)| *sum += *x);
         });
         let mut means = vec![T::zero(); across];
         for (means, sums) in means.chunks_mut(each).zip(sums.chunks(each)) {
@@ -180,7 +179,7 @@ impl<T: Real> Kernel<T> for Forward<'_, T> {
         sums.fill(T::zero());
         add_rows(positions, &mut sums, &mut part, |p, part| {
             for ((sum, x), mean) in part.iter_mut().zip(row(p)).zip(&means) {
-                *sum = *sum + (*x - *mean) * (*x - *mean);
+                *sum += (*x - *mean) * (*x - *mean);
             }
         });
         let (mut scale, mut shift) = (part, sums.clone());
@@ -230,7 +229,7 @@ fn add_rows<T: Real>(
         for p in from..to {
             add(p, part);
         }
-        sums.iter_mut().zip(part.iter()).for_each(|(sum, part)| *sum = *sum + *part);
+        sums.iter_mut().zip(part.iter()).for_each(|(sum, part)| *sum += *part);
         from = to;
     }
 }
@@ -256,7 +255,7 @@ impl<T: Real> Kernel<T> for Backward<'_, T> {
         let (each, across) = (self.of.each_group(), to - from);
         let count = T::from_f64((positions * each) as f64);
         let first = sample * positions * channels + from;
-        let mut lines = vec![[T::zero(); 2]; 0];
+        let mut lines: Vec<[T; 2]> = Vec::with_capacity(across);
         let (mut scale, mut shift) = (vec![T::zero(); across], vec![T::zero(); across]);
         let (mut mean, mut inverse) = (vec![T::zero(); across], vec![T::zero(); across]);
         for c in 0..across {
@@ -279,9 +278,7 @@ impl<T: Real> Kernel<T> for Backward<'_, T> {
                 let at = first + p * channels;
                 let (x, dy) = (&self.xs[at..][..across], &self.dys[at..][..across]);
                 // SAFETY: these channels of this row are the task's own.
-                let dz = unsafe {
-                    std::slice::from_raw_parts_mut(self.dxs.at(at), across)
-                };
+                let dz = unsafe { std::slice::from_raw_parts_mut(self.dxs.at(at), across) };
                 if self.of.silu {
                     for ((((dz, x), dy), a), b) in
                         dz.iter_mut().zip(x).zip(dy).zip(&scale).zip(&shift)
@@ -291,18 +288,17 @@ impl<T: Real> Kernel<T> for Backward<'_, T> {
                 } else {
                     dz.copy_from_slice(dy);
                 }
-                part.iter_mut().zip(dz.iter()).for_each(|(sum, dz)| *sum = *sum + *dz);
-                for (((sum, dz), x), mean) in
-                    part_scale.iter_mut().zip(dz.iter()).zip(x).zip(&mean)
+                part.iter_mut().zip(dz.iter()).for_each(|(sum, dz)| *sum += *dz);
+                for (((sum, dz), x), mean) in part_scale.iter_mut().zip(dz.iter()).zip(x).zip(&mean)
                 {
-                    *sum = *sum + *dz * (*x - *mean);
+                    *sum += *dz * (*x - *mean);
                 }
             }
-            by_shift.iter_mut().zip(&part).for_each(|(sum, part)| *sum = *sum + *part);
-            by_scale.iter_mut().zip(&part_scale).for_each(|(sum, part)| *sum = *sum + *part);
+            by_shift.iter_mut().zip(&part).for_each(|(sum, part)| *sum += *part);
+            by_scale.iter_mut().zip(&part_scale).for_each(|(sum, part)| *sum += *part);
             block = end;
         }
-        by_scale.iter_mut().zip(&inverse).for_each(|(sum, inverse)| *sum = *sum * *inverse);
+        by_scale.iter_mut().zip(&inverse).for_each(|(sum, inverse)| *sum *= *inverse);
         let to = self.sums.at(sample * 2 * channels + from);
         for c in 0..across {
             // SAFETY: the sums of these channels of this sample are the task's own.
@@ -317,8 +313,8 @@ impl<T: Real> Kernel<T> for Backward<'_, T> {
             let range = g * each..(g + 1) * each;
             let (mut sum, mut dot) = (T::zero(), T::zero());
             for c in range.clone() {
-                sum = sum + lines[c][0] * by_shift[c];
-                dot = dot + lines[c][0] * by_scale[c];
+                sum += lines[c][0] * by_shift[c];
+                dot += lines[c][0] * by_scale[c];
             }
             for c in range {
                 let inverse = inverse[c];
@@ -332,7 +328,7 @@ impl<T: Real> Kernel<T> for Backward<'_, T> {
             // SAFETY: as above.
             let dx = unsafe { std::slice::from_raw_parts_mut(self.dxs.at(at), across) };
             for ((((dx, x), a), b), c) in dx.iter_mut().zip(x).zip(&scale).zip(&b).zip(&c0) {
-                *dx = *dx * *a + *x * *b + *c;
+                *dx *= *a + *x * *b + *c;
             }
         }
     }

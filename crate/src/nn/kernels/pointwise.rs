@@ -83,11 +83,7 @@ impl<T: Real, F: Fn(T, T) -> T> Kernel<T> for Zip<'_, T, F> {
 }
 
 /// x = f(x, y) for the elements of two slices of one length.
-pub(crate) fn update<T: Real>(
-    xs: &mut [T],
-    ys: &[T],
-    f: impl Fn(T, T) -> T + Sync + Send + Copy,
-) {
+pub(crate) fn update<T: Real>(xs: &mut [T], ys: &[T], f: impl Fn(T, T) -> T + Sync + Send + Copy) {
     assert_eq!(xs.len(), ys.len());
     let (len, to) = (xs.len(), Shared::new(xs.as_mut_ptr()));
     each(len.div_ceil(PIECE), len, |piece| {
@@ -126,7 +122,11 @@ pub(crate) fn join<T: Real>(a: &[T], b: &[T], across: (usize, usize)) -> Vec<T> 
                 unsafe {
                     let (a, b) = (&a[r * across.0..][..across.0], &b[r * across.1..][..across.1]);
                     std::ptr::copy_nonoverlapping(a.as_ptr(), to.at(r * width), across.0);
-                    std::ptr::copy_nonoverlapping(b.as_ptr(), to.at(r * width + across.0), across.1);
+                    std::ptr::copy_nonoverlapping(
+                        b.as_ptr(),
+                        to.at(r * width + across.0),
+                        across.1,
+                    );
                 }
             }
         });

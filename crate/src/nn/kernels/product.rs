@@ -6,6 +6,9 @@
 //! registers: with 32 of them 24 for the sums, so that each load serves four to six
 //! multiplications.
 
+// By index: registers are arrays of constant length, and every loop is unrolled.
+#![allow(clippy::needless_range_loop)]
+
 use super::Real;
 use super::panels::Panel;
 use super::simd::Vector;
@@ -73,7 +76,9 @@ unsafe fn tiles<T: Real, V: Vector<T>, const M: usize, const N: usize>(
             for m in 0..M {
                 let at = match start {
                     Start::From(values) => values,
-                    Start::There if whole => outs(r + m.min(live - 1)).add(panel.first).cast_const(),
+                    Start::There if whole => {
+                        outs(r + m.min(live - 1)).add(panel.first).cast_const()
+                    }
                     Start::There => {
                         sums[m] = partial::<T, V, N>(outs(r + m.min(live - 1)), panel);
                         continue;
@@ -118,10 +123,7 @@ unsafe fn tiles<T: Real, V: Vector<T>, const M: usize, const N: usize>(
 
 // What stands in an output row whose last register is not full.
 #[inline(always)]
-unsafe fn partial<T: Real, V: Vector<T>, const N: usize>(
-    out: *mut T,
-    panel: Panel<T>,
-) -> [V; N] {
+unsafe fn partial<T: Real, V: Vector<T>, const N: usize>(out: *mut T, panel: Panel<T>) -> [V; N] {
     let mut buffer = [T::zero(); 64];
     unsafe {
         std::ptr::copy_nonoverlapping(out.add(panel.first), buffer.as_mut_ptr(), panel.columns);

@@ -20,7 +20,10 @@ impl Taps {
 
     /// The mean of each two.
     pub fn mean_down(inputs: usize) -> Self {
-        Self { inputs, rows: (0..inputs / 2).map(|i| vec![(2 * i, 0.5), (2 * i + 1, 0.5)]).collect() }
+        Self {
+            inputs,
+            rows: (0..inputs / 2).map(|i| vec![(2 * i, 0.5), (2 * i + 1, 0.5)]).collect(),
+        }
     }
 
     /// `kernel` on the inputs with `up - 1` zeros after each and `padding` zeros before and
@@ -77,12 +80,7 @@ impl Taps {
 }
 
 /// (B, H, W, C) to (B, H', W', C).
-pub(crate) fn resample<T: Real>(
-    xs: &[T],
-    channels: usize,
-    down: &Taps,
-    across: &Taps,
-) -> Vec<T> {
+pub(crate) fn resample<T: Real>(xs: &[T], channels: usize, down: &Taps, across: &Taps) -> Vec<T> {
     let image = down.inputs * across.inputs * channels;
     let batch = xs.len() / image.max(1);
     let (rows, columns) = (down.outputs(), across.outputs());

@@ -8,7 +8,13 @@ use candle_core::{Result, Tensor, bail};
 impl Tape {
     /// softmax(q k' / sqrt(C / heads)) v for each of `heads` parts of the channels: `q`, `k`
     /// and `v` are (B, .., C), and so is the answer.
-    pub(crate) fn attention(&mut self, q: &Value, k: &Value, v: &Value, heads: usize) -> Result<Value> {
+    pub(crate) fn attention(
+        &mut self,
+        q: &Value,
+        k: &Value,
+        v: &Value,
+        heads: usize,
+    ) -> Result<Value> {
         let dims = q.dims().to_vec();
         if dims.len() < 3 || k.dims() != dims || v.dims() != dims {
             bail!("attention over {dims:?}, {:?} and {:?}", k.dims(), v.dims());
@@ -21,7 +27,8 @@ impl Tape {
         let of = Attention { batch: dims[0], positions, channels, heads };
         let (on_kernels, settings) = (self.on_kernels(q.tensor()), self.settings());
         let ys = if on_kernels {
-            computed!(dims.clone(), [q.tensor(), k.tensor(), v.tensor()], |[q, k, v]| of.forward(q, k, v))?
+            computed!(dims.clone(), [q.tensor(), k.tensor(), v.tensor()], |[q, k, v]| of
+                .forward(q, k, v))?
         } else {
             tensors::attention(settings, &of, q.tensor(), k.tensor(), v.tensor())?
         };

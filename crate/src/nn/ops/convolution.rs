@@ -1,10 +1,10 @@
 //! Convolution, with what is added to its output before it is stored.
 
 use super::{tensor, tensors, with_real, with_values};
+use crate::nn::Parameter;
 use crate::nn::kernels::convolution::{Convolution, Epilogue, sum_positions, sum_rows};
 use crate::nn::kernels::window::Window;
 use crate::nn::tape::{Slots, Tape, Value};
-use crate::nn::Parameter;
 use candle_core::{Result, Tensor, bail};
 
 /// Stride and zeros above, left of, below and right of the image.
@@ -55,7 +55,11 @@ impl Tape {
             bail!("a convolution's output is {dims:?}, its residual {:?}", residual.dims());
         }
         if let Some(added) = plus.per_sample
-            && added.tensor().dims2().ok().is_none_or(|(b, c)| c != outputs || (b != batch && b != 1))
+            && added
+                .tensor()
+                .dims2()
+                .ok()
+                .is_none_or(|(b, c)| c != outputs || (b != batch && b != 1))
         {
             bail!("{:?} cannot be added to the samples of {dims:?}", added.dims());
         }
@@ -115,7 +119,13 @@ impl Tape {
             slots.parameter(&weights, || {
                 if !on_kernels {
                     let x = saved.tensor();
-                    return tensors::convolution_weight(settings, x, &dys, &of.window, weights.tensor());
+                    return tensors::convolution_weight(
+                        settings,
+                        x,
+                        &dys,
+                        &of.window,
+                        weights.tensor(),
+                    );
                 }
                 with_real!(dys, T => {
                     let dw = with_values([saved.tensor(), &dys], |[x, dy]: [&[T]; 2]| {

@@ -17,7 +17,8 @@ impl Tape {
         bias: &Parameter,
         turned: bool,
     ) -> Result<Value> {
-        let straight = if turned { weight.tensor().t()?.contiguous()? } else { weight.tensor().clone() };
+        let straight =
+            if turned { weight.tensor().t()?.contiguous()? } else { weight.tensor().clone() };
         let (outputs, inputs) = straight.dims2()?;
         let mut dims = xs.dims().to_vec();
         match dims.last_mut() {

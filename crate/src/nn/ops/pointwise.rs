@@ -130,8 +130,7 @@ impl Tape {
     pub(crate) fn masked(&mut self, xs: &Value, mask: Tensor) -> Result<Value> {
         let ys = (xs.tensor() * &mask)?;
         let saved = xs.clone();
-        let backward =
-            move |dys: Tensor, slots: &mut Slots| slots.give(&saved, (dys * &mask)?);
+        let backward = move |dys: Tensor, slots: &mut Slots| slots.give(&saved, (dys * &mask)?);
         Ok(self.push(ys, &[xs], &[], backward))
     }
 
@@ -164,4 +163,3 @@ fn turned(
     let batch = dims.0;
     xs.reshape((batch, rows, columns))?.transpose(1, 2)?.contiguous()?.reshape(dims)
 }
-

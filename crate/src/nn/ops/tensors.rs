@@ -25,9 +25,11 @@ fn unfold(xs: &Tensor, window: &Window) -> Result<Tensor> {
     let ((rows, columns), stride) = (window.output(), window.stride);
     let [top, left, bottom, right] = window.padding;
     // Room for a whole stride behind the last window.
-    let xs = xs
-        .pad_with_zeros(1, top, bottom + stride - 1)?
-        .pad_with_zeros(2, left, right + stride - 1)?;
+    let xs = xs.pad_with_zeros(1, top, bottom + stride - 1)?.pad_with_zeros(
+        2,
+        left,
+        right + stride - 1,
+    )?;
     let mut places = Vec::with_capacity(window.places());
     for u in 0..window.kernel.0 {
         for v in 0..window.kernel.1 {
@@ -129,7 +131,8 @@ fn spread(xs: &Tensor, stride: usize) -> Result<Tensor> {
 // The group of each channel spread over it: (B, G) to (B, 1, C).
 fn by_channel(of: &GroupNorm, values: &Tensor) -> Result<Tensor> {
     let each = of.channels / of.groups;
-    let wide = values.reshape((of.batch, of.groups, 1))?.broadcast_as((of.batch, of.groups, each))?;
+    let wide =
+        values.reshape((of.batch, of.groups, 1))?.broadcast_as((of.batch, of.groups, each))?;
     wide.contiguous()?.reshape((of.batch, 1, of.channels))
 }
 
@@ -146,8 +149,7 @@ fn lines(
     bias: &Tensor,
     modulation: Option<&Tensor>,
 ) -> Result<(Tensor, Tensor)> {
-    let (weight, bias) =
-        (weight.reshape((1, 1, of.channels))?, bias.reshape((1, 1, of.channels))?);
+    let (weight, bias) = (weight.reshape((1, 1, of.channels))?, bias.reshape((1, 1, of.channels))?);
     let Some(modulation) = modulation else { return Ok((weight, bias)) };
     let half = |from: usize| -> Result<Tensor> {
         modulation.narrow(1, from, of.channels)?.contiguous()?.reshape((of.batch, 1, of.channels))
@@ -268,7 +270,8 @@ pub(super) fn attention_back(
 pub(super) fn resample(xs: &Tensor, down: &Taps, across: &Taps) -> Result<Tensor> {
     let (batch, height, width, channels) = xs.dims4()?;
     let dense = |taps: &Taps, copies: usize| -> Result<Tensor> {
-        let matrix = Tensor::from_vec(taps.dense(), (1, taps.outputs(), taps.inputs()), &Device::Cpu)?;
+        let matrix =
+            Tensor::from_vec(taps.dense(), (1, taps.outputs(), taps.inputs()), &Device::Cpu)?;
         let matrix = matrix.to_dtype(xs.dtype())?.to_device(xs.device())?;
         matrix.broadcast_as((copies, taps.outputs(), taps.inputs()))?.contiguous()
     };

@@ -4,8 +4,10 @@
 use super::{values, with_real, with_values};
 use crate::nn::kernels::pointwise::update;
 use crate::nn::kernels::{PIECE, Real, Shared, each};
-use candle_core::{CpuStorage, InplaceOp1, InplaceOp2, InplaceOp3, Layout, Result, Tensor, Var, bail};
 use candle_core::backend::BackendStorage;
+use candle_core::{
+    CpuStorage, InplaceOp1, InplaceOp2, InplaceOp3, Layout, Result, Tensor, Var, bail,
+};
 
 /// What an optimizer does to one parameter: the moments' rates, then
 /// target = keep target - scale m / (sqrt(correction v) + eps), or keep target - scale m.
@@ -36,9 +38,7 @@ pub(crate) fn step(
     *first = ((&*first * beta1)? + (grad * (1.0 - beta1))?)?;
     *second = ((&*second * beta2)? + (grad.sqr()? * (1.0 - beta2))?)?;
     let moved = match by.adaptive {
-        Some((correction, eps)) => {
-            (&*first / ((&*second * correction)?.sqrt()? + eps)?)?
-        }
+        Some((correction, eps)) => (&*first / ((&*second * correction)?.sqrt()? + eps)?)?,
         None => first.clone(),
     };
     target.set(&((target.as_detached_tensor() * by.keep)? - (moved * by.scale)?)?)
