@@ -431,6 +431,40 @@ fn networks() -> Result<()> {
     Ok(())
 }
 
+/// Whole networks at the sizes they are trained at, in f32: the kernels' gradients against
+/// those of candle's operations.
+#[test]
+fn networks_at_full_size() -> Result<()> {
+    for (what, config) in [
+        ("MLP", NetworkConfig::Mlp(MlpConfig::default())),
+        ("U-Net", NetworkConfig::Unet(UNetConfig::small(&[32, 64], 1))),
+    ] {
+        let mut answers = Vec::new();
+        for (_, settings) in ROADS {
+            let mut params = Params::new(DType::F32, &Device::Cpu).with(settings);
+            let network = params.init(&Key::new(0), |s| config.build(s, &[1, 8, 8]))?;
+            for (name, var) in params.trained() {
+                let shaken = (noise(name, var.dims())?.to_dtype(DType::F32)? * 0.05)?;
+                var.set(&(var.as_detached_tensor() + shaken)?)?;
+            }
+            let x = noise("x", &[128, 1, 8, 8])?.to_dtype(DType::F32)?;
+            let levels: Vec<f64> = (0..128).map(|i| f64::from(i) / 50.0 - 1.5).collect();
+            let ys = network.forward(&x, Condition::from(&levels))?;
+            answers.push(params.gradients(&(ys - &x)?.sqr()?.sum_all()?)?);
+        }
+        // Some gradients are zero but for rounding: that of a key's bias, for one.
+        let norm = answers[1].norm()? as f32;
+        for (name, mine) in answers[0].iter() {
+            let theirs = answers[1].get(name).ok_or_else(|| Error::new(name))?;
+            let gap = (mine - theirs)?.sqr()?.sum_all()?.to_scalar::<f32>()?.sqrt();
+            let size = theirs.sqr()?.sum_all()?.to_scalar::<f32>()?.sqrt();
+            let size = size.max(1e-3 * norm);
+            assert!(gap <= 1e-4 * size, "{what}: the roads differ by {gap} of {size} in {name}");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn activation_checkpointing_changes_no_bit() -> Result<()> {
     for (what, config) in tiny_unets() {

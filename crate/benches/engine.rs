@@ -6,7 +6,7 @@
 //! weights, must give the same output, and is timed in turn with ours, on as many threads.
 
 use candle_core::{DType, Device, Tensor, Var};
-use consistency::model::{Condition, NcsnppConfig, Network, NetworkConfig, UNetConfig};
+use consistency::model::{Condition, MlpConfig, NcsnppConfig, Network, NetworkConfig, UNetConfig};
 use consistency::nn::{
     Act, Attention, Conv2d, Ema, GroupNorm, Link, Optimizer, OptimizerConfig, Params, Settings,
     Tape, Value, on_tape, pull_back, vectors,
@@ -44,7 +44,9 @@ fn cases(cuda: bool) -> Vec<Case> {
     let network = |name, config, shape| Case { name, what: What::Network(Box::new(config)), shape };
     let layer = |name, what, shape| Case { name, what, shape };
     let ncsnpp = NetworkConfig::Ncsnpp(NcsnppConfig::default());
+    let mlp = NetworkConfig::Mlp(MlpConfig::default());
     vec![
+        network("digits MLP", mlp, [128, 1, 8, 8]),
         network(
             "digits U-Net",
             NetworkConfig::Unet(UNetConfig::small(&[32, 64], 1)),

@@ -10,8 +10,8 @@ pub use crate::loss::{
     distillation_pair, score_matching_loss, training_pair,
 };
 pub use crate::model::{
-    Condition, ConsistencyModel, EdmDenoiser, Mlp, MlpConfig, NcsnppConfig, Network, NetworkConfig,
-    UNet, UNetConfig,
+    ConsistencyModel, EdmDenoiser, Mlp, MlpConfig, NcsnppConfig, Network, NetworkConfig, UNet,
+    UNetConfig,
 };
 pub use crate::nn::{Ema, Optimizer, OptimizerConfig, OptimizerKind, Params};
 pub use crate::notebook::{

@@ -92,6 +92,23 @@ def positional(c, features, cosine_first, shift):
     return torch.cat(parts, 1)
 
 
+class Mlp:
+    def __init__(self, config):
+        self.config = config
+
+    def __call__(self, tensors, x, c):
+        w, config = Weights(tensors), self.config
+        emb = positional(16 * c, config["time_features"], True, 0)
+        emb = F.silu(linear(w.at("time.1"), F.silu(linear(w.at("time.0"), emb))))
+        h = linear(w.at("input"), x.flatten(1))
+        for i in range(config["blocks"]):
+            block = w.at(f"block.{i}")
+            inner = linear(block.at("expand"), norm(block.at("norm"), h, 1, 1e-5))
+            inner = F.silu(inner + linear(block.at("time"), emb))
+            h = h + linear(block.at("project"), inner)
+        return linear(w.at("output"), F.silu(norm(w.at("norm"), h, 1, 1e-5))).reshape(x.shape)
+
+
 class UNet:
     def __init__(self, config):
         self.config = {
@@ -248,7 +265,7 @@ def build(case):
         return layer(case)
     network = dict(case["network"])
     kind = network.pop("kind")
-    return {"unet": UNet, "ncsnpp": Ncsnpp}[kind](network)
+    return {"mlp": Mlp, "unet": UNet, "ncsnpp": Ncsnpp}[kind](network)
 
 
 class Work:

@@ -56,7 +56,7 @@ fn two_kernels_at_once_and_a_restart() -> Result {
 }
 
 /// Types of the prelude, each bound by a plain `let`.
-const TYPES: [(&str, &str); 58] = [
+const TYPES: [(&str, &str); 59] = [
     ("Tensor", "let a1 = Tensor::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Var", "let a2 = Var::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Device", "let a3 = Device::Cpu;"),
@@ -98,6 +98,7 @@ const TYPES: [(&str, &str); 58] = [
     ),
     ("MlpConfig", "let e1 = MlpConfig { width: 8, blocks: 1, time_features: 4 };"),
     ("UNetConfig", "let e2 = UNetConfig::default();"),
+    ("NcsnppConfig", "let e3b = NcsnppConfig::default();"),
     ("NetworkConfig", "let e3 = NetworkConfig::Mlp(e1.clone());"),
     ("Params", "let mut params = Params::new(DType::F32, &Device::Cpu);"),
     ("Mlp", "let mlp = params.init(&key, |s| Mlp::new(s, &e1, &[1, 8, 8]))?;"),

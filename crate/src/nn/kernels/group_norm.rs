@@ -328,7 +328,7 @@ impl<T: Real> Kernel<T> for Backward<'_, T> {
             // SAFETY: as above.
             let dx = unsafe { std::slice::from_raw_parts_mut(self.dxs.at(at), across) };
             for ((((dx, x), a), b), c) in dx.iter_mut().zip(x).zip(&scale).zip(&b).zip(&c0) {
-                *dx *= *a + *x * *b + *c;
+                *dx = *a * *dx + *x * *b + *c;
             }
         }
     }

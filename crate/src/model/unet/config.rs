@@ -1,0 +1,306 @@
+//! A U-Net's configuration under diffusers' keys.
+
+use crate::{Context, Error, Result, ensure};
+use serde::{Deserialize, Serialize};
+
+/// A level on the way down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DownBlock {
+    /// Residual blocks.
+    DownBlock2D,
+    /// Residual blocks with an attention after each.
+    AttnDownBlock2D,
+    /// Residual blocks; the size is halved by one more.
+    ResnetDownsampleBlock2D,
+}
+
+/// A level on the way up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UpBlock {
+    /// Residual blocks.
+    UpBlock2D,
+    /// Residual blocks with an attention after each.
+    AttnUpBlock2D,
+    /// Residual blocks; the size is doubled by one more.
+    ResnetUpsampleBlock2D,
+}
+
+/// What changes the size after a level with attention.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SizeChange {
+    /// A convolution.
+    #[default]
+    Conv,
+    /// A residual block.
+    Resnet,
+}
+
+/// How a residual block takes the noise level.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeScaleShift {
+    /// Its projection is added before the second norm.
+    #[default]
+    Default,
+    /// Its projection scales and shifts the second norm.
+    ScaleShift,
+}
+
+/// A U-Net's configuration, under diffusers' keys. What is left out has diffusers' default,
+/// but for the channels and the kinds of levels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UNetConfig {
+    /// Height and width of the images; those of the data where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample_size: Option<usize>,
+    /// Channels of the input; those of the data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_channels: Option<usize>,
+    /// Channels of the output; those of the data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub out_channels: Option<usize>,
+    /// Map the input from \[0, 1\] to \[-1, 1\] first.
+    pub center_input_sample: bool,
+    /// `positional`.
+    pub time_embedding_type: String,
+    /// Features of the embedding; 4 times the first channels where it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_embedding_dim: Option<usize>,
+    /// Taken from half the features in the frequencies' exponent.
+    pub freq_shift: f64,
+    /// The cosines before the sines.
+    pub flip_sin_to_cos: bool,
+    /// The levels down; attention at the lowest alone where they are left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub down_block_types: Option<Vec<DownBlock>>,
+    /// `UNetMidBlock2D`.
+    pub mid_block_type: String,
+    /// The levels up; the mirror of those down where they are left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub up_block_types: Option<Vec<UpBlock>>,
+    /// Channels of each level.
+    pub block_out_channels: Vec<usize>,
+    /// Residual blocks a level on the way down; one more on the way up.
+    pub layers_per_block: usize,
+    /// The middle's sums are divided by it.
+    pub mid_block_scale_factor: f64,
+    /// Zeros around an image before a halving convolution; 0 puts one row below and one
+    /// column right of it.
+    pub downsample_padding: usize,
+    /// What halves the size after a level with attention.
+    pub downsample_type: SizeChange,
+    /// What doubles it.
+    pub upsample_type: SizeChange,
+    /// The rate of the dropout in each residual block.
+    pub dropout: f64,
+    /// `silu`.
+    pub act_fn: String,
+    /// Channels of an attention head; one head where it is left out of a file of diffusers'.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attention_head_dim: Option<usize>,
+    /// Groups of the norms.
+    pub norm_num_groups: usize,
+    /// Groups of the norm in the middle's attention.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attn_norm_num_groups: Option<usize>,
+    /// Added to the variance.
+    pub norm_eps: f64,
+    /// How a residual block takes the noise level.
+    pub resnet_time_scale_shift: TimeScaleShift,
+    /// Attention in the middle.
+    pub add_attention: bool,
+    /// Left out: classes are embedded by a table.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class_embed_type: Option<String>,
+    /// How many classes there are, for a network that knows them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_class_embeds: Option<usize>,
+    /// Read and not used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub num_train_timesteps: Option<usize>,
+}
+
+impl Default for UNetConfig {
+    fn default() -> Self {
+        Self {
+            sample_size: None,
+            in_channels: None,
+            out_channels: None,
+            center_input_sample: false,
+            time_embedding_type: "positional".to_string(),
+            time_embedding_dim: None,
+            freq_shift: 0.0,
+            flip_sin_to_cos: true,
+            down_block_types: None,
+            mid_block_type: "UNetMidBlock2D".to_string(),
+            up_block_types: None,
+            block_out_channels: vec![32, 64],
+            layers_per_block: 2,
+            mid_block_scale_factor: 1.0,
+            downsample_padding: 1,
+            downsample_type: SizeChange::Conv,
+            upsample_type: SizeChange::Conv,
+            dropout: 0.0,
+            act_fn: "silu".to_string(),
+            attention_head_dim: None,
+            norm_num_groups: 32,
+            attn_norm_num_groups: None,
+            norm_eps: 1e-5,
+            resnet_time_scale_shift: TimeScaleShift::Default,
+            add_attention: true,
+            class_embed_type: None,
+            num_class_embeds: None,
+            num_train_timesteps: None,
+        }
+    }
+}
+
+impl UNetConfig {
+    /// A small U-Net: these channels, this many blocks a level, norms in groups of four
+    /// channels or more, residual blocks that change the size (cheaper than convolutions at
+    /// the full one) and attention in 16-channel heads at the lowest level.
+    pub fn small(channels: &[usize], blocks: usize) -> Self {
+        let levels = channels.len();
+        let groups = channels.iter().map(|c| (c / 4).max(1)).min().unwrap_or(1).min(32);
+        Self {
+            block_out_channels: channels.to_vec(),
+            layers_per_block: blocks,
+            norm_num_groups: groups,
+            attention_head_dim: channels.last().map(|c| (*c).min(16)),
+            down_block_types: Some(
+                (1..=levels)
+                    .map(|i| match i == levels {
+                        true => DownBlock::AttnDownBlock2D,
+                        false => DownBlock::ResnetDownsampleBlock2D,
+                    })
+                    .collect(),
+            ),
+            up_block_types: Some(
+                (0..levels)
+                    .map(|i| match i {
+                        0 => UpBlock::AttnUpBlock2D,
+                        _ => UpBlock::ResnetUpsampleBlock2D,
+                    })
+                    .collect(),
+            ),
+            downsample_type: SizeChange::Resnet,
+            upsample_type: SizeChange::Resnet,
+            ..Self::default()
+        }
+    }
+
+    /// Read diffusers' `config.json`.
+    ///
+    /// # Errors
+    /// A key or value that this network does not have, by name.
+    pub fn from_json(text: &str) -> Result<Self> {
+        let value: serde_json::Value =
+            serde_json::from_str(text).map_err(|e| Error::new(e.to_string()))?;
+        let serde_json::Value::Object(mut keys) = value else {
+            crate::bail!("a U-Net's configuration is an object of keys and values");
+        };
+        let class = keys.get("_class_name").and_then(serde_json::Value::as_str);
+        ensure!(
+            class.is_none_or(|name| name == "UNet2DModel"),
+            "a {}: this reads a UNet2DModel",
+            class.unwrap_or_default()
+        );
+        // Keys with an underscore are diffusers' own notes; null is "left out".
+        keys.retain(|key, value| !key.starts_with('_') && !value.is_null());
+        serde_json::from_value(serde_json::Value::Object(keys))
+            .map_err(|e| Error::new(e.to_string()))
+            .context("a U-Net's configuration")
+    }
+
+    /// The same with the sizes of the data in place of what is left out.
+    ///
+    /// # Errors
+    /// Sizes that contradict the data's.
+    pub fn for_images(&self, shape: &[usize]) -> Result<Self> {
+        let &[channels, height, width] = shape else {
+            crate::bail!("a U-Net takes images (C, H, W), got the shape {shape:?}");
+        };
+        let given = |what: &str, given: Option<usize>, own: usize| -> Result<Option<usize>> {
+            ensure!(
+                given.is_none_or(|given| given == own),
+                "the network's {what} is {}, the data's {own}",
+                given.unwrap_or_default()
+            );
+            Ok(Some(own))
+        };
+        let factor = 1 << (self.block_out_channels.len().max(1) - 1);
+        ensure!(
+            height % factor == 0 && width % factor == 0,
+            "images of {height}x{width} cannot be halved {} times",
+            self.block_out_channels.len() - 1
+        );
+        Ok(Self {
+            in_channels: given("in_channels", self.in_channels, channels)?,
+            out_channels: given("out_channels", self.out_channels, channels)?,
+            ..self.clone()
+        })
+    }
+
+    pub(super) fn levels(&self) -> Result<(Vec<DownBlock>, Vec<UpBlock>)> {
+        let count = self.block_out_channels.len();
+        let attends = |i: usize| i + 1 == count;
+        let down = self.down_block_types.clone().unwrap_or_else(|| {
+            let of = |i| match attends(i) {
+                true => DownBlock::AttnDownBlock2D,
+                false => DownBlock::DownBlock2D,
+            };
+            (0..count).map(of).collect()
+        });
+        let up = self.up_block_types.clone().unwrap_or_else(|| {
+            let mirror = |block: &DownBlock| match block {
+                DownBlock::DownBlock2D => UpBlock::UpBlock2D,
+                DownBlock::AttnDownBlock2D => UpBlock::AttnUpBlock2D,
+                DownBlock::ResnetDownsampleBlock2D => UpBlock::ResnetUpsampleBlock2D,
+            };
+            down.iter().rev().map(mirror).collect()
+        });
+        ensure!(
+            count > 0 && down.len() == count && up.len() == count && self.layers_per_block > 0,
+            "a U-Net with {count} block_out_channels, {} down_block_types, {} up_block_types and {} \
+             layers_per_block",
+            down.len(),
+            up.len(),
+            self.layers_per_block
+        );
+        Ok((down, up))
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        for (key, value, known) in [
+            ("time_embedding_type", &self.time_embedding_type, "positional"),
+            ("mid_block_type", &self.mid_block_type, "UNetMidBlock2D"),
+            ("act_fn", &self.act_fn, "silu"),
+        ] {
+            ensure!(value == known, "{key} = '{value}': this U-Net has '{known}' alone");
+        }
+        if let Some(kind) = &self.class_embed_type {
+            crate::bail!("class_embed_type = '{kind}': this U-Net has a table of classes alone");
+        }
+        ensure!(
+            self.mid_block_scale_factor != 0.0 && self.norm_num_groups > 0,
+            "mid_block_scale_factor and norm_num_groups: not 0"
+        );
+        ensure!(
+            self.attention_head_dim != Some(0),
+            "attention_head_dim = 0: leave it out for one head"
+        );
+        Ok(())
+    }
+
+    /// Heads of an attention over `channels`.
+    pub(super) fn heads(&self, channels: usize) -> Result<usize> {
+        let width = self.attention_head_dim.unwrap_or(channels).min(channels);
+        ensure!(
+            channels.is_multiple_of(width),
+            "{channels} channels do not divide into heads of {width}"
+        );
+        Ok(channels / width)
+    }
+}
