@@ -10,8 +10,7 @@ pub use crate::loss::{
     distillation_pair, score_matching_loss, training_pair,
 };
 pub use crate::model::{
-    ConsistencyModel, EdmDenoiser, Mlp, MlpConfig, NcsnppConfig, Network, NetworkConfig, UNet,
-    UNetConfig,
+    ConsistencyModel, EdmDenoiser, MlpConfig, NcsnppConfig, Network, NetworkConfig, UNetConfig,
 };
 pub use crate::nn::{Ema, Optimizer, OptimizerConfig, OptimizerKind, Params};
 pub use crate::notebook::{
