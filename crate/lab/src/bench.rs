@@ -32,7 +32,7 @@ pub fn kernel(place: &Place, stock: bool) -> Result<ExitCode> {
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Run the benchmark of the engine (crate/benches/engine.rs) with these arguments.
+/// Run the benchmark of the engine (crate/benches/engine/) with these arguments.
 ///
 /// # Errors
 /// A GPU is asked for where there is none, or no CUDA toolkit to build for it.

@@ -129,27 +129,22 @@ pub struct Training {
     #[serde(default = "thousand")]
     pub checkpoint_every: u64,
     /// The last checkpoints that are kept.
-    #[serde(default = "two", skip_serializing_if = "is_two")]
+    #[serde(default = "two")]
     pub keep_checkpoints: usize,
     /// The parts that a batch is split into, whose gradients are added up: less memory, the
     /// same step.
-    #[serde(default = "one", skip_serializing_if = "is_one")]
+    #[serde(default = "one")]
     pub accumulate: usize,
     /// Keep only the inputs of each block for the way back and compute the rest again: less
     /// memory, a third more time, the same bits.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default)]
     pub checkpoint_activations: bool,
     /// `cpu`, `cuda` or `cuda:N`.
-    #[serde(default = "cpu", skip_serializing_if = "is_cpu")]
+    #[serde(default = "cpu")]
     pub device: String,
     /// What the factors of matrix products are rounded to on CUDA: `f32`, `tf32`, `bf16`.
     #[serde(default)]
-    #[serde(skip_serializing_if = "is_f32")]
     pub precision: Precision,
-}
-
-fn is_f32(precision: &Precision) -> bool {
-    *precision == Precision::F32
 }
 
 /// One decay rate or several.
@@ -182,24 +177,12 @@ fn one() -> usize {
     1
 }
 
-fn is_one(count: &usize) -> bool {
-    *count == 1
-}
-
 fn two() -> usize {
     2
 }
 
-fn is_two(count: &usize) -> bool {
-    *count == 2
-}
-
 fn cpu() -> String {
     "cpu".to_string()
-}
-
-fn is_cpu(name: &str) -> bool {
-    name == "cpu"
 }
 
 fn hundred() -> u64 {

@@ -6,7 +6,7 @@ use crate::Result;
 use crate::loss::{
     ScoreMatching, consistency_loss, distillation_pair, score_matching_loss, training_pair,
 };
-use crate::model::{ConsistencyModel, EdmDenoiser};
+use crate::model::{Conditioned, ConsistencyModel, EdmDenoiser};
 use crate::nn::{Ema, Masks, Params};
 use crate::process::{Parameterization, TimeGrid};
 use crate::rng::Key;
@@ -95,7 +95,7 @@ impl Objective {
         match self {
             Self::ScoreMatching { denoiser, config } => {
                 let sigma = config.noise_levels(samples, &key.stream("sigma"));
-                let denoiser = denoiser.conditioned(None, masks);
+                let denoiser = Conditioned::new(denoiser, None, masks);
                 score_matching_loss(&denoiser, x0, &z, &sigma, experiment.sigma_data)
             }
             Self::Consistency(networks) => {
@@ -111,8 +111,8 @@ impl Objective {
                     }
                     (method, _) => crate::bail!("{method:?} has no consistency loss"),
                 };
-                let student = networks.student.conditioned(None, masks);
-                let target = networks.target.conditioned(None, masks);
+                let student = Conditioned::new(&networks.student, None, masks);
+                let target = Conditioned::new(&networks.target, None, masks);
                 consistency_loss(&student, &target, &pair, distance, weighting)
             }
         }

@@ -7,8 +7,8 @@ use super::monitor::{Monitor, Progress};
 use super::objective::{Objective, grid, mu};
 use super::run::{RunFolder, Trained, provenance};
 use crate::data::{batch_rows, select};
-use crate::device::device;
-use crate::nn::{Ema, Gradients, Optimizer, Params};
+use crate::device::{allow_tf32, device};
+use crate::nn::{Ema, Gradients, Optimizer, Params, Precision};
 use crate::record::Table;
 use crate::rng::Key;
 use crate::{Context, Result, bail, ensure};
@@ -45,6 +45,9 @@ pub fn train(
 
 fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monitor) -> Result<()> {
     let device = device(&experiment.training.device)?;
+    if !device.is_cpu() {
+        allow_tf32(experiment.training.precision == Precision::Tf32);
+    }
     let key = Key::new(experiment.seed);
     let data = experiment.data.load(DType::F32, &device)?;
     let rows = data.samples.dims()[0];

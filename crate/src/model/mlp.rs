@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// c_noise is multiplied by this before its features are taken.
 const NOISE_SCALE: f64 = 16.0;
 
-/// The sizes of an [`Mlp`].
+/// The sizes of a network of this kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MlpConfig {
@@ -29,7 +29,7 @@ impl Default for MlpConfig {
 /// Blocks of norm, linear, SiLU, linear on a residual stream; the noise level's
 /// embedding is added inside each block.
 #[derive(Clone, Debug)]
-pub struct Mlp {
+pub(super) struct Mlp {
     embedding: PositionalEmbedding,
     time: (Linear, Linear),
     input: Linear,
@@ -60,7 +60,7 @@ impl Block {
 
 impl Mlp {
     /// An MLP for images of `shape`.
-    pub fn new(scope: &mut Scope, config: &MlpConfig, shape: &[usize]) -> Result<Self> {
+    pub(super) fn new(scope: &mut Scope, config: &MlpConfig, shape: &[usize]) -> Result<Self> {
         let pixels: usize = shape.iter().product();
         let MlpConfig { width, blocks, time_features } = *config;
         ensure!(

@@ -7,8 +7,8 @@ mod network;
 mod unet;
 mod wrap;
 
-pub use mlp::{Mlp, MlpConfig};
-pub use ncsnpp::{Ncsnpp, NcsnppConfig};
+pub use mlp::MlpConfig;
+pub use ncsnpp::NcsnppConfig;
 pub use network::{Condition, Network, NetworkConfig};
 pub use unet::{DownBlock, SizeChange, TIME_SCALE, TimeScaleShift, UNet, UNetConfig, UpBlock};
 pub use wrap::{Conditioned, ConsistencyModel, EdmDenoiser};

@@ -16,7 +16,7 @@ use std::f64::consts::FRAC_1_SQRT_2;
 
 const EPS: f64 = 1e-6;
 
-/// The sizes of an [`Ncsnpp`] under score_sde's keys; the defaults are the paper's.
+/// The sizes of a network of this kind under score_sde's keys; the defaults are the paper's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NcsnppConfig {
@@ -151,7 +151,7 @@ enum Module {
 
 /// NCSN++.
 #[derive(Clone, Debug)]
-pub struct Ncsnpp {
+pub(super) struct Ncsnpp {
     embedding: FourierEmbedding,
     time: (Linear, Linear),
     input: Conv2d,

@@ -19,15 +19,6 @@ impl EdmDenoiser {
         Self { network, scaling: Scaling::Edm { sigma_data } }
     }
 
-    /// The same with a class for each sample, and with these dropout masks.
-    pub fn conditioned<'a>(
-        &'a self,
-        labels: Option<&'a [u32]>,
-        dropout: Option<Masks>,
-    ) -> Conditioned<'a, Self> {
-        Conditioned { of: self, labels, dropout }
-    }
-
     fn run(&self, x: &Tensor, t: &[f64], on: Condition) -> Result<Tensor> {
         self.scaling.apply(x, t, |xs, noise| self.network.forward(xs, Condition { noise, ..on }))
     }
@@ -59,15 +50,6 @@ impl ConsistencyModel {
         Self { network, parameterization, sigma_data, eps }
     }
 
-    /// The same with a class for each sample, and with these dropout masks.
-    pub fn conditioned<'a>(
-        &'a self,
-        labels: Option<&'a [u32]>,
-        dropout: Option<Masks>,
-    ) -> Conditioned<'a, Self> {
-        Conditioned { of: self, labels, dropout }
-    }
-
     fn run(&self, x: &Tensor, t: &[f64], on: Condition) -> Result<Tensor> {
         self.parameterization.apply(self.sigma_data, self.eps, x, t, |xs, noise| {
             self.network.forward(xs, Condition { noise, ..on })
@@ -89,7 +71,12 @@ pub struct Conditioned<'a, M> {
     dropout: Option<Masks>,
 }
 
-impl<M> Conditioned<'_, M> {
+impl<'a, M> Conditioned<'a, M> {
+    /// `of` with a class for each sample, and with these dropout masks.
+    pub fn new(of: &'a M, labels: Option<&'a [u32]>, dropout: Option<Masks>) -> Self {
+        Self { of, labels, dropout }
+    }
+
     fn condition(&self) -> Condition<'_> {
         Condition { noise: &[], labels: self.labels, dropout: self.dropout }
     }

@@ -52,7 +52,8 @@ pub enum TimeScaleShift {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct UNetConfig {
-    /// Height and width of the images; those of the data where it is left out.
+    /// Height and width of the images it was made for. It runs at any size that its levels
+    /// can halve.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample_size: Option<usize>,
     /// Channels of the input; those of the data.

@@ -6,7 +6,7 @@ use super::product::{DEPTH, Start, multiply, outer};
 use super::simd::{self, Kernel, Vector};
 use super::window::Window;
 use super::winograd::{Four, Two};
-use super::{PARALLEL, Real, Shared, each, filled, winograd};
+use super::{Real, Shared, each, filled, winograd};
 
 /// Output rows of one task, and of one pass of a weight's gradient.
 const ROWS: usize = 192;
@@ -299,7 +299,7 @@ pub(crate) fn sum_positions<T: Real>(values: &[T], batch: usize, channels: usize
     let positions = values.len() / (batch * channels).max(1);
     let mut sums = vec![T::zero(); batch * channels];
     let to = Shared::new(sums.as_mut_ptr());
-    each(batch, values.len().max(PARALLEL * usize::from(batch > 1)), |image| {
+    each(batch, values.len(), |image| {
         let values = &values[image * positions * channels..][..positions * channels];
         // SAFETY: an image's row of the sums is this task's.
         let sums = unsafe { std::slice::from_raw_parts_mut(to.at(image * channels), channels) };

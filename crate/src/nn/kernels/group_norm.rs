@@ -3,7 +3,7 @@
 
 use super::pointwise::{silu, silu_slope};
 use super::simd::{self, Kernel, Vector};
-use super::{PARALLEL, Real, Shared, each, filled};
+use super::{Real, Shared, each, filled};
 
 /// Rows that are summed before they are added to the total: long chains of f32 sums lose
 /// digits.
@@ -71,7 +71,7 @@ impl GroupNorm {
         let at = Shared::new(moments.as_mut_ptr());
         let task = self.tasks();
         let compute = |ys: Shared<T>| {
-            each(self.count(), xs.len().max(PARALLEL * usize::from(self.batch > 1)), |i| {
+            each(self.count(), xs.len(), |i| {
                 simd::dispatch(Forward { of: self, part: task(i), xs, affine, moments: at, ys });
             });
         };
@@ -93,7 +93,7 @@ impl GroupNorm {
         let at = Shared::new(sums.as_mut_ptr());
         let task = self.tasks();
         let compute = |dxs: Shared<T>| {
-            each(self.count(), xs.len().max(PARALLEL * usize::from(self.batch > 1)), |i| {
+            each(self.count(), xs.len(), |i| {
                 simd::dispatch(Backward {
                     of: self,
                     part: task(i),

@@ -11,6 +11,7 @@ use super::super::window::Window;
 use super::super::{Real, Shared, each, filled, with_scratch};
 use super::{Filtering, Places, rows, tiles, transform};
 use rayon::prelude::*;
+use std::marker::PhantomData;
 
 /// Bytes of the transformed tiles of one task: within a core's second cache.
 const CACHE: usize = 768 << 10;
@@ -18,7 +19,7 @@ const CACHE: usize = 768 << 10;
 /// outputs) in panels. `turned` gives the weights of the input's gradient: (SIDE^2 x outputs,
 /// inputs), the windows read from their other end.
 pub(crate) fn weights<T: Real, F: Filtering>(
-    of: F,
+    _: F,
     weight: &[T],
     inputs: usize,
     outputs: usize,
@@ -46,7 +47,13 @@ pub(crate) fn weights<T: Real, F: Filtering>(
                 }
                 let at = to.at(elements * depth * first + k * across);
                 let stride = depth * across;
-                simd::dispatch(Filters { of, filters: &filters, across, to: at, stride });
+                simd::dispatch(Filters {
+                    of: PhantomData::<F>,
+                    filters: &filters,
+                    across,
+                    to: at,
+                    stride,
+                });
             }
         });
     };
@@ -56,8 +63,7 @@ pub(crate) fn weights<T: Real, F: Filtering>(
 }
 
 struct Filters<'a, T, F> {
-    #[allow(dead_code)]
-    of: F,
+    of: PhantomData<F>,
     filters: &'a [[T; 64]; 9],
     across: usize,
     to: *mut T,
@@ -92,7 +98,7 @@ impl<T: Real, F: Filtering> Kernel<T> for Filters<'_, T, F> {
 
 /// The convolution of `xs` (B, H, W, inputs) with transformed `weights`: (B, H, W, outputs).
 pub(crate) fn convolve<T: Real, F: Filtering>(
-    of: F,
+    _: F,
     batch: usize,
     window: &Window,
     inputs: usize,
@@ -114,7 +120,7 @@ pub(crate) fn convolve<T: Real, F: Filtering>(
             with_scratch(elements * block * (inputs + outputs), |scratch| {
                 let (spread, products) = scratch.split_at_mut(elements * block * inputs);
                 simd::dispatch(Block {
-                    of,
+                    of: PhantomData::<F>,
                     window,
                     places: &places,
                     inputs,
@@ -135,8 +141,7 @@ pub(crate) fn convolve<T: Real, F: Filtering>(
 }
 
 struct Block<'a, T, F> {
-    #[allow(dead_code)]
-    of: F,
+    of: PhantomData<F>,
     window: &'a Window,
     places: &'a Places,
     inputs: usize,

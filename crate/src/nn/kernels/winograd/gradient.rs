@@ -10,12 +10,13 @@ use super::super::window::Window;
 use super::super::{Real, Shared, each, with_scratch};
 use super::{Filtering, Places, rows, tiles, transform};
 use rayon::prelude::*;
+use std::marker::PhantomData;
 
 /// Bytes of those of one pass of the weight's gradient, all threads together.
 const PASS: usize = 6 << 20;
 /// The gradient by the weight (O, C, 3, 3).
 pub(crate) fn weight_gradient<T: Real, F: Filtering>(
-    of: F,
+    _: F,
     batch: usize,
     window: &Window,
     (inputs, outputs): (usize, usize),
@@ -40,8 +41,8 @@ pub(crate) fn weight_gradient<T: Real, F: Filtering>(
     with_scratch(lens.iter().sum(), |scratch: &mut [T]| {
         let (spread, rest) = scratch.split_at_mut(lens[0]);
         let (grads, sums) = rest.split_at_mut(lens[1]);
-        accumulate(of, batch, window, (inputs, outputs), (xs, dys), (spread, grads, sums));
-        dw = join(of, sums, inputs, outputs);
+        accumulate::<T, F>(batch, window, (inputs, outputs), (xs, dys), (spread, grads, sums));
+        dw = join::<T, F>(sums, inputs, outputs);
     });
     dw
 }
@@ -54,7 +55,6 @@ fn pass<T: Real, F: Filtering>(padded: usize, outputs: usize) -> usize {
 
 // The sums over the tiles, as SIDE^2 matrices in one: (SIDE^2 x inputs, outputs) in panels.
 fn accumulate<T: Real, F: Filtering>(
-    of: F,
     batch: usize,
     window: &Window,
     (inputs, outputs): (usize, usize),
@@ -82,7 +82,7 @@ fn accumulate<T: Real, F: Filtering>(
         let chunks = count.div_ceil(16);
         (0..chunks).into_par_iter().for_each(|chunk| {
             simd::dispatch(Spread {
-                of,
+                of: PhantomData::<F>,
                 window,
                 places: &places,
                 sizes: (inputs, outputs),
@@ -103,7 +103,7 @@ fn accumulate<T: Real, F: Filtering>(
             let (element, rest) = (task / (panel_count * groups), task % (panel_count * groups));
             let (panel, part) = (rest / groups, rest % groups);
             simd::dispatch(Products {
-                of,
+                of: PhantomData::<F>,
                 element,
                 panel,
                 blocks: (part * group, ((part + 1) * group).min(blocks)),
@@ -121,8 +121,7 @@ fn accumulate<T: Real, F: Filtering>(
 }
 
 struct Spread<'a, T, F> {
-    #[allow(dead_code)]
-    of: F,
+    of: PhantomData<F>,
     window: &'a Window,
     places: &'a Places,
     sizes: (usize, usize),
@@ -173,8 +172,7 @@ impl<T: Real, F: Filtering> Kernel<T> for Spread<'_, T, F> {
 }
 
 struct Products<T, F> {
-    #[allow(dead_code)]
-    of: F,
+    of: PhantomData<F>,
     element: usize,
     panel: usize,
     blocks: (usize, usize),
@@ -219,7 +217,7 @@ impl<T: Real, F: Filtering> Kernel<T> for Products<T, F> {
 }
 
 // G' s G for each pair of channels, from panels (SIDE^2 x inputs, outputs) to (O, C, 3, 3).
-fn join<T: Real, F: Filtering>(of: F, sums: &[T], inputs: usize, outputs: usize) -> Vec<T> {
+fn join<T: Real, F: Filtering>(sums: &[T], inputs: usize, outputs: usize) -> Vec<T> {
     let mut dw = vec![T::zero(); outputs * inputs * 9];
     let to = Shared::new(dw.as_mut_ptr());
     let blocks = inputs.div_ceil(16);
@@ -230,7 +228,13 @@ fn join<T: Real, F: Filtering>(of: F, sums: &[T], inputs: usize, outputs: usize)
             let mut filters = [[T::zero(); 64]; 9];
             let from = &sums[F::SIDE * F::SIDE * inputs * first + c * across..];
             let stride = inputs * across;
-            simd::dispatch(Join { of, from, across, stride, filters: &mut filters });
+            simd::dispatch(Join {
+                of: PhantomData::<F>,
+                from,
+                across,
+                stride,
+                filters: &mut filters,
+            });
             for column in 0..columns {
                 let at = to.at(((first + column) * inputs + c) * 9);
                 for (place, values) in filters.iter().enumerate() {
@@ -244,8 +248,7 @@ fn join<T: Real, F: Filtering>(of: F, sums: &[T], inputs: usize, outputs: usize)
 }
 
 struct Join<'a, T, F> {
-    #[allow(dead_code)]
-    of: F,
+    of: PhantomData<F>,
     from: &'a [T],
     across: usize,
     stride: usize,

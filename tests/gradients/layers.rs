@@ -1,0 +1,230 @@
+//! Every layer against finite differences, and its two roads against each other.
+
+use super::{layer, noise};
+use candle_core::{DType, Device, Tensor};
+use consistency::nn::{
+    Act, Attention, ClassEmbedding, Conv2d, Dropout, GroupNorm, Linear, Padding, Params, Plus,
+    Scope, Settings, average_pool2, concatenate, fir_blur, fir_down2, fir_up2, on_tape, silu,
+    upsample_nearest2,
+};
+use consistency::rng::Key;
+use consistency::{Error, Result};
+
+#[test]
+fn linear() -> Result<()> {
+    layer("linear", &[3, 5], |s| Linear::new(s, 5, 4, 1.0), |l, t, x| l.forward(t, x))?;
+    layer(
+        "linear on tokens",
+        &[2, 3, 5],
+        |s| Linear::new(s, 5, 4, 1.0),
+        |l, t, x| l.forward(t, x),
+    )?;
+    layer("wide linear", &[7, 70], |s| Linear::new(s, 70, 77, 1.0), |l, t, x| l.forward(t, x))?;
+    layer("NIN", &[2, 3, 5], |s| Linear::nin(s, 5, 6, 1.0), |l, t, x| l.forward(t, x))
+}
+
+#[test]
+fn convolution() -> Result<()> {
+    for kernel in [1, 3, 5] {
+        let what = format!("convolution {kernel}x{kernel}");
+        // Not square, so that height and width cannot be mixed up.
+        let build = |s: &mut Scope| Conv2d::new(s, 3, 2, kernel, 1.0);
+        layer(&what, &[2, 6, 4, 3], build, |l, t, x| l.forward(t, x))?;
+    }
+    // A window wider than the image, and panels that are not full.
+    layer("one row", &[2, 1, 1, 2], |s| Conv2d::new(s, 2, 3, 5, 1.0), |l, t, x| l.forward(t, x))?;
+    layer("wide", &[2, 3, 4, 19], |s| Conv2d::new(s, 19, 43, 3, 1.0), |l, t, x| l.forward(t, x))
+}
+
+#[test]
+fn convolution_by_winograd() -> Result<()> {
+    // Enough tiles and channels for it, forward (2x2) and back (4x4); odd sizes leave tiles
+    // half empty, and in the last there are enough tiles for the way forward alone.
+    for (shape, outputs) in
+        [([25, 8, 8, 16], 16), ([11, 11, 13, 18], 21), ([7, 16, 14, 40], 35), ([6, 8, 8, 17], 16)]
+    {
+        let build = |s: &mut Scope| Conv2d::new(s, shape[3], outputs, 3, 1.0);
+        let what = format!("Winograd {shape:?} to {outputs}");
+        layer(&what, &shape, build, |l, t, x| l.forward(t, x))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn convolution_with_strides() -> Result<()> {
+    for (stride, kernel, padding) in [
+        (2, 3, Padding::Each(1)),
+        (2, 3, Padding::Sides([0, 0, 1, 1])),
+        (2, 3, Padding::Each(0)),
+        (3, 2, Padding::Sides([2, 1, 0, 1])),
+        (1, 2, Padding::Each(1)),
+        (1, 4, Padding::Sides([1, 2, 2, 1])),
+    ] {
+        let what = format!("kernel {kernel}, stride {stride}, {padding:?}");
+        let build = |s: &mut Scope| Conv2d::strided(s, (3, 2), kernel, 1.0, stride, padding);
+        layer(&what, &[2, 7, 6, 3], build, |l, t, x| l.forward(t, x))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn convolution_with_what_is_added() -> Result<()> {
+    for (shape, outputs) in [([2, 4, 6, 3], 5), ([7, 8, 8, 17], 18)] {
+        let build = |s: &mut Scope| {
+            let conv = Conv2d::new(&mut s.at("conv"), shape[3], outputs, 3, 1.0)?;
+            let side = Conv2d::new(&mut s.at("side"), shape[3], outputs, 1, 1.0)?;
+            Ok((conv, side, Linear::new(&mut s.at("time"), 2, outputs, 1.0)?))
+        };
+        layer(&format!("plus {shape:?}"), &shape, build, |(conv, side, time), t, x| {
+            let told = t.constant(noise("told", &[shape[0], 2])?);
+            let told = time.forward(t, &told)?;
+            let residual = side.forward(t, x)?;
+            let plus = Plus { per_sample: Some(&told), residual: Some(&residual), factor: 0.7 };
+            conv.plus(t, x, plus)
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn convolution_is_that_of_candle() -> Result<()> {
+    let key = Key::new(8);
+    for (shape, kernel) in
+        [([33, 3, 9, 7], 3), ([1, 4, 32, 32], 5), ([2, 5, 3, 20], 1), ([2, 16, 16, 16], 3)]
+    {
+        let x =
+            key.stream("x").normal(0..shape[0] as u64, &shape[1..], DType::F64, &Device::Cpu)?;
+        let mut params = Params::new(DType::F64, &Device::Cpu);
+        let layer = params.init(&key, |s| Conv2d::new(s, shape[1], 17, kernel, 1.0))?;
+        let weight = params.iter().find(|(name, _)| *name == "weight").map(|(_, weight)| weight);
+        let weight = weight.ok_or_else(|| Error::new("a convolution without a weight"))?;
+        let theirs = x.conv2d(weight, kernel / 2, 1, 1, 1)?.permute((0, 2, 3, 1))?;
+        let last = x.permute((0, 2, 3, 1))?;
+        let ours = on_tape(&last, None, Settings::default(), |t, x| layer.forward(t, x))?;
+        let gap = (ours - theirs)?.abs()?.max_all()?.to_scalar::<f64>()?;
+        assert!(gap < 1e-12, "{shape:?}, kernel {kernel}: {gap:.1e}");
+    }
+    Ok(())
+}
+
+#[test]
+fn group_norm() -> Result<()> {
+    for act in [Act::None, Act::Silu] {
+        for (groups, shape) in [(1, vec![3, 6]), (2, vec![2, 3, 4, 6]), (6, vec![2, 5, 6])] {
+            let what = format!("group norm of {shape:?} in {groups}, then {act:?}");
+            let build = |s: &mut Scope| GroupNorm::new(s, groups, 6, 1e-5);
+            layer(&what, &shape, build, |l, t, x| l.forward(t, x, act))?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn group_norm_of_many_elements_runs_in_pieces() -> Result<()> {
+    // Above the size where work is split over threads, by images and by channels.
+    for (shape, groups) in [([2, 50, 20, 40], 10), ([17, 10, 10, 20], 5)] {
+        let build = |s: &mut Scope| GroupNorm::new(s, groups, shape[3], 1e-5);
+        layer("large group norm", &shape, build, |l, t, x| l.forward(t, x, Act::Silu))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn group_norm_with_modulation() -> Result<()> {
+    for act in [Act::None, Act::Silu] {
+        let build = |s: &mut Scope| {
+            let norm = GroupNorm::new(&mut s.at("norm"), 2, 6, 1e-5)?;
+            Ok((norm, Linear::new(&mut s.at("time"), 3, 12, 1.0)?))
+        };
+        layer(&format!("modulated, then {act:?}"), &[2, 3, 4, 6], build, |(norm, time), t, x| {
+            let told = t.constant(noise("told", &[2, 3])?);
+            let told = time.forward(t, &told)?;
+            norm.modulated(t, x, &told, act)
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
+fn silu_activation() -> Result<()> {
+    layer("silu", &[4, 7], |_| Ok(()), |(), t, x| silu(t, x))?;
+    layer("large silu", &[3, 30_000], |_| Ok(()), |(), t, x| silu(t, x))
+}
+
+#[test]
+fn attention() -> Result<()> {
+    for (heads, groups) in [(1, 2), (2, 2), (4, 0)] {
+        let build = |s: &mut Scope| Attention::new(s, 4, heads, (groups, 1e-5), 0.8);
+        layer(&format!("attention in {heads}"), &[2, 3, 2, 4], build, |l, t, x| l.forward(t, x))?;
+    }
+    // More positions than one task has queries.
+    let build = |s: &mut Scope| Attention::new(s, 4, 2, (2, 1e-5), 1.0);
+    layer("many positions", &[1, 15, 14, 4], build, |l, t, x| l.forward(t, x))?;
+    layer("NIN", &[2, 3, 2, 4], |s| Attention::nin(s, 4, (2, 1e-6), 0.7), |l, t, x| l.forward(t, x))
+}
+
+#[test]
+fn resampling() -> Result<()> {
+    layer("nearest upsampling", &[2, 2, 4, 3], |_| Ok(()), |(), t, x| upsample_nearest2(t, x))?;
+    layer("average pooling", &[2, 4, 6, 3], |_| Ok(()), |(), t, x| average_pool2(t, x))?;
+    layer("FIR up", &[2, 3, 4, 19], |_| Ok(()), |(), t, x| fir_up2(t, x))?;
+    layer("FIR down", &[2, 4, 6, 19], |_| Ok(()), |(), t, x| fir_down2(t, x))?;
+    layer("FIR alone", &[2, 3, 4, 3], |_| Ok(()), |(), t, x| fir_blur(t, x))
+}
+
+#[test]
+fn side_by_side() -> Result<()> {
+    layer(
+        "concatenation",
+        &[2, 3, 5],
+        |s| Linear::new(s, 5, 4, 1.0),
+        |l, t, x| {
+            let ys = l.forward(t, x)?;
+            concatenate(t, &ys, x)
+        },
+    )
+}
+
+#[test]
+fn dropout() -> Result<()> {
+    let key = Key::new(4);
+    layer(
+        "dropout",
+        &[5, 40],
+        |s| Dropout::new(s, 0.3),
+        |l, t, x| l.forward(t, x, Some(key.into())),
+    )?;
+    let mut params = Params::new(DType::F64, &Device::Cpu);
+    let layer = params.init(&key, |s| Dropout::new(s, 0.3))?;
+    let ones = Tensor::ones((50, 400), DType::F64, &Device::Cpu)?;
+    let run = |x: &Tensor, key: Option<&Key>| -> Result<Vec<Vec<f64>>> {
+        Ok(on_tape(x, None, Settings::default(), |t, x| {
+            layer.forward(t, x, key.map(|key| (*key).into()))
+        })?
+        .to_vec2()?)
+    };
+    let kept = run(&ones, Some(&key))?;
+    let zeros = kept.iter().flatten().filter(|x| **x == 0.0).count() as f64 / 20_000.0;
+    assert!((zeros - 0.3).abs() < 0.02, "{zeros} of the numbers are dropped");
+    let mean = kept.iter().flatten().sum::<f64>() / 20_000.0;
+    assert!((mean - 1.0).abs() < 0.03, "the mean becomes {mean}");
+    // The mask of a sample is its own, in any batch; another key is another mask.
+    assert_eq!(kept[..20], run(&ones.narrow(0, 0, 20)?, Some(&key))?);
+    assert_ne!(kept, run(&ones, Some(&Key::new(5)))?);
+    assert_eq!(run(&ones, None)?, ones.to_vec2::<f64>()?);
+    Ok(())
+}
+
+#[test]
+fn classes() -> Result<()> {
+    layer(
+        "classes",
+        &[3, 4],
+        |s| ClassEmbedding::new(s, 5, 4),
+        |l, t, x| {
+            // A class twice: its gradients add up; and classes that nobody has.
+            let told = l.forward(t, &[1, 4, 1])?;
+            concatenate(t, x, &told)
+        },
+    )
+}
