@@ -1,15 +1,14 @@
 //! Scaled dot-product attention, softmax(q k' / sqrt(d)) v for each sample and head. The
-//! weights are computed again in the backward pass: at 1024 positions they would be the
-//! largest thing in memory.
+//! weights are computed again in the backward pass, from the logarithm of each query's sum:
+//! at 1024 positions they would be the largest thing in memory.
 
 use super::panels::{self, Panel};
-use super::product::{Start, multiply, outer};
+use super::product::{DEPTH, Start, multiply, outer};
 use super::simd::{self, Kernel, Vector};
-use super::{Real, Shared, filled, with_scratch};
-use rayon::prelude::*;
+use super::{Real, Shared, each, filled, with_scratch};
 
-/// Queries of one task.
-const QUERIES: usize = 96;
+/// Rows of weights that are made, and used, at a time.
+const ROWS: usize = 96;
 
 /// Queries, keys and values are (B, N, C), C in `heads` parts.
 #[derive(Clone, Copy, Debug)]
@@ -39,36 +38,58 @@ impl Attention {
         assert!(tensors.iter().all(|t| t.len() == len) && self.channels.is_multiple_of(self.heads));
     }
 
-    /// (B, N, C)
-    pub fn forward<T: Real>(&self, q: &[T], k: &[T], v: &[T]) -> Vec<T> {
-        self.check(&[q, k, v]);
-        let (n, d) = (self.positions, self.width());
-        let len = panels::len::<T>(d, n) + panels::len::<T>(n, d) + QUERIES * n;
-        let compute = |ys: Shared<T>| {
-            (0..self.batch * self.heads).into_par_iter().for_each(|part| {
-                with_scratch(len, |scratch| {
-                    simd::dispatch(Forward { of: self, part, q, k, v, scratch, ys });
-                });
-            });
-        };
-        // SAFETY: the parts cover all channels of all samples.
-        unsafe { filled(q.len(), compute) }
+    // Between rows of weights: not a power of two, whose multiples share few sets of the cache.
+    fn across(&self) -> usize {
+        self.positions.next_multiple_of(16) + 16
     }
 
-    /// The gradients by q, k and v from that by the output.
-    pub fn backward<T: Real>(&self, q: &[T], k: &[T], v: &[T], dys: &[T]) -> [Vec<T>; 3] {
-        self.check(&[q, k, v, dys]);
+    /// The output (B, N, C), and for each sample, head and query the logarithm of its sum of
+    /// exponentials (B, heads, N).
+    pub fn forward<T: Real>(&self, q: &[T], k: &[T], v: &[T]) -> (Vec<T>, Vec<T>) {
+        self.check(&[q, k, v]);
+        let (n, d) = (self.positions, self.width());
+        let len = panels::len::<T>(d, n) + panels::len::<T>(n, d) + ROWS * self.across();
+        let parts = self.batch * self.heads;
+        let mut sums = Vec::new();
+        let compute = |ys: Shared<T>| {
+            let compute = |sums: Shared<T>| {
+                each(parts, usize::MAX, |part| {
+                    with_scratch(len, |scratch| {
+                        simd::dispatch(Forward { of: self, part, q, k, v, scratch, sums, ys });
+                    });
+                });
+            };
+            // SAFETY: each part writes its queries' sums.
+            sums = unsafe { filled(parts * n, compute) };
+        };
+        // SAFETY: the parts cover all channels of all samples.
+        let ys = unsafe { filled(q.len(), compute) };
+        (ys, sums)
+    }
+
+    /// The gradients by q, k and v from the output, its sums and the gradient by it.
+    pub fn backward<T: Real>(
+        &self,
+        [q, k, v]: [&[T]; 3],
+        (ys, sums): (&[T], &[T]),
+        dys: &[T],
+    ) -> [Vec<T>; 3] {
+        self.check(&[q, k, v, ys, dys]);
         let (n, d) = (self.positions, self.width());
         let (turned, plain) = (panels::len::<T>(d, n), panels::len::<T>(n, d));
-        let len = 2 * turned + 3 * plain + 2 * panels::len::<T>(QUERIES, d) + 2 * QUERIES * n;
+        let len =
+            2 * turned + 3 * plain + panels::len::<T>(ROWS, d) + 2 * ROWS * self.across() + n;
         let (mut dk, mut dv) = (Vec::new(), Vec::new());
         let compute = |dq: Shared<T>| {
-            let compute = |to: Shared<T>| {
-                let compute = |by_value: Shared<T>| {
-                    (0..self.batch * self.heads).into_par_iter().for_each(|part| {
+            let compute = |dk: Shared<T>| {
+                let compute = |dv: Shared<T>| {
+                    each(self.batch * self.heads, usize::MAX, |part| {
+                        let sums = &sums[part * n..][..n];
                         with_scratch(len, |scratch| {
-                            let out = [dq, to, by_value];
-                            simd::dispatch(Backward { of: self, part, q, k, v, dys, scratch, out });
+                            let (of, out) = (self, [dq, dk, dv]);
+                            let work =
+                                Backward { of, part, q, k, v, ys, sums, dys, scratch, out };
+                            simd::dispatch(work);
                         });
                     });
                 };
@@ -84,70 +105,92 @@ impl Attention {
     }
 }
 
-// A matrix of `rows` rows of `columns` in panels, written into the beginning of `to`; what is
-// left of it. Element (r, c) is `at(r, c)`.
-#[inline(always)]
-fn pack<T: Real>(
-    to: &mut [T],
-    (rows, columns): (usize, usize),
-    at: impl Fn(usize, usize) -> T,
-) -> (&mut [T], &mut [T]) {
-    let (here, rest) = to.split_at_mut(panels::len::<T>(rows, columns));
-    for index in 0..panels::count::<T>(columns) {
-        let (vectors, first, count) = panels::place::<T>(columns, index);
-        let across = vectors * simd::lanes::<T>();
-        let panel = &mut here[first * rows..][..rows * across];
-        for (r, row) in panel.chunks_exact_mut(across).enumerate() {
-            for (c, value) in row.iter_mut().enumerate() {
-                *value = if c < count { at(r, first + c) } else { T::zero() };
+/// `rows` rows of `columns` numbers, `stride` apart.
+#[derive(Clone, Copy)]
+struct Matrix<T> {
+    first: *const T,
+    stride: usize,
+    rows: usize,
+    columns: usize,
+}
+
+impl<T: Real> Matrix<T> {
+    #[inline(always)]
+    fn row(&self, row: usize) -> *const T {
+        self.first.wrapping_add(row * self.stride)
+    }
+
+    // Panels of its columns, in the beginning of `to`, and the rest of `to`.
+    #[inline(always)]
+    unsafe fn pack(self, to: &mut [T]) -> (&mut [T], &mut [T]) {
+        let (here, rest) = to.split_at_mut(panels::len::<T>(self.rows, self.columns));
+        for index in 0..panels::count::<T>(self.columns) {
+            let (vectors, first, count) = panels::place::<T>(self.columns, index);
+            let across = vectors * simd::lanes::<T>();
+            let panel = &mut here[first * self.rows..][..self.rows * across];
+            for (r, to) in panel.chunks_exact_mut(across).enumerate() {
+                // SAFETY: the matrix is readable, as the caller says.
+                let from =
+                    unsafe { std::slice::from_raw_parts(self.row(r).wrapping_add(first), count) };
+                to[..count].copy_from_slice(from);
+                to[count..].fill(T::zero());
             }
         }
+        (here, rest)
     }
-    (here, rest)
+
+    // Panels of its rows: those of the transposed matrix.
+    #[inline(always)]
+    unsafe fn pack_turned(self, to: &mut [T]) -> (&mut [T], &mut [T]) {
+        const TOGETHER: usize = 16;
+        let (here, rest) = to.split_at_mut(panels::len::<T>(self.columns, self.rows));
+        for index in 0..panels::count::<T>(self.rows) {
+            let (vectors, first, count) = panels::place::<T>(self.rows, index);
+            let across = vectors * simd::lanes::<T>();
+            let panel = &mut here[first * self.columns..][..self.columns * across];
+            for p in (0..across).step_by(TOGETHER) {
+                let width = TOGETHER.min(across - p);
+                let mut from = [self.first; TOGETHER];
+                for (i, from) in from.iter_mut().enumerate() {
+                    // A row behind the last is read as the last; it fills the padding.
+                    *from = self.row(first + (p + i).min(count - 1));
+                }
+                for (c, to) in panel.chunks_exact_mut(across).enumerate() {
+                    for (to, from) in to[p..p + width].iter_mut().zip(&from) {
+                        // SAFETY: the matrix is readable, as the caller says.
+                        *to = unsafe { *from.add(c) };
+                    }
+                }
+            }
+        }
+        (here, rest)
+    }
 }
 
-// Panel `index` of packed values.
-#[inline(always)]
-fn panel<T: Real>(packed: &[T], (rows, columns): (usize, usize), index: usize) -> Panel<T> {
-    let (vectors, first, count) = panels::place::<T>(columns, index);
-    Panel { values: packed[first * rows..].as_ptr(), vectors, first, columns: count }
-}
-
-// outs(r) = rows(r) times packed (depth, columns), for r < count.
+// outs(r) = row r of `rows` times packed (depth, columns).
 #[inline(always)]
 unsafe fn product<T: Real, V: Vector<T>>(
-    (count, depth, columns): (usize, usize, usize),
-    rows: impl Fn(usize) -> *const T,
+    rows: Matrix<T>,
     packed: &[T],
+    columns: usize,
     outs: impl Fn(usize) -> *mut T,
 ) {
     let zeros = [T::zero(); 64];
+    let depth = rows.columns;
     for index in 0..panels::count::<T>(columns) {
-        let panel = panel(packed, (depth, columns), index);
-        // SAFETY: the caller's.
-        unsafe {
-            let start = Start::From(zeros.as_ptr());
-            multiply::<T, V>(count, depth, &rows, panel, &outs, start);
+        let (vectors, first, count) = panels::place::<T>(columns, index);
+        let values = packed[first * depth..].as_ptr();
+        for from in (0..depth).step_by(DEPTH) {
+            let start = if from == 0 { Start::From(zeros.as_ptr()) } else { Start::There };
+            let values = values.wrapping_add(from * vectors * V::LANES);
+            let panel = Panel { values, vectors, first, columns: count };
+            let row = |r: usize| rows.row(r).wrapping_add(from);
+            // SAFETY: the caller's.
+            unsafe {
+                multiply::<T, V>(rows.rows, DEPTH.min(depth - from), row, panel, &outs, start);
+            }
         }
     }
-}
-
-// The weights of `count` queries: softmax of q k' scale, row by row.
-#[inline(always)]
-unsafe fn weights<T: Real, V: Vector<T>>(
-    of: &Attention,
-    q: *const T,
-    count: usize,
-    keys: &[T],
-    to: &mut [T],
-) {
-    let (n, stride, d) = (of.positions, of.channels, of.width());
-    let at = Shared::new(to.as_mut_ptr());
-    // SAFETY: `count` queries begin at `q`, and `to` has a row of n for each.
-    unsafe {
-        product::<T, V>((count, d, n), |r| q.add(r * stride), keys, |r| at.at(r * n));
-    }
-    softmax(&mut to[..count * n], n, of.scale());
 }
 
 struct Forward<'a, T> {
@@ -157,6 +200,7 @@ struct Forward<'a, T> {
     k: &'a [T],
     v: &'a [T],
     scratch: &'a mut [T],
+    sums: Shared<T>,
     ys: Shared<T>,
 }
 
@@ -164,21 +208,69 @@ impl<T: Real> Kernel<T> for Forward<'_, T> {
     #[inline(always)]
     unsafe fn run<V: Vector<T>>(self) {
         let Self { of, q, k, v, scratch, ys, .. } = self;
-        let (n, stride, d) = (of.positions, of.channels, of.width());
+        let (n, stride, d, across) = (of.positions, of.channels, of.width(), of.across());
         let start = of.start(self.part);
-        let (keys, rest) = pack(scratch, (d, n), |c, p| k[start + p * stride + c]);
-        let (values, w) = pack(rest, (n, d), |p, c| v[start + p * stride + c]);
-        for first in (0..n).step_by(QUERIES) {
-            let count = QUERIES.min(n - first);
+        let all = |from: &[T]| Matrix { first: from[start..].as_ptr(), stride, rows: n, columns: d };
+        // SAFETY: the part's rows lie within slices that `check` has measured.
+        let (keys, rest) = unsafe { all(k).pack_turned(scratch) };
+        // SAFETY: as above.
+        let (values, weights) = unsafe { all(v).pack(rest) };
+        let at = Shared::new(weights.as_mut_ptr());
+        let scale = of.scale::<T>();
+        for first in (0..n).step_by(ROWS) {
+            let rows = ROWS.min(n - first);
             let from = start + first * stride;
-            // SAFETY: rows of this part's, within slices that `check` has measured.
-            unsafe {
-                weights::<T, V>(of, q[from..].as_ptr(), count, keys, w);
-                let row = |r: usize| w[r * n..].as_ptr();
-                product::<T, V>((count, n, d), row, values, |r| ys.at(from + r * stride));
+            let queries = Matrix { first: q[from..].as_ptr(), stride, rows, columns: d };
+            // SAFETY: `rows` rows of weights fit the scratch memory.
+            unsafe { product::<T, V>(queries, keys, n, |r| at.at(r * across)) };
+            let mut inverses = [T::zero(); ROWS];
+            for (r, inverse) in inverses[..rows].iter_mut().enumerate() {
+                let (most, sum) = exponentials(&mut weights[r * across..][..n], scale);
+                *inverse = T::one() / sum;
+                // SAFETY: this query's own.
+                unsafe {
+                    self.sums.at(self.part * n + first + r).write(most * scale + sum.ln());
+                }
+            }
+            let made = Matrix { first: at.at(0).cast_const(), stride: across, rows, columns: n };
+            // SAFETY: the part's channels of these rows.
+            unsafe { product::<T, V>(made, values, d, |r| ys.at(from + r * stride)) };
+            for (r, inverse) in inverses[..rows].iter().enumerate() {
+                // SAFETY: as above.
+                let y =
+                    unsafe { std::slice::from_raw_parts_mut(ys.at(from + r * stride), d) };
+                y.iter_mut().for_each(|y| *y *= *inverse);
             }
         }
     }
+}
+
+// x = exp((x - max) scale); the maximum and the sum.
+#[inline(always)]
+fn exponentials<T: Real>(row: &mut [T], scale: T) -> (T, T) {
+    // A NaN in the row reaches the sum: the maximum need not keep it.
+    let greater = |a: T, b: T| if b > a { b } else { a };
+    let mut most = [T::neg_infinity(); 16];
+    let mut parts = row.chunks_exact(16);
+    for part in &mut parts {
+        for (most, x) in most.iter_mut().zip(part) {
+            *most = if *x > *most { *x } else { *most };
+        }
+    }
+    let most = most.iter().chain(parts.remainder()).copied().fold(T::neg_infinity(), greater);
+    let mut sums = [T::zero(); 16];
+    let mut parts = row.chunks_exact_mut(16);
+    for part in &mut parts {
+        for (sum, x) in sums.iter_mut().zip(part) {
+            *x = ((*x - most) * scale).exponential();
+            *sum += *x;
+        }
+    }
+    for (sum, x) in sums.iter_mut().zip(parts.into_remainder()) {
+        *x = ((*x - most) * scale).exponential();
+        *sum += *x;
+    }
+    (most, sums.into_iter().sum())
 }
 
 struct Backward<'a, T> {
@@ -187,120 +279,109 @@ struct Backward<'a, T> {
     q: &'a [T],
     k: &'a [T],
     v: &'a [T],
+    ys: &'a [T],
+    /// Of this part.
+    sums: &'a [T],
     dys: &'a [T],
     scratch: &'a mut [T],
     out: [Shared<T>; 3],
 }
 
 impl<T: Real> Kernel<T> for Backward<'_, T> {
-    // With w the weights: dv = w' dy, dw = dy v', ds = w (dw - sum(w dw)) scale, dq = ds k,
-    // dk = ds' q.
+    // With w the weights: dv = w' dy, dw = dy v', ds = w (dw - dy . y) scale, dq = ds k,
+    // dk = ds' q. The rows here are keys: w' and ds' are what two of the three need, and what
+    // belongs to a query stands beside its column.
     #[inline(always)]
     unsafe fn run<V: Vector<T>>(self) {
-        let Self { of, q, k, v, dys, scratch, out, .. } = self;
-        let (n, stride, d) = (of.positions, of.channels, of.width());
+        let Self { of, q, k, v, ys, sums, dys, scratch, out: [dq, dk, dv], .. } = self;
+        let (n, stride, d, across) = (of.positions, of.channels, of.width(), of.across());
         let start = of.start(self.part);
-        let (turned_keys, rest) = pack(scratch, (d, n), |c, p| k[start + p * stride + c]);
-        let (turned_values, rest) = pack(rest, (d, n), |c, p| v[start + p * stride + c]);
-        let (keys, rest) = pack(rest, (n, d), |p, c| k[start + p * stride + c]);
-        let plain = panels::len::<T>(n, d);
-        let (by_value, rest) = rest.split_at_mut(plain);
-        let (by_key, rest) = rest.split_at_mut(plain);
-        let few = panels::len::<T>(QUERIES, d);
-        let (packed, rest) = rest.split_at_mut(2 * few);
-        let (w, dw) = rest.split_at_mut(QUERIES * n);
-        for first in (0..n).step_by(QUERIES) {
-            let count = QUERIES.min(n - first);
+        let block = |from: &[T], first: usize, rows: usize| {
+            let first = from[start + first * stride..].as_ptr();
+            Matrix { first, stride, rows, columns: d }
+        };
+        // SAFETY: the part's rows lie within slices that `check` has measured.
+        let (turned_queries, rest) = unsafe { block(q, 0, n).pack_turned(scratch) };
+        // SAFETY: as above.
+        let (turned_dys, rest) = unsafe { block(dys, 0, n).pack_turned(rest) };
+        // SAFETY: as above.
+        let (queries, rest) = unsafe { block(q, 0, n).pack(rest) };
+        // SAFETY: as above.
+        let (packed_dys, rest) = unsafe { block(dys, 0, n).pack(rest) };
+        let (by_query, rest) = rest.split_at_mut(panels::len::<T>(n, d));
+        let (dots, rest) = rest.split_at_mut(n);
+        for (p, dot) in dots.iter_mut().enumerate() {
+            let at = start + p * stride;
+            *dot = dot_product(&dys[at..][..d], &ys[at..][..d]);
+        }
+        let (few, rest) = rest.split_at_mut(panels::len::<T>(ROWS, d));
+        let (weights, slopes) = rest.split_at_mut(ROWS * across);
+        let (w, ds) = (Shared::new(weights.as_mut_ptr()), Shared::new(slopes.as_mut_ptr()));
+        let scale = of.scale::<T>();
+        for first in (0..n).step_by(ROWS) {
+            let rows = ROWS.min(n - first);
             let from = start + first * stride;
-            let (dy_rows, rest) = pack(packed, (count, d), |r, c| dys[from + r * stride + c]);
-            let (q_rows, _) = pack(rest, (count, d), |r, c| q[from + r * stride + c]);
-            // SAFETY: as in `Forward`.
+            let keys = block(k, first, rows);
+            // SAFETY: `rows` rows of each fit the scratch memory.
             unsafe {
-                weights::<T, V>(of, q[from..].as_ptr(), count, turned_keys, w);
-                let at = Shared::new(dw.as_mut_ptr());
-                let dy = |r: usize| dys[from + r * stride..].as_ptr();
-                product::<T, V>((count, d, n), dy, turned_values, |r| at.at(r * n));
-                outer_rows::<T, V>((count, n, d), w, dy_rows, by_value, first == 0);
-                slopes(&w[..count * n], &mut dw[..count * n], n, of.scale());
-                let slope = |r: usize| at.at(r * n).cast_const();
-                product::<T, V>((count, n, d), slope, keys, |r| out[0].at(from + r * stride));
-                outer_rows::<T, V>((count, n, d), dw, q_rows, by_key, first == 0);
+                product::<T, V>(keys, turned_queries, n, |r| w.at(r * across));
+                product::<T, V>(block(v, first, rows), turned_dys, n, |r| ds.at(r * across));
+            }
+            for r in 0..rows {
+                let (w, ds) = (&mut weights[r * across..][..n], &mut slopes[r * across..][..n]);
+                for (((w, ds), sum), dot) in w.iter_mut().zip(ds).zip(sums).zip(dots.iter()) {
+                    *w = (*w * scale - *sum).exponential();
+                    *ds = *w * (*ds - *dot) * scale;
+                }
+            }
+            let made = |of: Shared<T>| Matrix {
+                first: of.at(0).cast_const(),
+                stride: across,
+                rows,
+                columns: n,
+            };
+            let mut pointers = [std::ptr::null(); ROWS];
+            for (r, pointer) in pointers[..rows].iter_mut().enumerate() {
+                *pointer = made(ds).row(r);
+            }
+            // SAFETY: the part's channels of these rows, and of all rows by query.
+            unsafe {
+                product::<T, V>(made(w), packed_dys, d, |r| dv.at(from + r * stride));
+                product::<T, V>(made(ds), queries, d, |r| dk.at(from + r * stride));
+                let (few, _) = keys.pack(few);
+                for index in 0..panels::count::<T>(d) {
+                    let (vectors, at, _) = panels::place::<T>(d, index);
+                    let (keys, sums) = (few[at * rows..].as_ptr(), by_query[at * n..].as_mut_ptr());
+                    outer::<T, V>(&pointers[..rows], n, keys, vectors, sums, first == 0);
+                }
             }
         }
-        for (sums, to) in [(by_key, out[1]), (by_value, out[2])] {
-            for index in 0..panels::count::<T>(d) {
-                let (vectors, first, columns) = panels::place::<T>(d, index);
-                let across = vectors * V::LANES;
-                for p in 0..n {
-                    let row = &sums[first * n + p * across..][..columns];
-                    // SAFETY: these channels of this row are the part's own.
-                    unsafe {
-                        let to = to.at(start + p * stride + first);
-                        std::ptr::copy_nonoverlapping(row.as_ptr(), to, columns);
-                    }
+        for index in 0..panels::count::<T>(d) {
+            let (vectors, first, columns) = panels::place::<T>(d, index);
+            let across = vectors * V::LANES;
+            for p in 0..n {
+                let row = &by_query[first * n + p * across..][..columns];
+                // SAFETY: these channels of this row are the part's own.
+                unsafe {
+                    let to = dq.at(start + p * stride + first);
+                    std::ptr::copy_nonoverlapping(row.as_ptr(), to, columns);
                 }
             }
         }
     }
 }
 
-// sums (n, d) += w' rows, for w (count, n) and packed rows (count, d).
 #[inline(always)]
-unsafe fn outer_rows<T: Real, V: Vector<T>>(
-    (count, n, d): (usize, usize, usize),
-    w: &[T],
-    rows: &[T],
-    sums: &mut [T],
-    fresh: bool,
-) {
-    let mut pointers = [std::ptr::null(); QUERIES];
-    for (r, pointer) in pointers[..count].iter_mut().enumerate() {
-        *pointer = w[r * n..].as_ptr();
-    }
-    for index in 0..panels::count::<T>(d) {
-        let (vectors, first, _) = panels::place::<T>(d, index);
-        let (rows, sums) = (rows[first * count..].as_ptr(), sums[first * n..].as_mut_ptr());
-        // SAFETY: the caller's.
-        unsafe { outer::<T, V>(&pointers[..count], n, rows, vectors, sums, fresh) };
-    }
-}
-
-#[inline(always)]
-fn softmax<T: Real>(rows: &mut [T], across: usize, scale: T) {
-    for row in rows.chunks_exact_mut(across) {
-        let mut most = [T::neg_infinity(); 16];
-        for part in row.chunks(16) {
-            // A NaN in the row reaches the sum below: this need not keep it.
-            for (most, x) in most.iter_mut().zip(part) {
-                *most = if *x > *most { *x } else { *most };
-            }
-        }
-        let most = most.into_iter().fold(T::neg_infinity(), |a, b| if b > a { b } else { a });
-        let mut sums = [T::zero(); 16];
-        for part in row.chunks_mut(16) {
-            for (sum, x) in sums.iter_mut().zip(part) {
-                *x = ((*x - most) * scale).exponential();
-                *sum += *x;
-            }
-        }
-        let inverse = T::one() / sums.into_iter().sum::<T>();
-        row.iter_mut().for_each(|x| *x *= inverse);
-    }
-}
-
-// ds = w (dw - sum(w dw)) scale, row by row.
-#[inline(always)]
-fn slopes<T: Real>(rows: &[T], grads: &mut [T], across: usize, scale: T) {
-    for (w, dw) in rows.chunks_exact(across).zip(grads.chunks_exact_mut(across)) {
-        let mut sums = [T::zero(); 16];
-        for (w, dw) in w.chunks(16).zip(dw.chunks(16)) {
-            for ((sum, w), dw) in sums.iter_mut().zip(w).zip(dw) {
-                *sum += *w * *dw;
-            }
-        }
-        let dot = sums.into_iter().sum::<T>();
-        for (w, dw) in w.iter().zip(dw) {
-            *dw = *w * (*dw - dot) * scale;
+fn dot_product<T: Real>(a: &[T], b: &[T]) -> T {
+    let mut sums = [T::zero(); 16];
+    let (mut a, mut b) = (a.chunks_exact(16), b.chunks_exact(16));
+    for (a, b) in (&mut a).zip(&mut b) {
+        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+            *sum += *a * *b;
         }
     }
+    for ((sum, a), b) in sums.iter_mut().zip(a.remainder()).zip(b.remainder()) {
+        *sum += *a * *b;
+    }
+    sums.into_iter().sum()
 }

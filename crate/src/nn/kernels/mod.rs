@@ -12,12 +12,12 @@ pub(crate) mod pointwise;
 pub(crate) mod product;
 pub(crate) mod resample;
 pub(crate) mod simd;
+mod team;
 pub(crate) mod window;
 pub(crate) mod winograd;
 
 use candle_core::{CpuStorage, WithDType};
 use num_traits::Float;
-use rayon::prelude::*;
 use simd::Vector;
 use std::cell::RefCell;
 
@@ -152,6 +152,6 @@ pub(crate) fn each(count: usize, elements: usize, work: impl Fn(usize) + Sync + 
     if elements < PARALLEL || count < 2 {
         (0..count).for_each(work);
     } else {
-        (0..count).into_par_iter().for_each(work);
+        team::share(count, &work);
     }
 }

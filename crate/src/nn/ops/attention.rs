@@ -1,6 +1,6 @@
 //! Scaled dot-product attention.
 
-use super::{computed, tensor, tensors, with_real, with_values};
+use super::{tensor, tensors, with_real, with_values};
 use crate::nn::kernels::attention::Attention;
 use crate::nn::tape::{Slots, Tape, Value};
 use candle_core::{Result, Tensor, bail};
@@ -26,21 +26,28 @@ impl Tape {
         let positions = dims[1..dims.len() - 1].iter().product();
         let of = Attention { batch: dims[0], positions, channels, heads };
         let (on_kernels, settings) = (self.on_kernels(q.tensor()), self.settings());
-        let ys = if on_kernels {
-            computed!(dims.clone(), [q.tensor(), k.tensor(), v.tensor()], |[q, k, v]| of
-                .forward(q, k, v))?
+        let (ys, sums) = if on_kernels {
+            with_real!(q.tensor(), T => {
+                let operands = [q.tensor(), k.tensor(), v.tensor()];
+                let (ys, sums) = with_values(operands, |[q, k, v]: [&[T]; 3]| {
+                    Ok(of.forward(q, k, v))
+                })?;
+                let by_query = (of.batch, heads, positions);
+                (tensor(ys, dims.clone())?, Some(tensor(sums, by_query)?))
+            })
         } else {
-            tensors::attention(settings, &of, q.tensor(), k.tensor(), v.tensor())?
+            (tensors::attention(settings, &of, q.tensor(), k.tensor(), v.tensor())?, None)
         };
-        let saved = [q.clone(), k.clone(), v.clone()];
+        let (saved, output) = ([q.clone(), k.clone(), v.clone()], ys.clone());
         let backward = move |dys: Tensor, slots: &mut Slots| {
             let [q, k, v] = &saved;
-            let grads = if on_kernels {
+            let grads = if let Some(sums) = &sums {
                 with_real!(dys, T => {
-                    let operands = [q.tensor(), k.tensor(), v.tensor(), &dys];
-                    let [dq, dk, dv] = with_values(operands, |[q, k, v, dy]: [&[T]; 4]| {
-                        Ok(of.backward(q, k, v, dy))
-                    })?;
+                    let operands = [q.tensor(), k.tensor(), v.tensor(), &output, sums, &dys];
+                    let compute = |[q, k, v, ys, sums, dys]: [&[T]; 6]| {
+                        Ok(of.backward([q, k, v], (ys, sums), dys))
+                    };
+                    let [dq, dk, dv] = with_values(operands, compute)?;
                     [tensor(dq, dims.clone())?, tensor(dk, dims.clone())?, tensor(dv, dims.clone())?]
                 })
             } else {

@@ -10,7 +10,6 @@ use super::super::simd::{self, Kernel, Lanes, Vector};
 use super::super::window::Window;
 use super::super::{Real, Shared, each, filled, with_scratch};
 use super::{Filtering, Places, rows, tiles, transform};
-use rayon::prelude::*;
 use std::marker::PhantomData;
 
 /// Bytes of the transformed tiles of one task: within a core's second cache.
@@ -116,7 +115,7 @@ pub(crate) fn convolve<T: Real, F: Filtering>(
     let bias = epilogue.bias.map_or_else(|| vec![T::zero(); outputs], <[T]>::to_vec);
     let places = Places::new::<F>(window);
     let compute = |ys: Shared<T>| {
-        (0..all.div_ceil(block)).into_par_iter().for_each(|i| {
+        each(all.div_ceil(block), usize::MAX, |i| {
             with_scratch(elements * block * (inputs + outputs), |scratch| {
                 let (spread, products) = scratch.split_at_mut(elements * block * inputs);
                 simd::dispatch(Block {

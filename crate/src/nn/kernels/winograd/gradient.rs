@@ -9,7 +9,6 @@ use super::super::simd::{self, Kernel, Lanes, Vector};
 use super::super::window::Window;
 use super::super::{Real, Shared, each, with_scratch};
 use super::{Filtering, Places, rows, tiles, transform};
-use rayon::prelude::*;
 use std::marker::PhantomData;
 
 /// Bytes of those of one pass of the weight's gradient, all threads together.
@@ -80,7 +79,7 @@ fn accumulate<T: Real, F: Filtering>(
     while from < all {
         let count = pass.min(all - from);
         let chunks = count.div_ceil(16);
-        (0..chunks).into_par_iter().for_each(|chunk| {
+        each(chunks, usize::MAX, |chunk| {
             simd::dispatch(Spread {
                 of: PhantomData::<F>,
                 window,
@@ -99,7 +98,7 @@ fn accumulate<T: Real, F: Filtering>(
         // A task is one element of the tiles, one panel and a few blocks of channels.
         let group = blocks.div_ceil(4).max(1);
         let groups = blocks.div_ceil(group);
-        (0..elements * panel_count * groups).into_par_iter().for_each(|task| {
+        each(elements * panel_count * groups, usize::MAX, |task| {
             let (element, rest) = (task / (panel_count * groups), task % (panel_count * groups));
             let (panel, part) = (rest / groups, rest % groups);
             simd::dispatch(Products {
