@@ -8,7 +8,7 @@ use super::objective::{Objective, grid, mu};
 use super::run::{RunFolder, Trained, provenance};
 use crate::data::{batch_rows, select};
 use crate::device::{allow_tf32, device};
-use crate::nn::{Ema, Gradients, Optimizer, Params, Precision};
+use crate::nn::{Ema, Gradients, Optimizer, Params, Precision, memory};
 use crate::record::Table;
 use crate::rng::Key;
 use crate::{Context, Result, bail, ensure};
@@ -39,7 +39,9 @@ pub fn train(
         .build()
         .map_err(|e| crate::Error::new(format!("starting {threads} threads: {e}")))?;
     let folder = RunFolder::create(runs, experiment)?;
-    pool.install(|| run(experiment, &folder, runs, monitor))?;
+    let ended = pool.install(|| run(experiment, &folder, runs, monitor));
+    memory::give_back();
+    ended?;
     folder.trained()
 }
 

@@ -12,6 +12,7 @@ mod embedding;
 mod gradients;
 mod kernels;
 mod layers;
+pub(crate) mod memory;
 mod ops;
 mod optim;
 mod params;

@@ -2,6 +2,7 @@
 
 use super::boundary::Link;
 use super::gradients::Gradients;
+use super::memory;
 use super::tape::Settings;
 use crate::rng::Key;
 use crate::{Result, bail, ensure};
@@ -59,6 +60,7 @@ impl std::fmt::Debug for Params {
 impl Params {
     /// No parameters yet; those to come have this dtype and device.
     pub fn new(dtype: DType, device: &Device) -> Self {
+        memory::keep();
         let (vars, fixed) = (BTreeMap::new(), BTreeSet::new());
         let settings = Settings::default();
         Self { vars, fixed, link: None, settings, dtype, device: device.clone() }

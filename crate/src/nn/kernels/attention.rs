@@ -77,8 +77,7 @@ impl Attention {
         self.check(&[q, k, v, ys, dys]);
         let (n, d) = (self.positions, self.width());
         let (turned, plain) = (panels::len::<T>(d, n), panels::len::<T>(n, d));
-        let len =
-            2 * turned + 3 * plain + panels::len::<T>(ROWS, d) + 2 * ROWS * self.across() + n;
+        let len = 2 * turned + 3 * plain + panels::len::<T>(ROWS, d) + 2 * ROWS * self.across() + n;
         let (mut dk, mut dv) = (Vec::new(), Vec::new());
         let compute = |dq: Shared<T>| {
             let compute = |dk: Shared<T>| {
@@ -87,8 +86,7 @@ impl Attention {
                         let sums = &sums[part * n..][..n];
                         with_scratch(len, |scratch| {
                             let (of, out) = (self, [dq, dk, dv]);
-                            let work =
-                                Backward { of, part, q, k, v, ys, sums, dys, scratch, out };
+                            let work = Backward { of, part, q, k, v, ys, sums, dys, scratch, out };
                             simd::dispatch(work);
                         });
                     });
@@ -210,7 +208,8 @@ impl<T: Real> Kernel<T> for Forward<'_, T> {
         let Self { of, q, k, v, scratch, ys, .. } = self;
         let (n, stride, d, across) = (of.positions, of.channels, of.width(), of.across());
         let start = of.start(self.part);
-        let all = |from: &[T]| Matrix { first: from[start..].as_ptr(), stride, rows: n, columns: d };
+        let all =
+            |from: &[T]| Matrix { first: from[start..].as_ptr(), stride, rows: n, columns: d };
         // SAFETY: the part's rows lie within slices that `check` has measured.
         let (keys, rest) = unsafe { all(k).pack_turned(scratch) };
         // SAFETY: as above.
@@ -237,8 +236,7 @@ impl<T: Real> Kernel<T> for Forward<'_, T> {
             unsafe { product::<T, V>(made, values, d, |r| ys.at(from + r * stride)) };
             for (r, inverse) in inverses[..rows].iter().enumerate() {
                 // SAFETY: as above.
-                let y =
-                    unsafe { std::slice::from_raw_parts_mut(ys.at(from + r * stride), d) };
+                let y = unsafe { std::slice::from_raw_parts_mut(ys.at(from + r * stride), d) };
                 y.iter_mut().for_each(|y| *y *= *inverse);
             }
         }

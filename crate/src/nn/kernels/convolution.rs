@@ -93,9 +93,17 @@ impl Convolution {
         }
         let (places, inputs) = (self.window.places(), self.inputs);
         let depth = places * inputs;
-        let blocks = inputs.div_ceil(CHANNELS);
         let table = self.window.table();
-        let tasks = panels::count::<T>(self.outputs) * places * blocks;
+        // Each task packs all gradients for its channels: many channels, while there are
+        // enough tasks for the threads.
+        let tasks =
+            |channels: usize| panels::count::<T>(self.outputs) * places * inputs.div_ceil(channels);
+        let enough = 4 * rayon::current_num_threads();
+        let mut channels = CHANNELS;
+        while channels < 4 * CHANNELS && tasks(2 * channels) >= enough {
+            channels *= 2;
+        }
+        let (blocks, tasks) = (inputs.div_ceil(channels), tasks(channels));
         let work = self.batch * self.window.output_positions() * self.outputs;
         // SAFETY: the tasks' rows of the panels follow each other and cover them.
         let sums = unsafe {
@@ -110,7 +118,7 @@ impl Convolution {
                         xs,
                         dys,
                         panel,
-                        channels: (block * CHANNELS, ((block + 1) * CHANNELS).min(inputs)),
+                        channels: (block * channels, ((block + 1) * channels).min(inputs)),
                         depth,
                         row: place * inputs,
                         sums,
@@ -283,7 +291,19 @@ impl<T: Real> Kernel<T> for Gradient<'_, T> {
                 }
                 let at = (image * positions + *input as usize) * inputs + c;
                 let dy = &self.dys[(image * out + position) * outputs + first..][..columns];
-                grads[rows.len() * across..][..columns].copy_from_slice(dy);
+                let to = &mut grads[rows.len() * across..][..across];
+                if columns == across {
+                    // A call of memmove would take as long as the copy.
+                    for n in 0..vectors {
+                        // SAFETY: both have `vectors` registers.
+                        unsafe {
+                            V::load(dy.as_ptr().add(n * V::LANES))
+                                .store(to.as_mut_ptr().add(n * V::LANES));
+                        }
+                    }
+                } else {
+                    to[..columns].copy_from_slice(dy);
+                }
                 rows.push(self.xs[at..].as_ptr());
                 if rows.len() == GRADIENT_ROWS {
                     flush(&mut rows, &grads);

@@ -109,7 +109,8 @@ impl Desk {
             }
             if since.elapsed() > WATCH {
                 self.asleep.store(true, Ordering::SeqCst);
-                while self.job.load(Ordering::SeqCst).is_null() && self.asleep.load(Ordering::SeqCst)
+                while self.job.load(Ordering::SeqCst).is_null()
+                    && self.asleep.load(Ordering::SeqCst)
                 {
                     std::thread::park();
                 }
@@ -161,5 +162,64 @@ pub(super) fn share(count: usize, work: &(dyn Fn(usize) + Sync)) {
     drop(team);
     if let Some(panic) = job.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
         resume_unwind(panic);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn pool<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> R {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(f)
+    }
+
+    #[test]
+    fn every_task_runs_once_whoever_else_asks() {
+        let caller = || {
+            pool(3, || {
+                for round in 0..500 {
+                    let count = round % 40;
+                    let ran: Vec<AtomicUsize> = (0..count).map(|_| AtomicUsize::new(0)).collect();
+                    share(count, &|task| {
+                        ran[task].fetch_add(1, Ordering::Relaxed);
+                    });
+                    assert!(ran.iter().all(|n| n.load(Ordering::Relaxed) == 1), "{count} tasks");
+                    if round % 100 == 0 {
+                        // The helpers fall asleep.
+                        std::thread::sleep(5 * WATCH);
+                    }
+                }
+            });
+        };
+        std::thread::scope(|scope| {
+            (0..3).for_each(|_| drop(scope.spawn(caller)));
+        });
+    }
+
+    #[test]
+    fn a_panic_is_the_callers_and_work_goes_on() {
+        pool(2, || {
+            let panic = catch_unwind(|| share(8, &|task| assert!(task != 5, "task five")));
+            assert_eq!(*panic.unwrap_err().downcast::<&str>().unwrap(), "task five");
+            let ran = AtomicUsize::new(0);
+            share(8, &|_| {
+                ran.fetch_add(1, Ordering::Relaxed);
+            });
+            assert_eq!(ran.into_inner(), 8);
+        });
+    }
+
+    #[test]
+    fn work_within_work_is_done() {
+        let ran = AtomicUsize::new(0);
+        pool(2, || {
+            share(4, &|_| {
+                share(4, &|_| {
+                    ran.fetch_add(1, Ordering::Relaxed);
+                });
+            });
+        });
+        assert_eq!(ran.into_inner(), 16);
     }
 }
