@@ -27,11 +27,14 @@ pub struct Case {
     pub what: What,
     /// (B, C, H, W)
     pub shape: [usize; 4],
+    /// Whether our side computes activations again in the backward pass.
+    pub checkpoint: bool,
 }
 
 pub fn cases(cuda: bool) -> Vec<Case> {
-    let network = |name, config, shape| Case { name, what: What::Network(Box::new(config)), shape };
-    let layer = |name, what, shape| Case { name, what, shape };
+    let layer = |name, what, shape| Case { name, what, shape, checkpoint: false };
+    let network = |name, config, shape| layer(name, What::Network(Box::new(config)), shape);
+    let medium = || NetworkConfig::Unet(UNetConfig::small(&[64, 128, 128], 2));
     let ncsnpp = NetworkConfig::Ncsnpp(NcsnppConfig::default());
     let mlp = NetworkConfig::Mlp(MlpConfig::default());
     vec![
@@ -41,11 +44,11 @@ pub fn cases(cuda: bool) -> Vec<Case> {
             NetworkConfig::Unet(UNetConfig::small(&[32, 64], 1)),
             [128, 1, 8, 8],
         ),
-        network(
-            "32x32 U-Net",
-            NetworkConfig::Unet(UNetConfig::small(&[64, 128, 128], 2)),
-            [32, 3, 32, 32],
-        ),
+        network("32x32 U-Net", medium(), [32, 3, 32, 32]),
+        Case {
+            checkpoint: true,
+            ..network("32x32 U-Net, activation checkpointing", medium(), [32, 3, 32, 32])
+        },
         network("NCSN++", ncsnpp, [if cuda { 512 } else { 8 }, 3, 32, 32]),
         layer("attention 128x16x16", What::Attention, [32, 128, 16, 16]),
         layer("3x3 convolution 64x32x32", What::Convolution, [32, 64, 32, 32]),
@@ -99,7 +102,8 @@ impl Work {
     pub fn new(case: &Case, training: bool, device: &Device) -> Result<Self> {
         let key = Key::new(11);
         let [batch, channels, height, width] = case.shape;
-        let mut params = Params::new(DType::F32, device);
+        let settings = Settings { checkpoint: case.checkpoint, ..Settings::default() };
+        let mut params = Params::new(DType::F32, device).with(settings);
         let model = params.init(&key, |scope| {
             let link = if training { scope.link() } else { None };
             Ok(match &case.what {

@@ -200,6 +200,10 @@ fn run() -> Result<()> {
     let program = std::env::current_exe()?;
     let mut version = None;
     for case in cases(options.cuda) {
+        if case.checkpoint && !options.training {
+            // Sampling keeps no activations.
+            continue;
+        }
         if options.only.as_ref().is_some_and(|only| !case.name.contains(only.as_str())) {
             continue;
         }
