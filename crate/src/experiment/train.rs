@@ -32,7 +32,7 @@ pub fn train(
     monitor: &Monitor,
     threads: usize,
 ) -> Result<Trained> {
-    // A pool of the run's own: work does not wait for a crossing of threads at every
+    // A pool of the run's own says how many threads work: work does not cross threads at every
     // operation, and other work in the process is not held up.
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)

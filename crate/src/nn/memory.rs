@@ -2,7 +2,7 @@
 //!
 //! A training step frees and asks for the same hundreds of megabytes again and again. By
 //! default glibc gives them back to the system, which hands them out page by page, zeroed: a
-//! tenth to a fifth of a small network's step.
+//! tenth of the digits U-Net's step (`reproductions/bench/README.md`).
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod glibc {

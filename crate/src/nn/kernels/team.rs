@@ -1,8 +1,8 @@
-//! Work on all threads, begun and ended within a microsecond.
+//! Work on all threads, handed over without waking them.
 //!
 //! A training step is hundreds of short pieces of work with a little between them. A pool
-//! whose threads sleep in between pays for waking them each time, which for a small network
-//! is as long as the work itself. Here the caller works too, and helpers look out for the
+//! whose threads sleep in between pays for waking them each time, which a small
+//! network feels (`reproductions/bench/README.md`). Here the caller works too, and helpers look out for the
 //! next piece for [`WATCH`] before they sleep.
 
 use std::any::Any;
