@@ -224,7 +224,7 @@ impl<T: Real> Kernel<T> for Forward<'_, T> {
             unsafe { product::<T, V>(queries, keys, n, |r| at.at(r * across)) };
             let mut inverses = [T::zero(); ROWS];
             for (r, inverse) in inverses[..rows].iter_mut().enumerate() {
-                let (most, sum) = exponentials(&mut weights[r * across..][..n], scale);
+                let (most, sum) = exponentials(&mut weights[r * across..][..n], scale, V::FUSED);
                 *inverse = T::one() / sum;
                 // SAFETY: this query's own.
                 unsafe {
@@ -245,7 +245,7 @@ impl<T: Real> Kernel<T> for Forward<'_, T> {
 
 // x = exp((x - max) scale); the maximum and the sum.
 #[inline(always)]
-fn exponentials<T: Real>(row: &mut [T], scale: T) -> (T, T) {
+fn exponentials<T: Real>(row: &mut [T], scale: T, fused: bool) -> (T, T) {
     // A NaN in the row reaches the sum: the maximum need not keep it.
     let greater = |a: T, b: T| if b > a { b } else { a };
     let mut most = [T::neg_infinity(); 16];
@@ -260,12 +260,12 @@ fn exponentials<T: Real>(row: &mut [T], scale: T) -> (T, T) {
     let mut parts = row.chunks_exact_mut(16);
     for part in &mut parts {
         for (sum, x) in sums.iter_mut().zip(part) {
-            *x = ((*x - most) * scale).exponential();
+            *x = ((*x - most) * scale).exponential(fused);
             *sum += *x;
         }
     }
     for (sum, x) in sums.iter_mut().zip(parts.into_remainder()) {
-        *x = ((*x - most) * scale).exponential();
+        *x = ((*x - most) * scale).exponential(fused);
         *sum += *x;
     }
     (most, sums.into_iter().sum())
@@ -328,7 +328,7 @@ impl<T: Real> Kernel<T> for Backward<'_, T> {
             for r in 0..rows {
                 let (w, ds) = (&mut weights[r * across..][..n], &mut slopes[r * across..][..n]);
                 for (((w, ds), sum), dot) in w.iter_mut().zip(ds).zip(sums).zip(dots.iter()) {
-                    *w = (*w * scale - *sum).exponential();
+                    *w = (*w * scale - *sum).exponential(V::FUSED);
                     *ds = *w * (*ds - *dot) * scale;
                 }
             }

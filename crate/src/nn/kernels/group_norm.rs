@@ -2,7 +2,7 @@
 //! optional SiLU, and its analytic gradient.
 
 use super::pointwise::{silu, silu_slope};
-use super::simd::{self, Kernel, Vector};
+use super::simd::{self, Kernel, Vector, mul_add};
 use super::{Real, Shared, each, filled};
 
 /// Rows that are summed before they are added to the total: long chains of f32 sums lose
@@ -205,9 +205,13 @@ impl<T: Real> Kernel<T> for Forward<'_, T> {
             // SAFETY: these channels of this row are the task's own.
             unsafe {
                 if self.of.silu {
-                    lines.for_each(|(c, ((x, a), b))| to.add(c).write(silu(*x * *a + *b)));
+                    lines.for_each(|(c, ((x, a), b))| {
+                        to.add(c).write(silu(mul_add(*x, *a, *b, V::FUSED), V::FUSED))
+                    });
                 } else {
-                    lines.for_each(|(c, ((x, a), b))| to.add(c).write(*x * *a + *b));
+                    lines.for_each(|(c, ((x, a), b))| {
+                        to.add(c).write(mul_add(*x, *a, *b, V::FUSED))
+                    });
                 }
             }
         }
@@ -283,7 +287,7 @@ impl<T: Real> Kernel<T> for Backward<'_, T> {
                     for ((((dz, x), dy), a), b) in
                         dz.iter_mut().zip(x).zip(dy).zip(&scale).zip(&shift)
                     {
-                        *dz = *dy * silu_slope(*x * *a + *b);
+                        *dz = *dy * silu_slope(mul_add(*x, *a, *b, V::FUSED), V::FUSED);
                     }
                 } else {
                     dz.copy_from_slice(dy);

@@ -35,8 +35,9 @@ pub(crate) trait Real: WithDType + Float + std::iter::Sum {
 
     fn wrap(values: Vec<Self>) -> CpuStorage;
     fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;
-    /// e^x, in a form that loops over slices vectorise where the type allows it.
-    fn exponential(self) -> Self;
+    /// e^x, in a form that loops over slices vectorise where the type allows it. `fused` is
+    /// that of the [`Vector`] in use.
+    fn exponential(self, fused: bool) -> Self;
 }
 
 impl Real for f32 {
@@ -57,8 +58,8 @@ impl Real for f32 {
     }
 
     #[inline(always)]
-    fn exponential(self) -> Self {
-        pointwise::exponential(self)
+    fn exponential(self, fused: bool) -> Self {
+        pointwise::exponential(self, fused)
     }
 }
 
@@ -80,7 +81,7 @@ impl Real for f64 {
     }
 
     #[inline(always)]
-    fn exponential(self) -> Self {
+    fn exponential(self, _: bool) -> Self {
         self.exp()
     }
 }

@@ -1,58 +1,54 @@
 //! Elementwise work, in one pass on all threads.
 
-use super::simd::{self, Kernel, Vector};
+use super::simd::{self, Kernel, Vector, mul_add};
 use super::{PIECE, Real, Shared, each, filled};
 
 /// e^x to two units in the last place: 2^n times a polynomial (the coefficients are those
 /// of Cephes' `expf`). It has no branch and no call, so that loops vectorise. It stays
 /// finite above 88.3, and a NaN stays one.
 #[inline(always)]
-pub(crate) fn exponential(x: f32) -> f32 {
+pub(crate) fn exponential(x: f32, fused: bool) -> f32 {
     // Adding 1.5 2^23 rounds to a whole number, which then stands in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
     let x = x.clamp(-87.3, 88.3);
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let shifted = mul_add(x, std::f32::consts::LOG2_E, ROUND, fused);
     let n = shifted - ROUND;
-    let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;
+    let r = mul_add(n, -0.693_359_4, x, fused);
+    let r = mul_add(n, 2.121_944_4e-4, r, fused);
     let p = 1.987_569_1e-4;
-    let p = p * r + 1.398_199_9e-3;
-    let p = p * r + 8.333_452e-3;
-    let p = p * r + 4.166_579_6e-2;
-    let p = p * r + 1.666_666_5e-1;
-    let p = p * r + 0.5;
+    let p = mul_add(p, r, 1.398_199_9e-3, fused);
+    let p = mul_add(p, r, 8.333_452e-3, fused);
+    let p = mul_add(p, r, 4.166_579_6e-2, fused);
+    let p = mul_add(p, r, 1.666_666_5e-1, fused);
+    let p = mul_add(p, r, 0.5, fused);
     let power = f32::from_bits(shifted.to_bits().wrapping_add(127) << 23);
-    (p * r * r + r + 1.0) * power
+    mul_add(p, r * r, r + 1.0, fused) * power
 }
 
-/// 1 / (1 + e^-x)
+/// x / (1 + e^-x)
 #[inline(always)]
-pub(crate) fn sigmoid<T: Real>(x: T) -> T {
-    T::one() / (T::one() + (-x).exponential())
+pub(crate) fn silu<T: Real>(x: T, fused: bool) -> T {
+    x / (T::one() + (-x).exponential(fused))
 }
 
-/// x sigmoid(x)
+/// The derivative of SiLU: with s = 1 / (1 + e^-x), s (1 + x (1 - s)).
 #[inline(always)]
-pub(crate) fn silu<T: Real>(x: T) -> T {
-    x * sigmoid(x)
+pub(crate) fn silu_slope<T: Real>(x: T, fused: bool) -> T {
+    let s = T::one() / (T::one() + (-x).exponential(fused));
+    s * mul_add(x, T::one() - s, T::one(), fused)
 }
 
-/// The derivative of SiLU: s (1 + x (1 - s)).
-#[inline(always)]
-pub(crate) fn silu_slope<T: Real>(x: T) -> T {
-    let s = sigmoid(x);
-    s * (T::one() + x * (T::one() - s))
+/// f of each element, and of whether products and sums are [fused](Vector::FUSED).
+pub(crate) fn map<T: Real>(xs: &[T], f: impl Fn(T, bool) -> T + Sync + Send + Copy) -> Vec<T> {
+    zip(xs, xs, move |x, _, fused| f(x, fused))
 }
 
-/// f of each element.
-pub(crate) fn map<T: Real>(xs: &[T], f: impl Fn(T) -> T + Sync + Send + Copy) -> Vec<T> {
-    zip(xs, xs, move |x, _| f(x))
-}
-
-/// f of the elements of two slices of one length.
+/// f of the elements of two slices of one length, and of whether products and sums are
+/// [fused](Vector::FUSED).
 pub(crate) fn zip<T: Real>(
     xs: &[T],
     ys: &[T],
-    f: impl Fn(T, T) -> T + Sync + Send + Copy,
+    f: impl Fn(T, T, bool) -> T + Sync + Send + Copy,
 ) -> Vec<T> {
     assert_eq!(xs.len(), ys.len());
     let compute = |to: Shared<T>| {
@@ -72,12 +68,12 @@ struct Zip<'a, T, F> {
     f: F,
 }
 
-impl<T: Real, F: Fn(T, T) -> T> Kernel<T> for Zip<'_, T, F> {
+impl<T: Real, F: Fn(T, T, bool) -> T> Kernel<T> for Zip<'_, T, F> {
     #[inline(always)]
     unsafe fn run<V: Vector<T>>(self) {
         for (i, (x, y)) in self.xs.iter().zip(self.ys).enumerate() {
             // SAFETY: `to` has room for as many elements as there are.
-            unsafe { self.to.add(i).write((self.f)(*x, *y)) };
+            unsafe { self.to.add(i).write((self.f)(*x, *y, V::FUSED)) };
         }
     }
 }

@@ -17,6 +17,9 @@ pub(crate) trait Vector<T>: Copy {
     const LANES: usize;
     /// Whether there are 32 registers; 16 otherwise.
     const WIDE: bool;
+    /// Whether the processor multiplies and adds in one instruction; `mul_add` of a number
+    /// is a call of a function otherwise.
+    const FUSED: bool;
 
     unsafe fn splat(value: T) -> Self;
     unsafe fn load(from: *const T) -> Self;
@@ -124,6 +127,12 @@ unsafe fn on_avx2<T: Real>(kernel: impl Kernel<T>) {
     unsafe { kernel.run::<T::Avx2>() }
 }
 
+/// x * factor + term, in one rounding where that is one instruction.
+#[inline(always)]
+pub(crate) fn mul_add<T: Real>(x: T, factor: T, term: T, fused: bool) -> T {
+    if fused { x.mul_add(factor, term) } else { x * factor + term }
+}
+
 /// A vector for any processor: the compiler finds the registers.
 #[derive(Clone, Copy)]
 pub(crate) struct Lanes<T, const N: usize>([T; N]);
@@ -131,6 +140,7 @@ pub(crate) struct Lanes<T, const N: usize>([T; N]);
 impl<T: Real, const N: usize> Vector<T> for Lanes<T, N> {
     const LANES: usize = N;
     const WIDE: bool = false;
+    const FUSED: bool = cfg!(target_arch = "aarch64");
 
     #[inline(always)]
     unsafe fn splat(value: T) -> Self {
@@ -164,12 +174,8 @@ impl<T: Real, const N: usize> Vector<T> for Lanes<T, N> {
 
     #[inline(always)]
     unsafe fn mul_add(self, factor: Self, term: Self) -> Self {
-        // Where there is no fused instruction, `mul_add` is a call of a function.
-        if cfg!(target_arch = "aarch64") {
-            Self(std::array::from_fn(|i| self.0[i].mul_add(factor.0[i], term.0[i])))
-        } else {
-            Self(std::array::from_fn(|i| self.0[i] * factor.0[i] + term.0[i]))
-        }
+        let sum = |i: usize| mul_add(self.0[i], factor.0[i], term.0[i], Self::FUSED);
+        Self(std::array::from_fn(sum))
     }
 }
 
@@ -184,6 +190,7 @@ macro_rules! register {
         impl Vector<$t> for $name {
             const LANES: usize = $lanes;
             const WIDE: bool = $wide;
+            const FUSED: bool = true;
 
             #[inline(always)]
             unsafe fn splat(value: $t) -> Self {

@@ -20,7 +20,8 @@ impl Tape {
             let x = saved.tensor();
             let dx = if on_kernels {
                 let shape = x.shape().clone();
-                computed!(shape, [x, &dys], |[x, dy]| zip(x, dy, |x, dy| dy * silu_slope(x)))?
+                computed!(shape, [x, &dys], |[x, dy]| zip(x, dy, |x, dy, fused| dy
+                    * silu_slope(x, fused)))?
             } else {
                 let s = (x.neg()?.exp()? + 1.0)?.recip()?;
                 (dys * (&s * (((s.affine(-1.0, 1.0)? * x)? + 1.0)?))?)?
@@ -39,7 +40,7 @@ impl Tape {
             let shape = a.tensor().shape().clone();
             computed!(shape, [a.tensor(), b.tensor()], |[a, b]| {
                 let factor = factor as T;
-                zip(a, b, move |a, b| (a + b) * factor)
+                zip(a, b, move |a, b, _| (a + b) * factor)
             })?
         } else {
             ((a.tensor() + b.tensor())? * factor)?
