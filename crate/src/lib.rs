@@ -4,8 +4,8 @@
 //! 2023) in Rust: called "the paper" throughout; "the talk" is the slide deck that the
 //! notebooks follow.
 //!
-//! A room uses only those below it: [`notebook`], then [`experiment`], [`sample`] and
-//! [`evaluate`], [`loss`], [`model`], [`nn`] and [`data`], [`process`], [`record`] and
+//! A room uses only those below it: [`notebook`], then [`theory`] and [`experiment`],
+//! [`sample`] and [`evaluate`], [`loss`], [`model`], [`nn`] and [`data`], [`process`], [`record`] and
 //! [`plot`], and at the bottom [`rng`], [`error`] and the two traits of [`seam`].
 
 pub mod data;
@@ -24,6 +24,7 @@ pub mod record;
 pub mod rng;
 pub mod sample;
 pub mod seam;
+pub mod theory;
 
 pub use candle_core;
 pub use candle_nn;

@@ -31,6 +31,13 @@ impl NoiseRange {
         (low + u * (high - low)).powf(self.rho)
     }
 
+    /// tau'(u), the slope of [`NoiseRange::tau`]: how fast the noise level goes along the
+    /// indices of the grid.
+    pub fn tau_slope(&self, u: f64) -> f64 {
+        let (low, high) = (self.eps.powf(1.0 / self.rho), self.t_max.powf(1.0 / self.rho));
+        self.rho * (high - low) * (low + u * (high - low)).powf(self.rho - 1.0)
+    }
+
     /// The Karras grid of `points` noise levels, eps = t_1 < .. < t_N = T.
     ///
     /// ```

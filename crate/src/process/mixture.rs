@@ -3,9 +3,11 @@
 
 use crate::rng::Key;
 use crate::seam::{Denoiser, per_sample};
-use crate::{Result, ensure};
+use crate::{Context, Error, Result, ensure};
 use candle_core::{D, DType, Device, Tensor};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::path::Path;
 
 /// p_data = sum_k w_k N(m_k, s_k^2 I), with s_k = 0 allowed (a point mass).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,6 +49,34 @@ impl GaussianMixture {
         );
         let total: f64 = weights.iter().sum();
         Ok(Self { weights: weights.iter().map(|w| w / total).collect(), means, std })
+    }
+
+    /// Read a mixture from a TOML file: `weights = [..]`, `means = [[..], ..]`, `std = [..]`,
+    /// one each a component.
+    ///
+    /// # Errors
+    /// A file that is missing or holds no mixture, by name and field.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let reading = || format!("reading {}", path.display());
+        let text = std::fs::read_to_string(path).with_context(reading)?;
+        Self::parse(&text).with_context(reading)
+    }
+
+    /// A mixture from TOML, as [`GaussianMixture::read`] takes it.
+    ///
+    /// # Errors
+    /// Text that is none, or values that [`GaussianMixture::new`] refuses.
+    pub fn parse(text: &str) -> Result<Self> {
+        let Self { weights, means, std } =
+            toml::from_str(text).map_err(|e| Error::new(e.to_string()))?;
+        Self::new(weights, means, std)
+    }
+
+    /// Weight, mean and deviation of each component; the weights sum to 1.
+    pub fn components(&self) -> impl Iterator<Item = (f64, &[f64], f64)> {
+        let parts = self.weights.iter().zip(&self.means).zip(&self.std);
+        parts.map(|((w, m), s)| (*w, m.as_slice(), *s))
     }
 
     /// The dimension of a point.
@@ -119,21 +149,59 @@ impl GaussianMixture {
             .to_dtype(x.dtype())?
             .to_device(x.device())?)
     }
+
+    // E[x0 | x_t = x] of one point; `terms` is room for a number a component.
+    fn denoise_point(&self, x: &[f64], t: f64, terms: &mut [f64], out: &mut [f64]) {
+        let dim = x.len() as f64;
+        for (k, term) in terms.iter_mut().enumerate() {
+            let variance = self.std[k] * self.std[k] + t * t;
+            let distance: f64 = x.iter().zip(&self.means[k]).map(|(x, m)| (x - m).powi(2)).sum();
+            *term = self.weights[k].ln() - 0.5 * (dim * variance.ln() + distance / variance);
+        }
+        let top = terms.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let total: f64 = terms.iter().map(|term| (term - top).exp()).sum();
+        out.fill(0.0);
+        for (k, term) in terms.iter().enumerate() {
+            let share = (term - top).exp() / total;
+            let (s2, t2) = (self.std[k] * self.std[k], t * t);
+            let (own, towards) = (share * s2 / (s2 + t2), share * t2 / (s2 + t2));
+            for ((out, x), m) in out.iter_mut().zip(x).zip(&self.means[k]) {
+                *out += own * x + towards * m;
+            }
+        }
+    }
 }
 
 impl Denoiser for GaussianMixture {
-    /// E\[x0 | x_t\] = sum_k p(k | x_t) (s_k^2 x_t + t^2 m_k) / (s_k^2 + t^2), exact.
+    /// E\[x0 | x_t\] = sum_k p(k | x_t) (s_k^2 x_t + t^2 m_k) / (s_k^2 + t^2), exact; on all
+    /// cores, in f64, whatever the dtype of `x`.
+    ///
+    /// # Errors
+    /// Points of another dimension, or that a gradient is wanted for: it carries none.
     fn denoise(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         per_sample(t, x)?; // checks the number of noise levels
-        let posterior = candle_nn::ops::softmax(&self.log_terms(x, t)?, 1)?; // (B, K)
-        let shrink = self.table(x, t, |_, s, t| s * s / (s * s + t * t))?;
-        let pull = self.table(x, t, |_, s, t| t * t / (s * s + t * t))?;
-        let means =
-            Tensor::from_vec(self.means.concat(), (self.weights.len(), self.dim()), &Device::Cpu)?
-                .to_dtype(x.dtype())?
-                .to_device(x.device())?;
-        let own = posterior.broadcast_mul(&shrink)?.sum_keepdim(1)?; // (B, 1)
-        let towards = posterior.broadcast_mul(&pull)?.matmul(&means)?; // (B, dim)
-        Ok((x.broadcast_mul(&own)? + towards)?)
+        let (batch, dim) = x.dims2()?;
+        ensure!(dim == self.dim(), "points of dimension {dim} in a mixture of {}", self.dim());
+        ensure!(
+            !x.track_op(),
+            "a mixture's denoiser carries no gradient to x: detach x, or differentiate log_density"
+        );
+        ensure!(
+            t.iter().all(|t| *t > 0.0) || self.std.iter().all(|s| *s > 0.0),
+            "noise level t = 0 with a component without width: no density"
+        );
+        let points = x.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+        let mut means = vec![0.0; batch * dim];
+        let rows = 256; // a task's worth of work
+        means.par_chunks_mut(rows * dim).enumerate().for_each(|(chunk, means)| {
+            let mut terms = vec![0.0; self.weights.len()];
+            for (i, out) in means.chunks_mut(dim).enumerate() {
+                let row = chunk * rows + i;
+                let level = if t.len() == 1 { t[0] } else { t[row] };
+                self.denoise_point(&points[row * dim..][..dim], level, &mut terms, out);
+            }
+        });
+        let means = Tensor::from_vec(means, (batch, dim), &Device::Cpu)?;
+        Ok(means.to_dtype(x.dtype())?.to_device(x.device())?)
     }
 }

@@ -6,6 +6,7 @@
 //! paper, section 2).
 
 mod empirical;
+mod flow;
 mod grid;
 mod mixture;
 mod scaling;
@@ -14,9 +15,10 @@ mod sde;
 mod solver;
 
 pub use empirical::Empirical;
+pub use flow::{ExactFlow, FlowMap};
 pub use grid::{NoiseRange, TimeGrid};
 pub use mixture::GaussianMixture;
 pub use scaling::{Coefficients, Parameterization, Scaling, time_condition};
 pub use schedule::{Convention, Schedule};
 pub use sde::{forward_sde, perturb, reverse_sde};
-pub use solver::{FlowMap, Solver, pf_ode_slope, trajectory};
+pub use solver::{Solver, pf_ode_slope, trajectory};

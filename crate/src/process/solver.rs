@@ -2,7 +2,7 @@
 //! whole trajectories of it (the paper, sections 2 and 3; Karras et al. 2022, alg. 1).
 
 use super::grid::TimeGrid;
-use crate::seam::{ConsistencyFunction, Denoiser, per_sample};
+use crate::seam::{Denoiser, per_sample};
 use crate::{Result, bail};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,8 @@ pub enum Solver {
     /// Order 2, two evaluations: the trapezoid over an Euler predictor.
     #[default]
     Heun,
+    /// Order 3, three evaluations: Kutta's, at both ends and the middle of the step.
+    Kutta3,
 }
 
 impl Solver {
@@ -38,13 +40,19 @@ impl Solver {
         let gap: Vec<f64> = t.iter().zip(t_next).map(|(t, next)| next - t).collect();
         let gap = per_sample(&gap, x)?;
         let d_cur = pf_ode_slope(denoiser, x, t)?;
-        let euler = (x + d_cur.broadcast_mul(&gap)?)?;
+        let go = |slope: &Tensor| -> Result<Tensor> { Ok((x + slope.broadcast_mul(&gap)?)?) };
         match self {
-            Self::Euler => Ok(euler),
+            Self::Euler => go(&d_cur),
             Self::Heun => {
-                let d_next = pf_ode_slope(denoiser, &euler, t_next)?;
-                let mean = ((d_cur + d_next)? * 0.5)?;
-                Ok((x + mean.broadcast_mul(&gap)?)?)
+                let d_next = pf_ode_slope(denoiser, &go(&d_cur)?, t_next)?;
+                go(&((d_cur + d_next)? * 0.5)?)
+            }
+            Self::Kutta3 => {
+                let middle: Vec<f64> = t.iter().zip(t_next).map(|(t, n)| 0.5 * (t + n)).collect();
+                let d_mid = pf_ode_slope(denoiser, &go(&(&d_cur * 0.5)?)?, &middle)?;
+                let ahead = go(&((&d_mid * 2.0)? - &d_cur)?)?;
+                let d_next = pf_ode_slope(denoiser, &ahead, t_next)?;
+                go(&(((d_cur + (d_mid * 4.0)?)? + d_next)? / 6.0)?)
             }
         }
     }
@@ -54,6 +62,16 @@ impl Solver {
         match self {
             Self::Euler => 1,
             Self::Heun => 2,
+            Self::Kutta3 => 3,
+        }
+    }
+
+    /// The evaluations of the denoiser in one step.
+    pub fn evaluations(self) -> usize {
+        match self {
+            Self::Euler => 1,
+            Self::Heun => 2,
+            Self::Kutta3 => 3,
         }
     }
 }
@@ -73,43 +91,4 @@ pub fn trajectory(
         path.push(x.clone());
     }
     Ok(path)
-}
-
-/// The consistency function that a solver defines: its steps along a grid, from the
-/// grid point t down to eps. It has zero consistency loss on that grid (Theorem 1).
-pub struct FlowMap<D> {
-    denoiser: D,
-    solver: Solver,
-    grid: TimeGrid,
-}
-
-impl<D: Denoiser> FlowMap<D> {
-    /// The flow map of `denoiser` by `solver` along `grid`.
-    pub fn new(denoiser: D, solver: Solver, grid: TimeGrid) -> Self {
-        Self { denoiser, solver, grid }
-    }
-}
-
-impl<D: Denoiser> ConsistencyFunction for FlowMap<D> {
-    /// Every `t` must be a point of the grid. Samples at different points start where
-    /// they are and wait, unchanged, until the steps reach them.
-    fn origin(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
-        for t in t {
-            if !self.grid.times().contains(t) {
-                bail!("noise level t = {t} is not a point of the flow map's grid");
-            }
-        }
-        let mut x = x.clone();
-        for (from, to) in self.grid.descending() {
-            // Samples below this interval keep their value.
-            let active: Vec<f64> = t.iter().map(|&t| f64::from(from <= t)).collect();
-            if active.iter().all(|a| *a == 0.0) {
-                continue;
-            }
-            let next = self.solver.step(&self.denoiser, &x, &[from], &[to])?;
-            let active = per_sample(&active, &x)?;
-            x = (&x + (next - &x)?.broadcast_mul(&active)?)?;
-        }
-        Ok(x)
-    }
 }

@@ -1,0 +1,34 @@
+//! The commands of `cargo lab` that need the library: `theory`.
+//!
+//! `lab` itself does not depend on the library, so that it can build it; it starts this
+//! program for these commands.
+
+mod theory;
+
+use clap::{ArgMatches, Command};
+use std::process::ExitCode;
+
+fn command() -> Command {
+    Command::new("cargo lab")
+        .about("The commands of `cargo lab` that need the library")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .subcommand(theory::command())
+}
+
+fn run(matches: &ArgMatches) -> consistency::Result<()> {
+    match matches.subcommand() {
+        Some(("theory", matches)) => theory::run(matches),
+        _ => consistency::bail!("there is no such command; see cargo lab --help"),
+    }
+}
+
+fn main() -> ExitCode {
+    match run(&command().get_matches()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

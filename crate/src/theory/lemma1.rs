@@ -1,0 +1,283 @@
+//! Lemma 1: the score is -E\[(x_t - x_0) / t^2 | x_t\], and what it costs to estimate it from
+//! samples: bias and variance of the estimators that training rests on.
+
+use super::slope::{NORMAL, frame};
+use super::theorem2::mean_interval;
+use crate::process::{Empirical, GaussianMixture};
+use crate::rng::Key;
+use crate::seam::Denoiser;
+use crate::{Result, ensure};
+use candle_core::{DType, Device, Tensor};
+use polars::prelude::{Column, DataFrame, NamedFrom, Series};
+use rayon::prelude::*;
+
+/// Samples whose exact score is computed together.
+const TOGETHER: usize = 2048;
+
+/// Where data come from, with the exact denoiser of their distribution.
+pub enum Source<'a> {
+    /// A mixture.
+    Mixture(&'a GaussianMixture),
+    /// The empirical distribution of the rows of a dataset, (N, ..).
+    Rows {
+        /// The rows.
+        data: &'a Tensor,
+        /// Their exact denoiser.
+        exact: &'a Empirical,
+    },
+}
+
+impl Source<'_> {
+    fn denoiser(&self) -> &dyn Denoiser {
+        match self {
+            Self::Mixture(mixture) => *mixture,
+            Self::Rows { exact, .. } => *exact,
+        }
+    }
+
+    // The draws 0..count under `key`, row after row of D numbers, and the shape of one.
+    fn draw(&self, count: usize, key: &Key) -> Result<(Vec<f64>, Vec<usize>)> {
+        let x0 = match self {
+            Self::Mixture(mixture) => mixture.sample(count, key, DType::F64, &Device::Cpu)?,
+            Self::Rows { data, .. } => {
+                let rows = key.integers(0..count as u64, 0..data.dims()[0])?;
+                let rows: Vec<u32> = rows.into_iter().map(|row| row as u32).collect();
+                data.index_select(&Tensor::new(rows, data.device())?, 0)?.to_dtype(DType::F64)?
+            }
+        };
+        Ok((x0.flatten_all()?.to_vec1()?, x0.dims()[1..].to_vec()))
+    }
+}
+
+/// D(x, t) of a few data, each weighted by exp(-|x - x_i|^2 / (2 t^2)): the self-normalised
+/// estimate. `data` holds rows as long as x.
+fn weighted_mean(x: &[f64], t: f64, data: &[f64]) -> Vec<f64> {
+    let exponent = |row: &[f64]| -> f64 {
+        -row.iter().zip(x).map(|(d, x)| (x - d) * (x - d)).sum::<f64>() / (2.0 * t * t)
+    };
+    let exponents: Vec<f64> = data.chunks(x.len()).map(exponent).collect();
+    let top = exponents.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let (mut mean, mut total) = (vec![0.0; x.len()], 0.0);
+    for (row, exponent) in data.chunks(x.len()).zip(exponents) {
+        let weight = (exponent - top).exp();
+        total += weight;
+        mean.iter_mut().zip(row).for_each(|(mean, d)| *mean += weight * d);
+    }
+    mean.iter_mut().for_each(|mean| *mean /= total);
+    mean
+}
+
+/// What is known of an estimator's errors, estimate minus exact score.
+struct Errors {
+    dim: usize,
+    rows: Vec<f64>, // (samples, dim)
+}
+
+impl Errors {
+    // Bias and its interval, and variance, each a dimension: |mean| / sqrt(D), and the mean
+    // square about the mean.
+    fn summary(&self) -> (f64, f64, f64) {
+        let count = (self.rows.len() / self.dim) as f64;
+        let mut mean = vec![0.0; self.dim];
+        for row in self.rows.chunks(self.dim) {
+            mean.iter_mut().zip(row).for_each(|(mean, e)| *mean += e / count);
+        }
+        let mut spread = vec![0.0; self.dim];
+        for row in self.rows.chunks(self.dim) {
+            for d in 0..self.dim {
+                spread[d] += (row[d] - mean[d]).powi(2) / (count - 1.0);
+            }
+        }
+        let dim = self.dim as f64;
+        let bias = (mean.iter().map(|m| m * m).sum::<f64>() / dim).sqrt();
+        let variance = spread.iter().sum::<f64>() / dim;
+        // |mean - bias|^2 is a sum of squares: its quantile by Satterthwaite's degrees of
+        // freedom and Wilson and Hilferty's cube; exact in one dimension.
+        let squares: f64 = spread.iter().map(|s| s * s).sum();
+        let freedom = if squares > 0.0 { (variance * dim).powi(2) / squares } else { 1.0 };
+        let quantile = if freedom <= 1.0 {
+            NORMAL * NORMAL
+        } else {
+            let part = 2.0 / (9.0 * freedom);
+            freedom * (1.0 - part + 1.644_854 * part.sqrt()).powi(3)
+        };
+        (bias, (variance / count * quantile / freedom).sqrt(), variance)
+    }
+}
+
+/// Bias and variance of score estimators at x_t = x_0 + t z drawn from p_t, `samples` of them
+/// at each of `times`: columns `time`, `estimator`, `batch` (data that one estimate uses),
+/// `bias`, `bias_ci` and `variance`.
+///
+/// The estimators, each an estimate of the denoiser D in (D - x) / t^2:
+/// `exact`, that of the distribution (no data: batch 0); `single`, the datum x_0 itself, whose
+/// mean given x_t is the score by Lemma 1 and which training learns from; `minibatch`, the
+/// self-normalised mean over a batch of independent data that contains x_0.
+///
+/// That the batch contains x_0 makes its estimate the mean of `single` given x_t and the
+/// batch: it has no bias at any batch size, and less variance (Rao and Blackwell).
+///
+/// An error is the estimate less the exact score. `bias` is the norm of the mean error over
+/// sqrt(D), `bias_ci` the half width of its 95 % interval; `variance` is the mean square of
+/// the error about its mean, a dimension.
+///
+/// # Errors
+/// Fewer than two samples, a batch of none, or a noise level that is not positive.
+pub fn score_errors(
+    source: &Source,
+    times: &[f64],
+    batches: &[usize],
+    samples: usize,
+    key: &Key,
+) -> Result<DataFrame> {
+    ensure!(samples >= 2, "samples = {samples}: give two or more");
+    ensure!(batches.iter().all(|b| *b > 0), "batch = 0: a batch holds at least the sample itself");
+    if let Some(bad) = times.iter().find(|t| !(**t > 0.0 && t.is_finite())) {
+        crate::bail!("time {bad}: a noise level is positive");
+    }
+    let mut rows: Vec<(f64, &str, usize, (f64, f64, f64))> = Vec::new();
+    for &t in times {
+        rows.push((t, "exact", 0, (0.0, 0.0, 0.0)));
+        rows.push((t, "single", 1, errors(source, t, 1, samples, key)?.summary()));
+        for &batch in batches {
+            rows.push((t, "minibatch", batch, errors(source, t, batch, samples, key)?.summary()));
+        }
+    }
+    frame(vec![
+        Column::new("time".into(), rows.iter().map(|r| r.0).collect::<Vec<_>>()),
+        Series::new("estimator".into(), rows.iter().map(|r| r.1).collect::<Vec<_>>()).into(),
+        Series::new("batch".into(), rows.iter().map(|r| r.2 as u32).collect::<Vec<_>>()).into(),
+        Column::new("bias".into(), rows.iter().map(|r| r.3.0).collect::<Vec<_>>()),
+        Column::new("bias_ci".into(), rows.iter().map(|r| r.3.1).collect::<Vec<_>>()),
+        Column::new("variance".into(), rows.iter().map(|r| r.3.2).collect::<Vec<_>>()),
+    ])
+}
+
+// The errors of the estimate from batches of `batch` that contain the datum; with 1 it is
+// the datum alone.
+fn errors(source: &Source, t: f64, batch: usize, samples: usize, key: &Key) -> Result<Errors> {
+    let (x0, shape) = source.draw(samples, &key.stream("data"))?;
+    let dim: usize = shape.iter().product();
+    let z = key.stream("noise").normal(0..samples as u64, &shape, DType::F64, &Device::Cpu)?;
+    let z = z.flatten_all()?.to_vec1::<f64>()?;
+    let x: Vec<f64> = x0.iter().zip(&z).map(|(x0, z)| x0 + t * z).collect();
+    let exact = exact_denoiser(source, &x, &shape, t)?;
+    let others = key.stream("batch");
+    let mut rows = vec![0.0; samples * dim];
+    rows.par_chunks_mut(dim).enumerate().try_for_each(|(i, row)| -> Result<()> {
+        let own = &x0[i * dim..][..dim];
+        let estimate = if batch == 1 {
+            own.to_vec()
+        } else {
+            let (mut data, _) = source.draw(batch - 1, &others.step(i as u64))?;
+            data.extend_from_slice(own);
+            weighted_mean(&x[i * dim..][..dim], t, &data)
+        };
+        for d in 0..dim {
+            row[d] = (estimate[d] - exact[i * dim + d]) / (t * t);
+        }
+        Ok(())
+    })?;
+    Ok(Errors { dim, rows })
+}
+
+fn exact_denoiser(source: &Source, x: &[f64], shape: &[usize], t: f64) -> Result<Vec<f64>> {
+    let dim: usize = shape.iter().product();
+    let mut exact = Vec::with_capacity(x.len());
+    for part in x.chunks(TOGETHER * dim) {
+        let mut dims = vec![part.len() / dim];
+        dims.extend_from_slice(shape);
+        let points = Tensor::from_slice(part, dims, &Device::Cpu)?;
+        exact.extend(source.denoiser().denoise(&points, &[t])?.flatten_all()?.to_vec1::<f64>()?);
+    }
+    Ok(exact)
+}
+
+/// The same at one given point x, (D): batches drawn anew `samples` times, of which none
+/// need contain what x came from. Columns `batch`, `bias`, `bias_ci`, `variance`.
+///
+/// Without the generating datum the self-normalised mean is a ratio of two averages: its
+/// bias and its variance both fall as 1 / batch.
+///
+/// # Errors
+/// As [`score_errors`], or a point of another dimension.
+pub fn score_errors_at(
+    source: &Source,
+    x: &[f64],
+    t: f64,
+    batches: &[usize],
+    samples: usize,
+    key: &Key,
+) -> Result<DataFrame> {
+    ensure!(samples >= 2 && t > 0.0, "samples = {samples}, t = {t}: two or more, and t > 0");
+    ensure!(batches.iter().all(|b| *b > 0), "batch = 0: give at least 1");
+    let (_, shape) = source.draw(1, key)?;
+    let exact = exact_denoiser(source, x, &shape, t)?;
+    let mut rows = Vec::with_capacity(batches.len());
+    for &batch in batches {
+        let mut errors = vec![0.0; samples * x.len()];
+        errors.par_chunks_mut(x.len()).enumerate().try_for_each(|(i, row)| -> Result<()> {
+            let (data, _) = source.draw(batch, &key.stream("batch").step(i as u64))?;
+            let estimate = weighted_mean(x, t, &data);
+            for d in 0..x.len() {
+                row[d] = (estimate[d] - exact[d]) / (t * t);
+            }
+            Ok(())
+        })?;
+        rows.push((batch as u32, Errors { dim: x.len(), rows: errors }.summary()));
+    }
+    frame(vec![
+        Series::new("batch".into(), rows.iter().map(|r| r.0).collect::<Vec<_>>()).into(),
+        Column::new("bias".into(), rows.iter().map(|r| r.1.0).collect::<Vec<_>>()),
+        Column::new("bias_ci".into(), rows.iter().map(|r| r.1.1).collect::<Vec<_>>()),
+        Column::new("variance".into(), rows.iter().map(|r| r.1.2).collect::<Vec<_>>()),
+    ])
+}
+
+/// Lemma 1 seen directly, for data on a line: (x_0, z) drawn, and -(x_t - x_0) / t^2 averaged
+/// over those whose x_t falls between two neighbours of `edges`, beside the exact score
+/// averaged over the same x_t. Columns `x` (the mean of x_t), `mean` and `ci` (of the
+/// difference, the half width of the 95 % interval), `exact`, `count`; bins of fewer than
+/// ten samples are left out.
+///
+/// # Errors
+/// A mixture in more than one dimension, or fewer than two edges.
+pub fn binned_score(
+    mixture: &GaussianMixture,
+    t: f64,
+    edges: &[f64],
+    samples: usize,
+    key: &Key,
+) -> Result<DataFrame> {
+    ensure!(mixture.dim() == 1, "bins are for data on a line, not in {} dimensions", mixture.dim());
+    ensure!(edges.len() >= 2, "{} edges: bins need two or more", edges.len());
+    let source = Source::Mixture(mixture);
+    let (x0, _) = source.draw(samples, &key.stream("data"))?;
+    let z = key.stream("noise").normals(0..samples as u64);
+    let x: Vec<f64> = x0.iter().zip(&z).map(|(x0, z)| x0 + t * z).collect();
+    let exact = exact_denoiser(&source, &x, &[1], t)?;
+    let (mut at, mut mean, mut ci, mut score, mut count) = (vec![], vec![], vec![], vec![], vec![]);
+    for bin in edges.windows(2) {
+        let inside: Vec<usize> =
+            (0..samples).filter(|i| (bin[0]..bin[1]).contains(&x[*i])).collect();
+        if inside.len() < 10 {
+            continue;
+        }
+        let average = |f: &dyn Fn(usize) -> f64| {
+            mean_interval(&inside.iter().map(|i| f(*i)).collect::<Vec<_>>())
+        };
+        let square = t * t;
+        at.push(average(&|i| x[i]).0);
+        mean.push(average(&|i| (x0[i] - x[i]) / square).0);
+        score.push(average(&|i| (exact[i] - x[i]) / square).0);
+        ci.push(average(&|i| (x0[i] - exact[i]) / square).1);
+        count.push(inside.len() as u32);
+    }
+    frame(vec![
+        Column::new("x".into(), at),
+        Column::new("mean".into(), mean),
+        Column::new("ci".into(), ci),
+        Column::new("exact".into(), score),
+        Series::new("count".into(), count).into(),
+    ])
+}

@@ -1,0 +1,109 @@
+//! A consistency function of three parameters with exact derivatives: small enough that
+//! every expectation over it can be computed, and as nonlinear as a network.
+
+use super::dual::{Dual, Number};
+use crate::process::{NoiseRange, Scaling};
+use crate::seam::ConsistencyFunction;
+use crate::{Result, bail, ensure};
+use candle_core::{DType, Device, Tensor};
+
+/// A consistency function with exact derivatives.
+pub trait Tangent: ConsistencyFunction {
+    /// The Jacobian-vector product df/dx v + df/dt w at (x, t): `v` has the shape of `x`,
+    /// `w` is one number a sample or one for all. Forward mode, exact to rounding.
+    fn jvp(&self, x: &Tensor, t: &[f64], v: &Tensor, w: &[f64]) -> Result<Tensor>;
+
+    /// df/dtheta_i at (x, t), of the shape of `x`.
+    fn by_parameter(&self, x: &Tensor, t: &[f64], i: usize) -> Result<Tensor>;
+}
+
+/// f(x, t) = c_skip(t) x + c_out(t) tanh(a c_in(t) x + b ln t + c), element by element.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TanhModel {
+    theta: [f64; 3],
+    scaling: Scaling,
+}
+
+impl TanhModel {
+    /// With parameters theta = (a, b, c) and the scalings of a consistency model:
+    /// sigma_data = 0.5 and the eps of `noise`.
+    pub fn new(theta: [f64; 3], noise: &NoiseRange) -> Self {
+        Self { theta, scaling: Scaling::Boundary { sigma_data: 0.5, eps: noise.eps } }
+    }
+
+    /// The same under other scalings. EDM's break the boundary condition.
+    #[must_use]
+    pub fn scaled(self, scaling: Scaling) -> Self {
+        Self { scaling, ..self }
+    }
+
+    /// f(x, t) over any [`Number`]: with duals for x, t or theta, its derivatives.
+    pub fn at<T: Number>(&self, x: T, t: T, theta: [T; 3]) -> T {
+        let constant = T::constant;
+        let (sigma_data, eps) = match self.scaling {
+            Scaling::Edm { sigma_data } => (sigma_data, 0.0),
+            Scaling::Boundary { sigma_data, eps } => (sigma_data, eps),
+        };
+        let (variance, shifted) = (constant(sigma_data * sigma_data), t - constant(eps));
+        let norm = (t * t + variance).sqrt();
+        let c_skip = variance / (shifted * shifted + variance);
+        let c_out = constant(sigma_data) * shifted / norm;
+        let [a, b, c] = theta;
+        c_skip * x + c_out * (a * x / norm + b * t.ln() + c).tanh()
+    }
+
+    // `f` of each element of x, its level and its index.
+    fn each(x: &Tensor, t: &[f64], f: impl Fn(f64, f64, usize) -> f64) -> Result<Tensor> {
+        let batch = x.dims().first().copied().unwrap_or(0);
+        ensure!(
+            t.len() == 1 || t.len() == batch,
+            "{} noise levels for a batch of {batch}: give one, or one a sample",
+            t.len()
+        );
+        if let Some(bad) = t.iter().find(|t| !(**t > 0.0)) {
+            bail!("noise level t = {bad}: needs t > 0");
+        }
+        let each = x.elem_count() / batch.max(1);
+        let mut values = x.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+        for (i, value) in values.iter_mut().enumerate() {
+            let level = if t.len() == 1 { t[0] } else { t[i / each] };
+            *value = f(*value, level, i);
+        }
+        let values = Tensor::from_vec(values, x.dims(), &Device::Cpu)?;
+        Ok(values.to_dtype(x.dtype())?.to_device(x.device())?)
+    }
+}
+
+impl ConsistencyFunction for TanhModel {
+    fn origin(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        Self::each(x, t, |x, t, _| self.at(x, t, self.theta))
+    }
+}
+
+impl Tangent for TanhModel {
+    fn jvp(&self, x: &Tensor, t: &[f64], v: &Tensor, w: &[f64]) -> Result<Tensor> {
+        let batch = x.dims().first().copied().unwrap_or(0);
+        ensure!(
+            x.dims() == v.dims() && (w.len() == 1 || w.len() == batch),
+            "a direction of shape {:?} and {} numbers at points of shape {:?}",
+            v.dims(),
+            w.len(),
+            x.dims()
+        );
+        let v = v.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+        let each = x.elem_count() / batch.max(1);
+        let theta = self.theta.map(Dual::constant);
+        Self::each(x, t, |x, t, i| {
+            let w = if w.len() == 1 { w[0] } else { w[i / each] };
+            let (x, t) = (Dual { value: x, tangent: v[i] }, Dual { value: t, tangent: w });
+            self.at(x, t, theta).tangent
+        })
+    }
+
+    fn by_parameter(&self, x: &Tensor, t: &[f64], i: usize) -> Result<Tensor> {
+        ensure!(i < self.theta.len(), "parameter {i}: theta has {}", self.theta.len());
+        let mut theta = self.theta.map(Dual::constant);
+        theta[i].tangent = 1.0;
+        Self::each(x, t, |x, t, _| self.at(Dual::constant(x), Dual::constant(t), theta).tangent)
+    }
+}
