@@ -1,0 +1,119 @@
+//! `cargo lab theory`: its tables, its messages.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("theory {name} {}", std::process::id()));
+        std::fs::create_dir_all(&path)?;
+        Ok(Self(path))
+    }
+
+    fn mixture(&self, text: &str) -> Result<String> {
+        let path = self.0.join("M.toml");
+        std::fs::write(&path, text)?;
+        Ok(path.display().to_string())
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Whether it ended well, and what it said.
+fn theory(folder: &Path, arguments: &[&str]) -> Result<(bool, String)> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_consistency-cli"));
+    let output = command.arg("theory").args(arguments).current_dir(folder).output()?;
+    let said = [output.stdout, output.stderr].concat();
+    Ok((output.status.success(), String::from_utf8(said)?))
+}
+
+/// The header and the rows of the CSV that these arguments write.
+fn csv(folder: &Folder, arguments: &[&str]) -> Result<(String, Vec<Vec<String>>)> {
+    let all = [arguments, &["--csv", "out.csv"]].concat();
+    let (good, said) = theory(&folder.0, &all)?;
+    assert!(good && said.is_empty(), "{said}");
+    let text = std::fs::read_to_string(folder.0.join("out.csv"))?;
+    let mut lines = text.lines();
+    let header = lines.next().unwrap_or_default().to_string();
+    Ok((header, lines.map(|l| l.split(',').map(str::to_string).collect()).collect()))
+}
+
+const MASSES: &str = "weights = [1, 1, 1]\nmeans = [[-0.6], [0.1], [0.7]]\nstd = [0, 0, 0]\n";
+
+#[test]
+fn every_theorem_writes_its_columns() -> Result {
+    let folder = Folder::new("columns")?;
+    let file = folder.mixture(MASSES)?;
+    let m = ["--mixture", &file];
+    for solver in ["euler", "heun", "kutta3"] {
+        for grid in ["karras", "uniform"] {
+            let arguments =
+                [&["theorem1"], &m[..], &["--solver", solver, "--grid", grid, "--points", "5,9"]];
+            let (header, rows) = csv(&folder, &arguments.concat())?;
+            assert_eq!(header, "points,delta_t,sup_error,local_slope");
+            assert_eq!((rows.len(), rows[0][0].as_str(), rows[1][0].as_str()), (2, "5", "9"));
+            assert!(rows[0][3].is_empty() && rows[1][3].parse::<f64>()?.is_finite(), "{rows:?}");
+        }
+    }
+    for metric in ["l2-squared", "l2", "l1", "huber"] {
+        let arguments = [&["theorem2"], &m[..], &["--metric", metric, "--points", "9,65"]];
+        let arguments = [&arguments.concat()[..], &["--theta-minus", "0.7,-0.3,0"]].concat();
+        let (header, rows) = csv(&folder, &arguments)?;
+        assert_eq!(header, "points,delta_t,l_cd,l_ct,difference,local_slope");
+        let numbers: Vec<f64> = rows[1].iter().map(|v| v.parse()).collect::<Result<_, _>>()?;
+        assert!((numbers[3] - numbers[2] - numbers[4]).abs() < 1e-9, "{rows:?}");
+    }
+    for theorem in ["3", "4", "5", "6"] {
+        let arguments = [&["limits", "--theorem", theorem], &m[..], &["--points", "17,33"]];
+        let (header, rows) = csv(&folder, &arguments.concat())?;
+        assert_eq!(header, "points,value,limit,relative_error,local_slope");
+        assert_eq!(rows[0][2], rows[1][2], "one limit");
+    }
+    let options = ["--times", "0.5,2", "--batch", "4,16", "--samples", "200", "--seed", "1"];
+    let (header, rows) = csv(&folder, &[&["lemma1"], &m[..], &options].concat())?;
+    assert_eq!(header, "time,estimator,batch,bias,bias_ci,variance");
+    let estimators: Vec<&str> = rows.iter().map(|row| row[1].as_str()).collect();
+    assert_eq!(estimators[..4], ["exact", "single", "minibatch", "minibatch"]);
+    assert_eq!(rows.len(), 8);
+    Ok(())
+}
+
+#[test]
+fn mistakes_are_named() -> Result {
+    let folder = Folder::new("mistakes")?;
+    let file = folder.mixture("weights = [1]\nmeans = [[0.0, 0.1]]\nstd = [0.2]\n")?;
+    let says = |arguments: &[&str], wanted: &[&str]| -> Result {
+        let (good, said) = theory(&folder.0, arguments)?;
+        assert!(!good, "{arguments:?} is no success: {said}");
+        assert!(wanted.iter().all(|w| said.contains(w)), "{arguments:?} says {said}");
+        assert!(!said.contains("panicked"), "{said}");
+        Ok(())
+    };
+    says(&["theorem2", "--mixture", &file], &["2 dimensions", "over one"])?;
+    says(&["limits", "--theorem", "3", "--mixture", &file], &["2 dimensions"])?;
+    says(&["theorem1", "--mixture", "none.toml"], &["none.toml"])?;
+    says(&["theorem1", "--mixture", &file, "--points", "1"], &["a grid of 1 points"])?;
+    says(&["theorem1", "--mixture", &file, "--eps", "90"], &["eps = 90"])?;
+    says(&["theorem1", "--mixture", &file, "--solver", "rk4"], &["rk4", "kutta3"])?;
+    says(&["theorem2", "--mixture", &file, "--theta", "1,2"], &["--theta", "three"])?;
+    says(&["lemma1", "--mixture", &file, "--times", "-1"], &["-1", "positive"])?;
+    says(&["lemma1", "--mixture", &file, "--samples", "1"], &["samples = 1"])?;
+    says(
+        &["theorem1", "--mixture", &file, "--points", "5", "--csv", "no/out.csv"],
+        &["no/out.csv"],
+    )?;
+    says(&["theorem1"], &["--mixture"])?;
+    let file = folder.mixture("weights = [1, 2]\nmeans = [[0.0]]\nstd = [0.2]\n")?;
+    says(&["theorem1", "--mixture", &file], &["M.toml", "2 weights"])?;
+    let file = folder.mixture("weights = [1]\nmeans = [[0.0]]\nsigma = [0.2]\n")?;
+    says(&["theorem1", "--mixture", &file], &["M.toml", "sigma"])?;
+    Ok(())
+}

@@ -49,9 +49,8 @@ fn common(command: Command) -> Command {
 
 /// The command line of `theory`.
 pub fn command() -> Command {
-    let points = || {
-        counts("points", "N,..", "Points of each grid, a row each").default_value("9,17,33,65")
-    };
+    let points =
+        || counts("points", "N,..", "Points of each grid, a row each").default_value("9,17,33,65");
     let theta = |name, help| numbers(name, "A,B,C", help).default_value("0.8,0.2,0.1");
     Command::new("theory")
         .about("Measure a theorem on a Gaussian mixture")
@@ -162,7 +161,8 @@ fn theorem2(matches: &ArgMatches, mixture: &GaussianMixture) -> Result<DataFrame
     };
     let points = many::<usize>(matches, "points")?;
     let grids = points.into_iter().map(|n| noise.karras(n)).collect::<Result<Vec<_>>>()?;
-    let (student, target) = (model(matches, "theta", &noise)?, model(matches, "theta-minus", &noise)?);
+    let (student, target) =
+        (model(matches, "theta", &noise)?, model(matches, "theta-minus", &noise)?);
     loss_table(mixture, &student, &target, metric, &grids)
 }
 
@@ -206,7 +206,9 @@ fn model(matches: &ArgMatches, name: &str, noise: &NoiseRange) -> Result<TanhMod
 }
 
 fn one<'a, T: Clone + Send + Sync + 'static>(matches: &'a ArgMatches, name: &str) -> Result<&'a T> {
-    matches.get_one::<T>(name).ok_or_else(|| consistency::Error::new(format!("--{name} is missing")))
+    matches
+        .get_one::<T>(name)
+        .ok_or_else(|| consistency::Error::new(format!("--{name} is missing")))
 }
 
 fn many<T: Clone + Send + Sync + 'static>(matches: &ArgMatches, name: &str) -> Result<Vec<T>> {

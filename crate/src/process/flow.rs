@@ -109,77 +109,75 @@ impl<D: Denoiser> ExactFlow<D> {
         Ok(Self { tolerance, ..self })
     }
 
-    // dx/ds for all paths, at s + offset (a share of each one's step).
-    fn slopes(
-        &self,
-        paths: &[Path],
-        x: &[Vec<f64>],
-        share: f64,
-        dims: &[usize],
-    ) -> Result<Vec<f64>> {
+    // dx/ds at the points x, row after row, and at s + share * step of each path.
+    fn slopes(&self, paths: &[Path], x: &[f64], share: f64, shape: &[usize]) -> Result<Vec<f64>> {
         let t: Vec<f64> = paths.iter().map(|p| (p.s + share * p.step).exp()).collect();
-        let mut shape = dims.to_vec();
-        shape[0] = paths.len();
-        let x = Tensor::from_vec(x.concat(), shape, &Device::Cpu)?;
-        let slopes = (&x - self.denoiser.denoise(&x, &t)?.to_dtype(DType::F64)?)?;
-        Ok(slopes.flatten_all()?.to_vec1()?)
+        let at = Tensor::from_slice(x, shape, &Device::Cpu)?;
+        let mut slopes = self
+            .denoiser
+            .denoise(&at, &t)?
+            .to_dtype(DType::F64)?
+            .flatten_all()?
+            .to_vec1::<f64>()?;
+        slopes.iter_mut().zip(x).for_each(|(d, x)| *d = x - *d);
+        Ok(slopes)
     }
 
-    // One step of every path: the extrapolated ends, and how far each is from the one with
-    // a column less, in units of what is allowed.
-    fn step(&self, paths: &[Path], dims: &[usize]) -> Result<Vec<(Vec<f64>, f64)>> {
+    // One step of every path: the extrapolated ends, row after row, and how far each is from
+    // the one with a column less, in units of what is allowed.
+    fn step(&self, paths: &[Path], dims: &[usize]) -> Result<(Vec<f64>, Vec<f64>)> {
         let width = paths[0].x.len();
-        let start: Vec<Vec<f64>> = paths.iter().map(|p| p.x.clone()).collect();
-        let first = self.slopes(paths, &start, 0.0, dims)?;
-        // tableau[k][path]: Neville's scheme in the squared substep.
-        let mut tableau: Vec<Vec<Vec<f64>>> = Vec::new();
-        let mut gap = vec![f64::INFINITY; paths.len()];
+        let shape = [&[paths.len()], &dims[1..]].concat();
+        let start: Vec<f64> = paths.iter().flat_map(|p| &p.x).copied().collect();
+        let first = self.slopes(paths, &start, 0.0, &shape)?;
+        // The row before of Neville's scheme in the squared substep.
+        let mut tableau: Vec<Vec<f64>> = Vec::new();
+        let mut gap = vec![0.0f64; paths.len()];
         for (j, &n) in COLUMNS.iter().enumerate() {
+            let substep = 1.0 / n as f64;
             let (mut before, mut now) = (start.clone(), start.clone());
-            for (p, path) in paths.iter().enumerate() {
-                let h = path.step / n as f64;
-                for d in 0..width {
-                    now[p][d] += h * first[p * width + d];
-                }
-            }
+            advance(&mut now, None, &first, paths, substep);
             for m in 1..n {
-                let slope = self.slopes(paths, &now, m as f64 / n as f64, dims)?;
-                for (p, path) in paths.iter().enumerate() {
-                    let h = 2.0 * path.step / n as f64;
-                    for d in 0..width {
-                        let next = before[p][d] + h * slope[p * width + d];
-                        before[p][d] = std::mem::replace(&mut now[p][d], next);
-                    }
-                }
+                let slope = self.slopes(paths, &now, m as f64 * substep, &shape)?;
+                advance(&mut now, Some(&mut before), &slope, paths, 2.0 * substep);
             }
-            for k in 0..j {
+            for (k, earlier) in tableau.iter_mut().enumerate() {
                 let ratio = (n as f64 / COLUMNS[j - 1 - k] as f64).powi(2);
-                for p in 0..paths.len() {
-                    let mut changes = Vec::with_capacity(width);
-                    for d in 0..width {
-                        let change = (now[p][d] - tableau[k][p][d]) / (ratio - 1.0);
-                        tableau[k][p][d] = now[p][d];
-                        now[p][d] += change;
-                        changes.push(change.abs());
+                for (p, gap) in gap.iter_mut().enumerate() {
+                    *gap = 0.0;
+                    let row = p * width..(p + 1) * width;
+                    for (now, earlier) in now[row.clone()].iter_mut().zip(&mut earlier[row]) {
+                        let change = (*now - *earlier) / (ratio - 1.0);
+                        *earlier = *now;
+                        *now += change;
+                        // `max` passes over a NaN, which must not look small.
+                        *gap = if change.is_nan() { f64::INFINITY } else { gap.max(change.abs()) };
                     }
-                    // `max` passes over a NaN, which must not look small.
-                    let finite = changes.iter().all(|c| c.is_finite());
-                    gap[p] = changes.iter().copied().fold(0.0, f64::max);
-                    gap[p] = if finite { gap[p] } else { f64::INFINITY };
                 }
             }
             tableau.push(now);
         }
-        let ends = tableau.pop().unwrap_or_default();
-        let allowed = |path: &Path| {
+        for (gap, path) in gap.iter_mut().zip(paths) {
             let size = path.x.iter().fold(path.s.exp(), |size, x| size.max(x.abs()));
-            self.tolerance * size
-        };
-        Ok(ends
-            .into_iter()
-            .zip(paths.iter().zip(gap))
-            .map(|(x, (p, g))| (x, g / allowed(p)))
-            .collect())
+            *gap /= self.tolerance * size;
+        }
+        Ok((tableau.pop().unwrap_or_default(), gap))
+    }
+}
+
+// x + share of each path's step * slope, from `before` where it is given (the midpoint
+// rule), which then holds what x was.
+fn advance(x: &mut [f64], before: Option<&mut [f64]>, slope: &[f64], paths: &[Path], share: f64) {
+    let width = paths[0].x.len();
+    let steps = paths.iter().flat_map(|p| std::iter::repeat_n(share * p.step, width));
+    match before {
+        None => x.iter_mut().zip(slope).zip(steps).for_each(|((x, d), h)| *x += h * d),
+        Some(before) => {
+            for (((x, before), d), h) in x.iter_mut().zip(before).zip(slope).zip(steps) {
+                let next = *before + h * d;
+                *before = std::mem::replace(x, next);
+            }
+        }
     }
 }
 
@@ -205,11 +203,12 @@ impl<D: Denoiser> ConsistencyFunction for ExactFlow<D> {
                 let flat = Tensor::from_vec(rows.concat(), dims, &Device::Cpu)?;
                 return Ok(flat.to_dtype(x.dtype())?.to_device(x.device())?);
             }
-            let ends = self.step(&paths, &dims)?;
-            for (path, (x, error)) in paths.iter_mut().zip(ends) {
+            let (ends, errors) = self.step(&paths, &dims)?;
+            let width = ends.len() / paths.len();
+            for ((path, x), error) in paths.iter_mut().zip(ends.chunks(width)).zip(errors) {
                 let last = path.s + path.step <= end + 1e-15 * end.abs();
                 if error <= 1.0 {
-                    path.x = x;
+                    path.x.copy_from_slice(x);
                     path.s = if last { end } else { path.s + path.step };
                 }
                 ensure!(

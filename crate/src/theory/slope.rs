@@ -58,11 +58,11 @@ pub fn local_slopes(x: &[f64], y: &[f64]) -> Vec<Option<f64>> {
 
 /// The two-sided 95 % quantile of Student's t.
 pub(super) fn student(freedom: usize) -> f64 {
-    const FEW: [f64; 4] = [12.706_205, 4.302_653, 3.182_446, 2.776_445];
+    const FEW: [f64; 6] = [12.706_205, 4.302_653, 3.182_446, 2.776_445, 2.570_582, 2.446_912];
     if (1..=FEW.len()).contains(&freedom) {
         return FEW[freedom - 1];
     }
-    // Cornish and Fisher's expansion about the normal quantile: to 1e-3 from 5 on.
+    // Cornish and Fisher's expansion about the normal quantile: to 1e-3 from 7 on.
     let (z, n) = (NORMAL, freedom.max(1) as f64);
     z + (z.powi(3) + z) / (4.0 * n)
         + (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / (96.0 * n * n)

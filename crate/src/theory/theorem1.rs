@@ -10,8 +10,9 @@ use candle_core::{D, DType, Device, Tensor};
 use polars::prelude::{Column, DataFrame, NamedFrom, Series};
 use rayon::prelude::*;
 
-/// Points evaluated together.
-const TOGETHER: usize = 4096;
+/// Numbers evaluated together: a batch that stays in the cache, and below the size from
+/// which the C library takes fresh pages for every tensor.
+const TOGETHER: usize = 1 << 13;
 
 /// The points m_i + k sqrt(s_i^2 + t^2) e_d for every component i, axis d and k in `steps`,
 /// (P, dim): the compact set over which the supremum is taken. Over all x it is infinite.
@@ -69,9 +70,10 @@ pub fn sup_error(
     }
     let all = Tensor::cat(&sets, 0)?;
     // Neighbouring levels together: they start and step together.
-    let starts: Vec<usize> = (0..levels.len()).step_by(TOGETHER).collect();
+    let rows = (TOGETHER * levels.len() / all.elem_count().max(1)).max(1);
+    let starts: Vec<usize> = (0..levels.len()).step_by(rows).collect();
     let worst = starts.par_iter().map(|&start| -> Result<Worst> {
-        let count = TOGETHER.min(levels.len() - start);
+        let count = rows.min(levels.len() - start);
         let (x, t) = (all.narrow(0, start, count)?, &levels[start..start + count]);
         let gap = (f.origin(&x, t)? - reference.origin(&x, t)?)?.flatten_from(1)?;
         let norms = gap.sqr()?.sum(D::Minus1)?.sqrt()?.to_vec1::<f64>()?;
