@@ -8,6 +8,7 @@
 mod empirical;
 mod grid;
 mod mixture;
+mod rows;
 mod scaling;
 mod schedule;
 mod sde;
