@@ -11,7 +11,8 @@ use candle_core::{D, DType, Device, Storage, Tensor};
 /// D(x, t) = sum_i p_i x_i with p_i proportional to exp(-|x - x_i|^2 / (2 t^2)).
 ///
 /// Everything is computed in f64: at t = 0.002 the exponent divides a squared distance by 8e-6,
-/// which f32 cannot resolve. Answers come in the dtype and on the device of `x`; the work is
+/// which f32 cannot resolve. (In f64 the exponents are exact to about 1e-16 |x|^2 / t^2, 1e-8 for
+/// an image of 784 pixels at that t.) Answers come in the dtype and on the device of `x`; the work is
 /// done on the CPU, on the threads of the rayon pool that the call is made in.
 ///
 /// [`Denoiser::denoise`] and [`log_density`](Self::log_density) go over the rows in chunks and

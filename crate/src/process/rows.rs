@@ -181,8 +181,7 @@ impl Rows<'_> {
             }
             .run();
             running.shrink(&factors);
-            // Far rows at low noise: no weight is above 0. (A NaN is not 0.)
-            if mean && sums.iter().any(|sum| *sum != 0.0) {
+            if mean {
                 add_weighted(rows, weights, &mut running.mean, dim, width);
             }
         }
