@@ -169,7 +169,7 @@ impl Rows<'_> {
             let count = CHUNK.min(last - from);
             let rows = &self.values[from * dim..(from + count) * dim];
             let weights = &mut weights[..count * width];
-            doubled_products(rows, &tile.points, weights, dim, width);
+            multiply(Product::Scores, rows, &tile.points, weights, width);
             Weigh {
                 squares: &self.squares[from..from + count],
                 first: from,
@@ -182,70 +182,49 @@ impl Rows<'_> {
             .run();
             running.shrink(&factors);
             if mean {
-                add_weighted(rows, weights, &mut running.mean, dim, width);
+                multiply(Product::Mean, rows, weights, &mut running.mean, width);
             }
         }
         running
     }
 }
 
-/// out (n, width) = 2 rows (n, dim) points (dim, width).
-fn doubled_products(rows: &[f64], points: &[f64], out: &mut [f64], dim: usize, width: usize) {
-    let n = rows.len() / dim;
-    assert!(rows.len() == n * dim && points.len() == dim * width && out.len() == n * width);
-    let (across, down) = (width as isize, dim as isize);
-    let (to, left, right) = (out.as_mut_ptr(), points.as_ptr(), rows.as_ptr());
-    // SAFETY: the three matrices have the lengths that were checked. To `gemm` they are
-    // transposed: (width, dim) times (dim, n).
-    unsafe {
-        gemm(
-            width,
-            n,
-            dim,
-            to,
-            across,
-            1,
-            false,
-            left,
-            across,
-            1,
-            right,
-            down,
-            1,
-            0.0,
-            2.0,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
-    }
+/// How the rows enter a product.
+#[derive(Clone, Copy, PartialEq)]
+enum Product {
+    /// out (n, width) = 2 rows (n, k) left (k, width).
+    Scores,
+    /// out (n, width) += rows' (n, k) left (k, width).
+    Mean,
 }
 
-/// mean (dim, width) += rows' (dim, n) weights (n, width).
-fn add_weighted(rows: &[f64], weights: &[f64], mean: &mut [f64], dim: usize, width: usize) {
-    let n = rows.len() / dim;
-    assert!(rows.len() == n * dim && mean.len() == dim * width && weights.len() == n * width);
-    let (across, down) = (width as isize, dim as isize);
-    let (to, left, right) = (mean.as_mut_ptr(), weights.as_ptr(), rows.as_ptr());
-    // SAFETY: as above; transposed, (width, n) times (n, dim).
+/// One of the two products, of `rows` as they lie.
+fn multiply(what: Product, rows: &[f64], left: &[f64], out: &mut [f64], width: usize) {
+    let (n, k) = (out.len() / width, left.len() / width);
+    assert!(out.len() == n * width && left.len() == k * width && rows.len() == n * k);
+    let add = what == Product::Mean;
+    let (factor, across, down) = if add { (1.0, 1, n) } else { (2.0, k, 1) };
+    let (to, left, right) = (out.as_mut_ptr(), left.as_ptr(), rows.as_ptr());
+    let (across, down, step) = (across as isize, down as isize, width as isize);
+    // SAFETY: the three matrices have the lengths that were checked. To `gemm`, which likes
+    // columns, they are transposed: (width, k) times (k, n).
     unsafe {
         gemm(
             width,
-            dim,
             n,
+            k,
             to,
-            across,
+            step,
             1,
-            true,
+            add,
             left,
-            across,
+            step,
             1,
             right,
-            1,
+            across,
             down,
             1.0,
-            1.0,
+            factor,
             false,
             false,
             false,
