@@ -1,4 +1,5 @@
-//! Measuring the environment from a real client, and the engine beside PyTorch.
+//! Measuring the environment from a real client, the engine beside PyTorch, and the exact
+//! denoiser.
 
 use crate::Result;
 use crate::place::{Place, Turn};
@@ -37,14 +38,8 @@ pub fn kernel(place: &Place, stock: bool) -> Result<ExitCode> {
 /// # Errors
 /// A GPU is asked for where there is none, or no CUDA toolkit to build for it.
 pub fn engine(place: &Place, arguments: &[String], cuda: bool) -> Result<ExitCode> {
-    let toolchain = setup::Toolchain::find()?;
-    let mut bench = Command::new(&toolchain.cargo);
-    bench
-        .current_dir(&place.project)
-        .args(["bench", "--quiet", "--package", "consistency", "--bench", "engine"])
-        .args(if cuda { &["--features", "cuda"][..] } else { &[] })
-        .arg("--")
-        .args(arguments);
+    let mut bench = cargo_bench(place, "engine")?;
+    bench.args(if cuda { &["--features", "cuda"][..] } else { &[] }).arg("--").args(arguments);
     if cuda {
         if !Path::new("/dev/nvidiactl").exists() {
             return Err(
@@ -58,7 +53,31 @@ pub fn engine(place: &Place, arguments: &[String], cuda: bool) -> Result<ExitCod
         let target = target.map_or_else(|| place.project.join("target"), PathBuf::from);
         bench.env("CARGO_TARGET_DIR", target.join("cuda"));
     }
-    say::line("==> engine: built, then timed; nothing else should run beside it");
+    finish("engine", bench)
+}
+
+/// Run the benchmark of the exact denoiser (crate/benches/lemma1.rs) with these arguments.
+pub fn lemma1(place: &Place, arguments: &[String]) -> Result<ExitCode> {
+    let mut bench = cargo_bench(place, "lemma1")?;
+    bench.arg("--").args(arguments);
+    finish("lemma1", bench)
+}
+
+fn cargo_bench(place: &Place, name: &str) -> Result<Command> {
+    let mut bench = Command::new(&setup::Toolchain::find()?.cargo);
+    bench.current_dir(&place.project).args([
+        "bench",
+        "--quiet",
+        "--package",
+        "consistency",
+        "--bench",
+        name,
+    ]);
+    Ok(bench)
+}
+
+fn finish(name: &str, mut bench: Command) -> Result<ExitCode> {
+    say::line(&format!("==> {name}: built, then timed; nothing else should run beside it"));
     let status = bench.status().map_err(|e| format!("starting the benchmark: {e}"))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -72,7 +72,7 @@ fn command() -> Command {
         )
         .subcommand(
             Command::new("bench")
-                .about("Measure the environment, and the engine beside PyTorch")
+                .about("Measure the environment, the engine beside PyTorch, and the exact denoiser")
                 .subcommand_required(true)
                 .subcommand(
                     Command::new("kernel")
@@ -88,7 +88,22 @@ fn command() -> Command {
                 .subcommand(engine(
                     Command::new("sample")
                         .about("Time one-step sampling of the networks, and layers forward"),
-                )),
+                ))
+                .subcommand(
+                    Command::new("lemma1")
+                        .about(
+                            "Time the exact denoiser of 60000 x 784 synthetic rows beside the \
+                             machine's f64 matrix products",
+                        )
+                        .arg(
+                            Arg::new("threads")
+                                .long("threads")
+                                .value_name("N")
+                                .value_parser(clap::value_parser!(u16).range(1..))
+                                .help("Threads of both (default: all cores)"),
+                        )
+                        .after_help("Example:\n  cargo lab bench lemma1 --threads 2"),
+                ),
         )
         .subcommand(
             Command::new("clean")
@@ -144,6 +159,11 @@ pub fn run() -> Result<ExitCode> {
         Some(("doctor", _)) => doctor::check(),
         Some(("bench", matches)) => match matches.subcommand() {
             Some(("kernel", matches)) => bench::kernel(&Place::find()?, matches.get_flag("stock")),
+            Some(("lemma1", matches)) => {
+                let threads = matches.get_one::<u16>("threads");
+                let arguments = threads.map(|n| vec!["--threads".to_string(), n.to_string()]);
+                bench::lemma1(&Place::find()?, &arguments.unwrap_or_default())
+            }
             Some((mode, matches)) => {
                 let mut arguments = vec![mode.to_string()];
                 for name in ["python", "threads", "only", "device"] {
@@ -154,7 +174,7 @@ pub fn run() -> Result<ExitCode> {
                 let cuda = matches.get_one::<String>("device").is_some_and(|d| d == "cuda");
                 bench::engine(&Place::find()?, &arguments, cuda)
             }
-            None => Err("name what to measure: kernel, train or sample".to_string()),
+            None => Err("name what to measure: kernel, train, sample or lemma1".to_string()),
         },
         Some(("clean", matches)) => clean::clean(&Place::find()?, matches.get_flag("all")),
         Some((other, _)) => Err(format!("there is no command '{other}'; see cargo lab --help")),

@@ -9,6 +9,7 @@ mod empirical;
 mod flow;
 mod grid;
 mod mixture;
+mod rows;
 mod scaling;
 mod schedule;
 mod sde;
