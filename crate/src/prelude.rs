@@ -14,18 +14,19 @@ pub use crate::model::{
 };
 pub use crate::nn::{Ema, Optimizer, OptimizerConfig, OptimizerKind, Params};
 pub use crate::notebook::{
-    Budget, Run, Show, budget, check, mean_square, paths, reproduced, runs_folder, values,
+    Budget, Run, Show, budget, check, column, mean_square, paths, reproduced, runs_folder, values,
 };
 pub use crate::plot::Figure;
 pub use crate::process::{
-    Coefficients, Convention, Empirical, FlowMap, GaussianMixture, NoiseRange, Parameterization,
-    Scaling, Schedule, Solver, TimeGrid, forward_sde, perturb, pf_ode_slope, reverse_sde,
-    trajectory,
+    Coefficients, Convention, Empirical, ExactFlow, FlowMap, GaussianMixture, NoiseRange,
+    Parameterization, Scaling, Schedule, Solver, TimeGrid, forward_sde, perturb, pf_ode_slope,
+    reverse_sde, trajectory,
 };
 pub use crate::record::{Provenance, Table};
 pub use crate::rng::Key;
 pub use crate::sample;
 pub use crate::seam::{ConsistencyFunction, Counted, Denoiser};
+pub use crate::theory::{self, Dual, Limit, Number, Slope, Source, Tangent, TanhModel};
 pub use candle_core::{D, DType, Device, IndexOp, Tensor, Var};
 pub use polars::df;
 pub use polars::prelude::{ChunkAgg, Column, DataFrame, NamedFrom, Series};

@@ -56,7 +56,7 @@ fn two_kernels_at_once_and_a_restart() -> Result {
 }
 
 /// Types of the prelude, each bound by a plain `let`.
-const TYPES: [(&str, &str); 57] = [
+const TYPES: [(&str, &str); 63] = [
     ("Tensor", "let a1 = Tensor::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Var", "let a2 = Var::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Device", "let a3 = Device::Cpu;"),
@@ -79,6 +79,12 @@ const TYPES: [(&str, &str); 57] = [
         "let mixture = GaussianMixture::new(vec![1.0], vec![vec![0.0]], vec![0.5])?;",
     ),
     ("FlowMap", "let flow = FlowMap::new(mixture.clone(), Solver::Euler, grid.clone());"),
+    ("ExactFlow", "let exact = ExactFlow::new(mixture.clone(), 0.002)?;"),
+    ("TanhModel", "let tanh = TanhModel::new([0.8, 0.2, 0.1], &range);"),
+    ("Dual", "let dual = Dual { value: 1.0, tangent: 0.5 };"),
+    ("Slope", "let found = theory::slope(&[1.0, 2.0, 4.0], &[1.0, 2.0, 4.0])?;"),
+    ("Limit", "let limit = Limit::Theorem5 { i: 1 };"),
+    ("Source", "let source = Source::Mixture(mixture.clone());"),
     ("Counted", "let counted = Counted::new(mixture.clone());"),
     ("Digits", "let digits = digits(DType::F32, &Device::Cpu)?;"),
     ("Empirical", "let empirical = Empirical::new(&digits.train)?;"),
@@ -135,8 +141,17 @@ const TYPES: [(&str, &str); 57] = [
 ];
 
 /// Traits: they have methods, not values.
-const TRAITS: [&str; 7] =
-    ["ChunkAgg", "ConsistencyFunction", "Denoiser", "IndexOp", "NamedFrom", "Network", "Show"];
+const TRAITS: [&str; 9] = [
+    "ChunkAgg",
+    "ConsistencyFunction",
+    "Denoiser",
+    "IndexOp",
+    "NamedFrom",
+    "Network",
+    "Number",
+    "Show",
+    "Tangent",
+];
 
 #[test]
 fn every_type_of_the_prelude_binds_by_a_plain_let() -> Result {

@@ -5,7 +5,7 @@ use candle_core::{DType, Device};
 use consistency::Result;
 use consistency::data::digits;
 use consistency::polars::prelude::DataFrame;
-use consistency::process::{Empirical, GaussianMixture};
+use consistency::process::GaussianMixture;
 use consistency::rng::Key;
 use consistency::theory::{Source, binned_score, score_errors, score_errors_at, slope};
 
@@ -31,7 +31,8 @@ fn the_single_sample_has_no_bias_and_the_variance_of_the_noise() -> Result<()> {
     for dim in [1, 3] {
         let data = GaussianMixture::new(vec![1.0], vec![vec![0.0; dim]], vec![s])?;
         let times = [0.1, 0.5, 3.0];
-        let table = score_errors(&Source::Mixture(&data), &times, &[4], 40_000, &Key::new(3))?;
+        let table =
+            score_errors(&Source::Mixture(data.clone()), &times, &[4], 40_000, &Key::new(3))?;
         for [t, _, bias, ci, variance] in rows(&table, "single")? {
             assert!(bias < 2.0 * ci, "{dim} d, t = {t}: bias {bias} +- {ci}");
             let want = 1.0 / (t * t) - 1.0 / (s * s + t * t);
@@ -46,7 +47,8 @@ fn the_single_sample_has_no_bias_and_the_variance_of_the_noise() -> Result<()> {
 #[test]
 fn a_batch_with_the_sample_in_it_has_no_bias_and_less_variance() -> Result<()> {
     let (data, times) = (line()?, [0.2, 1.0, 5.0]);
-    let table = score_errors(&Source::Mixture(&data), &times, &[1, 4, 64], 20_000, &Key::new(4))?;
+    let table =
+        score_errors(&Source::Mixture(data.clone()), &times, &[1, 4, 64], 20_000, &Key::new(4))?;
     let (single, batches) = (rows(&table, "single")?, rows(&table, "minibatch")?);
     for (i, [t, ..]) in single.iter().enumerate() {
         let own: Vec<_> = batches.iter().filter(|row| row[0] == *t).collect();
@@ -66,8 +68,14 @@ fn a_batch_with_the_sample_in_it_has_no_bias_and_less_variance() -> Result<()> {
 fn without_the_sample_bias_and_variance_fall_with_the_batch() -> Result<()> {
     let data = line()?;
     let batches = [64, 128, 256, 512];
-    let table =
-        score_errors_at(&Source::Mixture(&data), &[0.3], 0.5, &batches, 60_000, &Key::new(5))?;
+    let table = score_errors_at(
+        &Source::Mixture(data.clone()),
+        &[0.3],
+        0.5,
+        &batches,
+        60_000,
+        &Key::new(5),
+    )?;
     let sizes = batches.map(|b| b as f64);
     let variance = slope(&sizes, &column(&table, "variance")?)?;
     assert!((variance.value + 1.0).abs() < 0.1, "variance falls as {variance}");
@@ -95,8 +103,7 @@ fn the_conditional_mean_is_the_score() -> Result<()> {
 #[test]
 fn estimators_take_a_dataset_too() -> Result<()> {
     let digits = digits(DType::F32, &Device::Cpu)?;
-    let exact = Empirical::new(&digits.train)?;
-    let source = Source::Rows { data: &digits.train, exact: &exact };
+    let source = Source::rows(&digits.train)?;
     let table = score_errors(&source, &[0.5, 3.0], &[16], 500, &Key::new(7))?;
     let (single, batch) = (rows(&table, "single")?, rows(&table, "minibatch")?);
     for i in 0..2 {
@@ -110,7 +117,7 @@ fn estimators_take_a_dataset_too() -> Result<()> {
 fn the_same_key_gives_the_same_table() -> Result<()> {
     let data = line()?;
     let table =
-        |key: u64| score_errors(&Source::Mixture(&data), &[0.5], &[8], 1000, &Key::new(key));
+        |key: u64| score_errors(&Source::Mixture(data.clone()), &[0.5], &[8], 1000, &Key::new(key));
     assert!(table(1)?.equals_missing(&table(1)?));
     assert!(!table(1)?.equals_missing(&table(2)?));
     Ok(())

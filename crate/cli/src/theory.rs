@@ -183,7 +183,7 @@ fn lemma1(matches: &ArgMatches, mixture: &GaussianMixture) -> Result<DataFrame> 
     let (times, batches) = (many::<f64>(matches, "times")?, many::<usize>(matches, "batch")?);
     let samples = *one::<usize>(matches, "samples")?;
     let key = Key::new(*one::<u64>(matches, "seed")?);
-    score_errors(&Source::Mixture(mixture), &times, &batches, samples, &key)
+    score_errors(&Source::Mixture(mixture.clone()), &times, &batches, samples, &key)
 }
 
 fn noise(matches: &ArgMatches) -> Result<NoiseRange> {

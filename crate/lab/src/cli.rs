@@ -2,7 +2,7 @@
 
 use crate::place::{Place, Turn};
 use crate::run::Request;
-use crate::{Result, bench, clean, doctor, open, run, say, setup};
+use crate::{Result, bench, clean, doctor, library, open, run, say, setup};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -70,6 +70,7 @@ fn command() -> Command {
                 .about("Check every requirement and name the remedy for what is missing")
                 .after_help("Example:\n  cargo lab doctor"),
         )
+        .subcommand(library_command("theory", "Measure a theorem on a Gaussian mixture: theory --help"))
         .subcommand(
             Command::new("bench")
                 .about("Measure the environment, the engine beside PyTorch, and the exact denoiser")
@@ -111,6 +112,12 @@ fn command() -> Command {
                 .arg(all().help("Also the venv and evcxr_jupyter, which take minutes to make"))
                 .after_help("Example:\n  cargo lab clean --all"),
         )
+}
+
+// A command of the program that has the library (crate/cli), which reads its arguments.
+fn library_command(name: &'static str, about: &'static str) -> Command {
+    let rest = Arg::new("ARGUMENTS").num_args(0..).trailing_var_arg(true).allow_hyphen_values(true);
+    Command::new(name).about(about).disable_help_flag(true).arg(rest)
 }
 
 fn engine(command: Command) -> Command {
@@ -176,6 +183,10 @@ pub fn run() -> Result<ExitCode> {
             }
             None => Err("name what to measure: kernel, train, sample or lemma1".to_string()),
         },
+        Some(("theory", matches)) => {
+            let rest = matches.get_many::<String>("ARGUMENTS").unwrap_or_default().cloned();
+            library::run(&Place::find()?, "theory", rest)
+        }
         Some(("clean", matches)) => clean::clean(&Place::find()?, matches.get_flag("all")),
         Some((other, _)) => Err(format!("there is no command '{other}'; see cargo lab --help")),
     }

@@ -5,6 +5,7 @@ mod clean;
 mod cli;
 mod doctor;
 mod files;
+mod library;
 mod notebooks;
 mod open;
 mod place;

@@ -158,6 +158,30 @@ pub(super) fn newest(folder: &Path, hash: &str, device: &Device) -> Result<Optio
     }
 }
 
+/// The steps whose checkpoints are in `folder`, in order.
+pub(super) fn steps(folder: &Path) -> Result<Vec<u64>> {
+    let step = |path: &PathBuf| {
+        let name = path.file_stem()?.to_str()?;
+        name.strip_prefix("checkpoint-")?.parse().ok()
+    };
+    Ok(list(folder)?.iter().filter_map(step).collect())
+}
+
+/// The checkpoint of `step` in `folder`.
+///
+/// # Errors
+/// None of that step, one that is damaged, or of another configuration.
+pub(super) fn at(folder: &Path, step: u64, hash: &str) -> Result<Checkpoint> {
+    let path = folder.join(name(step));
+    ensure!(
+        path.exists(),
+        "{} keeps no checkpoint of step {step}; there are {:?} (training.keep_checkpoints)",
+        folder.display(),
+        steps(folder)?
+    );
+    read(&path, hash, &Device::Cpu).with_context(|| format!("the checkpoint {}", path.display()))
+}
+
 fn read(path: &Path, hash: &str, device: &Device) -> Result<Checkpoint> {
     let bytes = fs::read(path)?;
     let (_, header) = SafeTensors::read_metadata(&bytes)

@@ -1,6 +1,6 @@
 //! A run's folder, and what a finished run gives.
 
-use super::checkpoint;
+use super::checkpoint::{self, Checkpoint};
 use super::config::{Experiment, Method};
 use crate::model::{ConsistencyModel, EdmDenoiser};
 use crate::nn::{Params, Settings};
@@ -71,13 +71,7 @@ impl RunFolder {
         let hash = self.experiment.hash()?;
         let total = self.experiment.training.iterations;
         match checkpoint::newest(&self.path, &hash, &Device::Cpu)? {
-            Some(mut found) if found.step == total => {
-                let count = self.experiment.training.ema.all().len();
-                let averages = (0..count)
-                    .map(|i| found.groups.remove(&checkpoint::average(i)).unwrap_or_default())
-                    .collect();
-                Trained::new(self.clone(), averages, found.table)
-            }
+            Some(found) if found.step == total => self.with(found),
             Some(found) => bail!(
                 "the run {} stands at step {} of {total}: train it to the end first",
                 self.path.display(),
@@ -85,6 +79,14 @@ impl RunFolder {
             ),
             None => bail!("the run {} has no checkpoint: train it first", self.path.display()),
         }
+    }
+
+    fn with(&self, mut found: Checkpoint) -> Result<Trained> {
+        let count = self.experiment.training.ema.all().len();
+        let averages = (0..count)
+            .map(|i| found.groups.remove(&checkpoint::average(i)).unwrap_or_default())
+            .collect();
+        Trained::new(self.clone(), averages, found.table)
     }
 }
 
@@ -145,6 +147,30 @@ impl Trained {
     pub fn with_average(self, index: usize) -> Result<Self> {
         self.take_average(index)?;
         Ok(self)
+    }
+
+    /// The steps of which a checkpoint is kept (`training.keep_checkpoints`).
+    pub fn steps(&self) -> Result<Vec<u64>> {
+        checkpoint::steps(self.folder.path())
+    }
+
+    /// The run as it was after `step` steps.
+    ///
+    /// # Errors
+    /// A step of which no checkpoint is kept.
+    pub fn at(&self, step: u64) -> Result<Self> {
+        let hash = self.folder.experiment.hash()?;
+        self.folder.with(checkpoint::at(self.folder.path(), step, &hash)?)
+    }
+
+    /// The same in f64: its network computes in f64 and takes tensors of f64.
+    pub fn to_f64(&self) -> Result<Self> {
+        Ok(Self {
+            folder: self.folder.clone(),
+            params: self.params.to_dtype(DType::F64)?,
+            averages: self.averages.clone(),
+            table: self.table.clone(),
+        })
     }
 
     /// What was run.

@@ -98,10 +98,19 @@ impl Params {
 
     /// Copies of these parameters on `device`.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
-        let mut copy = Self::new(self.dtype, device).with(self.settings);
+        self.copied(self.dtype, device)
+    }
+
+    /// Copies of these parameters in `dtype`: in f64, networks on them compute in f64.
+    pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
+        self.copied(dtype, &self.device)
+    }
+
+    fn copied(&self, dtype: DType, device: &Device) -> Result<Self> {
+        let mut copy = Self::new(dtype, device).with(self.settings);
         copy.fixed.clone_from(&self.fixed);
         for (name, var) in &self.vars {
-            let tensor = var.as_detached_tensor().to_device(device)?.copy()?;
+            let tensor = var.as_detached_tensor().to_dtype(dtype)?.to_device(device)?.copy()?;
             copy.vars.insert(name.clone(), Var::from_tensor(&tensor)?);
         }
         Ok(copy)

@@ -16,4 +16,4 @@ pub use cell::{macros, start};
 pub use results::reproduced;
 pub use run::{Run, runs_folder};
 pub use show::Show;
-pub use values::{mean_square, paths, values};
+pub use values::{column, mean_square, paths, values};

@@ -2,10 +2,20 @@
 
 use crate::{Result, ensure};
 use candle_core::{DType, Tensor};
+use polars::prelude::DataFrame;
 
 /// All values of a tensor in order, as f64.
 pub fn values(x: &Tensor) -> Result<Vec<f64>> {
     Ok(x.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?)
+}
+
+/// The column `name` of a frame as f64, for figures and checks; what is missing is NaN.
+///
+/// # Errors
+/// No such column, or one that holds no numbers.
+pub fn column(frame: &DataFrame, name: &str) -> Result<Vec<f64>> {
+    let column = frame.column(name)?.cast(&polars::prelude::DataType::Float64)?;
+    Ok(column.f64()?.iter().map(|v| v.unwrap_or(f64::NAN)).collect())
 }
 
 /// The states of samples on a line, (N, 1) each, at these times: a path (times, heights) a

@@ -15,23 +15,32 @@ use rayon::prelude::*;
 const TOGETHER: usize = 2048;
 
 /// Where data come from, with the exact denoiser of their distribution.
-pub enum Source<'a> {
+#[derive(Clone, Debug)]
+pub enum Source {
     /// A mixture.
-    Mixture(&'a GaussianMixture),
-    /// The empirical distribution of the rows of a dataset, (N, ..).
+    Mixture(GaussianMixture),
+    /// The empirical distribution of the rows of a dataset: [`Source::rows`].
     Rows {
-        /// The rows.
-        data: &'a Tensor,
+        /// The rows, (N, ..).
+        data: Tensor,
         /// Their exact denoiser.
-        exact: &'a Empirical,
+        exact: Empirical,
     },
 }
 
-impl Source<'_> {
+impl Source {
+    /// The empirical distribution of the rows of `data`, (N, ..).
+    ///
+    /// # Errors
+    /// No rows, or one that is not finite.
+    pub fn rows(data: &Tensor) -> Result<Self> {
+        Ok(Self::Rows { data: data.clone(), exact: Empirical::new(data)? })
+    }
+
     fn denoiser(&self) -> &dyn Denoiser {
         match self {
-            Self::Mixture(mixture) => *mixture,
-            Self::Rows { exact, .. } => *exact,
+            Self::Mixture(mixture) => mixture,
+            Self::Rows { exact, .. } => exact,
         }
     }
 
@@ -251,7 +260,7 @@ pub fn binned_score(
 ) -> Result<DataFrame> {
     ensure!(mixture.dim() == 1, "bins are for data on a line, not in {} dimensions", mixture.dim());
     ensure!(edges.len() >= 2, "{} edges: bins need two or more", edges.len());
-    let source = Source::Mixture(mixture);
+    let source = Source::Mixture(mixture.clone());
     let (x0, _) = source.draw(samples, &key.stream("data"))?;
     let z = key.stream("noise").normals(0..samples as u64);
     let x: Vec<f64> = x0.iter().zip(&z).map(|(x0, z)| x0 + t * z).collect();
