@@ -16,7 +16,7 @@ pub struct Slope {
 impl std::fmt::Display for Slope {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // As many digits as the interval has.
-        let digits = (1.0 - self.half_width.max(1e-9).log10()).floor().clamp(2.0, 6.0) as usize;
+        let digits = (1.0 - self.half_width.max(1e-9).log10()).floor().clamp(2.0, 4.0) as usize;
         write!(f, "{:.digits$} +- {:.digits$}", self.value, self.half_width)
     }
 }

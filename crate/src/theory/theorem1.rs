@@ -62,6 +62,20 @@ pub fn sup_error(
     grid: &TimeGrid,
     points: &(dyn Fn(f64) -> Result<Tensor> + Sync),
 ) -> Result<Worst> {
+    Ok(sup_errors(&[f], reference, grid, points)?[0])
+}
+
+/// [`sup_error`] of several functions, against one evaluation of the reference: an exact
+/// flow costs more than all of them.
+///
+/// # Errors
+/// As [`sup_error`].
+pub fn sup_errors(
+    functions: &[&dyn ConsistencyFunction],
+    reference: &dyn ConsistencyFunction,
+    grid: &TimeGrid,
+    points: &(dyn Fn(f64) -> Result<Tensor> + Sync),
+) -> Result<Vec<Worst>> {
     let (mut sets, mut levels) = (Vec::new(), Vec::new());
     for &t in &grid.times()[1..] {
         let set = points(t)?;
@@ -72,26 +86,30 @@ pub fn sup_error(
     // Neighbouring levels together: they start and step together.
     let rows = (TOGETHER * levels.len() / all.elem_count().max(1)).max(1);
     let starts: Vec<usize> = (0..levels.len()).step_by(rows).collect();
-    let worst = starts.par_iter().map(|&start| -> Result<Worst> {
+    let parts = starts.par_iter().map(|&start| -> Result<Vec<Worst>> {
         let count = rows.min(levels.len() - start);
         let (x, t) = (all.narrow(0, start, count)?, &levels[start..start + count]);
-        let gap = (f.origin(&x, t)? - reference.origin(&x, t)?)?.flatten_from(1)?;
-        let norms = gap.sqr()?.sum(D::Minus1)?.sqrt()?.to_vec1::<f64>()?;
-        let mut worst = Worst { error: 0.0, t: t[0] };
-        for (&error, &t) in norms.iter().zip(t) {
-            ensure!(
-                error.is_finite(),
-                "the error of the consistency function at t = {t} is {error}"
-            );
-            if error > worst.error {
-                worst = Worst { error, t };
-            }
-        }
-        Ok(worst)
+        let truth = reference.origin(&x, t)?;
+        functions.iter().map(|f| worst(&f.origin(&x, t)?, &truth, t)).collect()
     });
-    let found: Vec<Worst> = worst.collect::<Result<_>>()?;
-    let largest = |a: Worst, b: Worst| if b.error > a.error { b } else { a };
-    Ok(found.into_iter().fold(Worst { error: 0.0, t: grid.last() }, largest))
+    let parts: Vec<Vec<Worst>> = parts.collect::<Result<_>>()?;
+    let largest = |a: Worst, b: &Worst| if b.error > a.error { *b } else { a };
+    let none = Worst { error: 0.0, t: grid.last() };
+    Ok((0..functions.len()).map(|i| parts.iter().map(|p| &p[i]).fold(none, largest)).collect())
+}
+
+// The largest of the distances between two batches, at the levels t.
+fn worst(x: &Tensor, y: &Tensor, t: &[f64]) -> Result<Worst> {
+    let gap = (x - y)?.flatten_from(1)?;
+    let norms = gap.sqr()?.sum(D::Minus1)?.sqrt()?.to_vec1::<f64>()?;
+    let mut worst = Worst { error: 0.0, t: t[0] };
+    for (&error, &t) in norms.iter().zip(t) {
+        ensure!(error.is_finite(), "the error of the consistency function at t = {t} is {error}");
+        if error > worst.error {
+            worst = Worst { error, t };
+        }
+    }
+    Ok(worst)
 }
 
 /// The sup error of the function with zero consistency loss, `solver` iterated along each
