@@ -328,6 +328,10 @@ fn mathematics() -> Result<()> {
         message(one.denoise(&x, &[f64::NAN])),
         "NaN is not a finite noise level or coefficient"
     );
+    let followed = candle_core::Var::from_tensor(&x)?;
+    assert!(message(one.denoise(&followed, &[1.0])).contains("carries no gradient"));
+    let point = GaussianMixture::new(vec![1.0], vec![vec![0.0]], vec![0.0])?;
+    assert!(message(point.denoise(&x, &[0.0])).contains("no density"));
     Ok(())
 }
 

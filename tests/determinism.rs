@@ -6,6 +6,7 @@ use consistency::data::{batch_rows, digits};
 use consistency::experiment::{Experiment, Monitor, Rates, Trained, train};
 use consistency::model::{NetworkConfig, UNetConfig};
 use consistency::rng::Key;
+use consistency::seam::Denoiser;
 use consistency::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -189,6 +190,30 @@ fn several_averages_at_once() -> Result<()> {
     let machine = std::fs::read_to_string(path.join("machine.csv"))?;
     assert!(machine.starts_with("step,seconds,steps_per_second,samples_per_second,resident_gb\n"));
     assert_eq!(machine.lines().count(), 1 + 30 / 7 + 1, "{machine}");
+    Ok(())
+}
+
+#[test]
+fn a_run_at_a_kept_step_is_the_shorter_run_and_in_f64_the_same_network() -> Result<()> {
+    let folder = Folder::new("kept")?;
+    let mut long = experiment(TEACHER, 30)?;
+    long.training.keep_checkpoints = 2;
+    let trained = train(&long, &folder.0, &Monitor::default(), 1)?;
+    assert_eq!(trained.steps()?, [20, 30]);
+    let short = train(&experiment(TEACHER, 20)?, &folder.0, &Monitor::default(), 1)?;
+    let x = Key::new(1).normal(0..4, &[1, 8, 8], DType::F32, &Device::Cpu)?;
+    let answer = |run: &Trained| -> Result<Vec<f32>> {
+        Ok(run.denoiser()?.denoise(&x, &[0.7])?.flatten_all()?.to_vec1()?)
+    };
+    assert_eq!(answer(&trained.at(20)?)?, answer(&short)?);
+    assert_ne!(answer(&trained)?, answer(&short)?);
+    let error = trained.at(10).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("no checkpoint of step 10") && error.contains("[20, 30]"), "{error}");
+
+    let wide = trained.to_f64()?.denoiser()?.denoise(&x.to_dtype(DType::F64)?, &[0.7])?;
+    for (wide, narrow) in wide.flatten_all()?.to_vec1::<f64>()?.iter().zip(answer(&trained)?) {
+        assert!((wide - f64::from(narrow)).abs() < 1e-5, "{wide} and {narrow}");
+    }
     Ok(())
 }
 

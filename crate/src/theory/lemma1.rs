@@ -76,16 +76,23 @@ fn weighted_mean(x: &[f64], t: f64, data: &[f64]) -> Vec<f64> {
     mean
 }
 
-/// What is known of an estimator's errors, estimate minus exact score.
+/// Bias, the half width of its 95 % interval, and variance, each a dimension.
+#[derive(Clone, Copy, Default)]
+struct Summary {
+    bias: f64,
+    interval: f64,
+    variance: f64,
+}
+
+/// The errors of an estimator, estimate minus exact score.
 struct Errors {
     dim: usize,
     rows: Vec<f64>, // (samples, dim)
 }
 
 impl Errors {
-    // Bias and its interval, and variance, each a dimension: |mean| / sqrt(D), and the mean
-    // square about the mean.
-    fn summary(&self) -> (f64, f64, f64) {
+    // The bias is |mean| / sqrt(D), the variance the mean square about the mean.
+    fn summary(&self) -> Summary {
         let count = (self.rows.len() / self.dim) as f64;
         let mut mean = vec![0.0; self.dim];
         for row in self.rows.chunks(self.dim) {
@@ -110,7 +117,7 @@ impl Errors {
             let part = 2.0 / (9.0 * freedom);
             freedom * (1.0 - part + 1.644_854 * part.sqrt()).powi(3)
         };
-        (bias, (variance / count * quantile / freedom).sqrt(), variance)
+        Summary { bias, interval: (variance / count * quantile / freedom).sqrt(), variance }
     }
 }
 
@@ -144,9 +151,9 @@ pub fn score_errors(
     if let Some(bad) = times.iter().find(|t| !(**t > 0.0 && t.is_finite())) {
         crate::bail!("time {bad}: a noise level is positive");
     }
-    let mut rows: Vec<(f64, &str, usize, (f64, f64, f64))> = Vec::new();
+    let mut rows: Vec<(f64, &str, usize, Summary)> = Vec::new();
     for &t in times {
-        rows.push((t, "exact", 0, (0.0, 0.0, 0.0)));
+        rows.push((t, "exact", 0, Summary::default()));
         rows.push((t, "single", 1, errors(source, t, 1, samples, key)?.summary()));
         for &batch in batches {
             rows.push((t, "minibatch", batch, errors(source, t, batch, samples, key)?.summary()));
@@ -156,9 +163,9 @@ pub fn score_errors(
         Column::new("time".into(), rows.iter().map(|r| r.0).collect::<Vec<_>>()),
         Series::new("estimator".into(), rows.iter().map(|r| r.1).collect::<Vec<_>>()).into(),
         Series::new("batch".into(), rows.iter().map(|r| r.2 as u32).collect::<Vec<_>>()).into(),
-        Column::new("bias".into(), rows.iter().map(|r| r.3.0).collect::<Vec<_>>()),
-        Column::new("bias_ci".into(), rows.iter().map(|r| r.3.1).collect::<Vec<_>>()),
-        Column::new("variance".into(), rows.iter().map(|r| r.3.2).collect::<Vec<_>>()),
+        Column::new("bias".into(), rows.iter().map(|r| r.3.bias).collect::<Vec<_>>()),
+        Column::new("bias_ci".into(), rows.iter().map(|r| r.3.interval).collect::<Vec<_>>()),
+        Column::new("variance".into(), rows.iter().map(|r| r.3.variance).collect::<Vec<_>>()),
     ])
 }
 
@@ -237,9 +244,9 @@ pub fn score_errors_at(
     }
     frame(vec![
         Series::new("batch".into(), rows.iter().map(|r| r.0).collect::<Vec<_>>()).into(),
-        Column::new("bias".into(), rows.iter().map(|r| r.1.0).collect::<Vec<_>>()),
-        Column::new("bias_ci".into(), rows.iter().map(|r| r.1.1).collect::<Vec<_>>()),
-        Column::new("variance".into(), rows.iter().map(|r| r.1.2).collect::<Vec<_>>()),
+        Column::new("bias".into(), rows.iter().map(|r| r.1.bias).collect::<Vec<_>>()),
+        Column::new("bias_ci".into(), rows.iter().map(|r| r.1.interval).collect::<Vec<_>>()),
+        Column::new("variance".into(), rows.iter().map(|r| r.1.variance).collect::<Vec<_>>()),
     ])
 }
 

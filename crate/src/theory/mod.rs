@@ -26,6 +26,6 @@ pub use metric::{Jet, metric_tensors};
 pub use slope::{Slope, local_slopes, slope};
 pub use tanh::{Tangent, TanhModel};
 pub use theorem1::{
-    Worst, keyed_draws, spread_points, sup_error, work_precision, zero_loss_errors,
+    Worst, keyed_draws, spread_points, sup_error, sup_errors, work_precision, zero_loss_errors,
 };
 pub use theorem2::{loss_table, sampled_losses};

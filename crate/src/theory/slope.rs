@@ -17,7 +17,11 @@ impl std::fmt::Display for Slope {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // As many digits as the interval has.
         let digits = (1.0 - self.half_width.max(1e-9).log10()).floor().clamp(2.0, 4.0) as usize;
-        write!(f, "{:.digits$} +- {:.digits$}", self.value, self.half_width)
+        // No minus sign on a zero.
+        let rounded = format!("{:.digits$}", self.value);
+        let zero = rounded.trim_start_matches('-').chars().all(|c| c == '0' || c == '.');
+        let value = if zero { 0.0 } else { self.value };
+        write!(f, "{value:.digits$} +- {:.digits$}", self.half_width)
     }
 }
 
