@@ -65,7 +65,8 @@ fn every_theorem_writes_its_columns() -> Result {
     }
     for metric in ["l2-squared", "l2", "l1", "huber"] {
         let arguments = [&["theorem2"], &m[..], &["--metric", metric, "--points", "9,65"]];
-        let arguments = [&arguments.concat()[..], &["--theta-minus", "0.7,-0.3,0"]].concat();
+        let target = ["--theta", "0.8,0.2,0.1", "--theta-minus", "-0.7,0.3,0"];
+        let arguments = [&arguments.concat()[..], &target].concat();
         let (header, rows) = csv(&folder, &arguments)?;
         assert_eq!(header, "points,delta_t,l_cd,l_ct,difference,local_slope");
         let numbers: Vec<f64> = rows[1].iter().map(|v| v.parse()).collect::<Result<_, _>>()?;

@@ -20,7 +20,7 @@ fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
 fn numbers(name: &'static str, value: &'static str, help: &'static str) -> Arg {
     option(name, value, help)
         .value_delimiter(',')
-        .allow_negative_numbers(true)
+        .allow_hyphen_values(true)
         .value_parser(value_parser!(f64))
 }
 
