@@ -4,7 +4,7 @@
 use candle_core::{DType, Device, Tensor};
 use consistency::experiment::{Experiment, Monitor, RunFolder, Trained, train};
 use consistency::plot::Figure;
-use consistency::process::{GaussianMixture, NoiseRange};
+use consistency::process::{Empirical, GaussianMixture, NoiseRange};
 use consistency::record::write_atomically;
 use consistency::seam::Denoiser;
 use consistency::{Error, Result};
@@ -330,6 +330,8 @@ fn mathematics() -> Result<()> {
     );
     let followed = candle_core::Var::from_tensor(&x)?;
     assert!(message(one.denoise(&followed, &[1.0])).contains("carries no gradient"));
+    let rows = Empirical::new(&x)?;
+    assert!(message(rows.denoise(&followed, &[1.0])).contains("carries no gradient"));
     let point = GaussianMixture::new(vec![1.0], vec![vec![0.0]], vec![0.0])?;
     assert!(message(point.denoise(&x, &[0.0])).contains("no density"));
     Ok(())

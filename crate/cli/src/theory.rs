@@ -87,7 +87,7 @@ pub fn command() -> Command {
                         .default_value("0.03"),
                 )
                 .arg(theta("theta", "f = c_skip x + c_out tanh(a c_in x + b ln t + c)"))
-                .arg(theta("theta-minus", "The target's").required(false))
+                .arg(numbers("theta-minus", "A,B,C", "The target's; without it, theta"))
                 .after_help("Example:\n  cargo lab theory theorem2 --mixture M.toml --theta 0.8,0.2,0.1 --theta-minus 0.7,0.3,0 --csv out.csv"),
         )
         .subcommand(
@@ -122,6 +122,12 @@ pub fn run(matches: &ArgMatches) -> Result<()> {
     let Some((name, matches)) = matches.subcommand() else {
         consistency::bail!("name a theorem: theorem1, theorem2, limits or lemma1");
     };
+    let csv = matches.get_one::<String>("csv").map(Path::new);
+    // Before the work: a table that cannot be written is found out at once.
+    if let Some(folder) = csv.and_then(Path::parent) {
+        let there = folder.as_os_str().is_empty() || folder.is_dir();
+        ensure!(there, "--csv: there is no folder {}", folder.display());
+    }
     let mixture = GaussianMixture::read(one::<String>(matches, "mixture")?)?;
     let table = match name {
         "theorem1" => theorem1(matches, &mixture)?,
@@ -129,7 +135,7 @@ pub fn run(matches: &ArgMatches) -> Result<()> {
         "limits" => limits(matches, &mixture)?,
         _ => lemma1(matches, &mixture)?,
     };
-    show(table, matches.get_one::<String>("csv").map(Path::new))
+    show(table, csv)
 }
 
 fn theorem1(matches: &ArgMatches, mixture: &GaussianMixture) -> Result<DataFrame> {
@@ -161,8 +167,11 @@ fn theorem2(matches: &ArgMatches, mixture: &GaussianMixture) -> Result<DataFrame
     };
     let points = many::<usize>(matches, "points")?;
     let grids = points.into_iter().map(|n| noise.karras(n)).collect::<Result<Vec<_>>>()?;
-    let (student, target) =
-        (model(matches, "theta", &noise)?, model(matches, "theta-minus", &noise)?);
+    let student = model(matches, "theta", &noise)?;
+    let target = match matches.contains_id("theta-minus") {
+        true => model(matches, "theta-minus", &noise)?,
+        false => student,
+    };
     loss_table(mixture, &student, &target, metric, &grids)
 }
 

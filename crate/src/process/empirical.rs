@@ -18,8 +18,8 @@ use candle_core::{D, DType, Device, Storage, Tensor};
 /// [`Denoiser::denoise`] and [`log_density`](Self::log_density) go over the rows in chunks and
 /// never hold a (B, N) matrix: beside the data, 376 MB in f64 for 60 000 rows of 784, they need
 /// some MB a thread. An answer is the same to the bit for any number of threads, and whatever
-/// else is in the batch. It carries no gradient to `x`. A sample with a NaN or an infinity in it
-/// gets NaN, alone.
+/// else is in the batch. It carries no gradient to `x`, and refuses an `x` to which one is
+/// followed. A sample with a NaN or an infinity in it gets NaN, alone.
 #[derive(Clone, Debug)]
 pub struct Empirical {
     data: Tensor,    // (N, D), f64, contiguous, on the CPU
@@ -55,8 +55,8 @@ impl Empirical {
     /// The posterior p(i | x_t) over the rows, shape `(B, N)`, in f64.
     ///
     /// # Errors
-    /// Points of another shape than the rows, or noise levels that are neither one nor one a
-    /// sample, or not positive and finite.
+    /// Points of another shape than the rows or that a gradient is followed to, or noise levels
+    /// that are neither one nor one a sample, or not positive and finite.
     pub fn posterior(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         let (points, scale) = self.question(x, t)?;
         // |x|^2 is the same for every row and cancels in the softmax.
@@ -91,6 +91,10 @@ impl Empirical {
             x.dims(),
             self.dims
         );
+        ensure!(
+            !x.track_op(),
+            "the denoiser of a dataset carries no gradient to x: detach x first"
+        );
         per_sample(t, x)?; // checks the number of noise levels
         let mut scale: Vec<f64> = t.iter().map(|t| 0.5 / (t * t)).collect();
         if let Some(i) = (0..t.len()).find(|&i| !(t[i] > 0.0 && scale[i].is_finite())) {
@@ -99,7 +103,7 @@ impl Empirical {
         if scale.len() == 1 {
             scale = vec![scale[0]; x.dims()[0]];
         }
-        let points = x.detach().flatten_from(1)?.to_device(&Device::Cpu)?;
+        let points = x.flatten_from(1)?.to_device(&Device::Cpu)?;
         Ok((points.to_dtype(DType::F64)?.contiguous()?, scale))
     }
 

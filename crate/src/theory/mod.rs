@@ -4,7 +4,7 @@
 //! [`ConsistencyFunction`](crate::seam::ConsistencyFunction) and give a Polars frame.
 //!
 //! Everything is in f64. Where data lie on a line, expectations are integrals to a stated
-//! accuracy, because at the losses' size (2e-6 at N = 513) noise would hide what is claimed.
+//! accuracy, because at the losses' size (3e-6 at N = 513) noise would hide what is claimed.
 
 mod controls;
 mod dual;
