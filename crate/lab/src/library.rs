@@ -24,6 +24,8 @@ pub fn run(
         .args(["--", command])
         .args(arguments)
         .env("LAB_PROJECT", &place.project)
+        // A table is shown whole.
+        .env("POLARS_FMT_MAX_ROWS", "-1")
         .status()
         .map_err(|e| format!("starting {PACKAGE}: {e}"))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
