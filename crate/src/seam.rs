@@ -98,11 +98,7 @@ impl<F: ConsistencyFunction> ConsistencyFunction for Counted<F> {
 /// A number of values that is neither 1 nor the batch, or a value that is not finite.
 pub fn per_sample(values: &[f64], x: &Tensor) -> Result<Tensor> {
     let batch = x.dims().first().copied().unwrap_or(1);
-    ensure!(
-        values.len() == 1 || values.len() == batch,
-        "{} noise levels for a batch of {batch}: give one, or one a sample",
-        values.len()
-    );
+    check_count(values, batch)?;
     if let Some(bad) = values.iter().find(|v| !v.is_finite()) {
         crate::bail!("{bad} is not a finite noise level or coefficient");
     }
@@ -111,4 +107,22 @@ pub fn per_sample(values: &[f64], x: &Tensor) -> Result<Tensor> {
     Ok(Tensor::from_slice(values, dims, &candle_core::Device::Cpu)?
         .to_dtype(x.dtype())?
         .to_device(x.device())?)
+}
+
+/// `values`, one a sample or a single one, as one for each of `batch` samples.
+///
+/// # Errors
+/// A number of values that is neither 1 nor the batch.
+pub(crate) fn one_a_sample(values: &[f64], batch: usize) -> Result<Vec<f64>> {
+    check_count(values, batch)?;
+    Ok(if values.len() == 1 { vec![values[0]; batch] } else { values.to_vec() })
+}
+
+fn check_count(values: &[f64], batch: usize) -> Result<()> {
+    ensure!(
+        values.len() == 1 || values.len() == batch,
+        "{} noise levels for a batch of {batch}: give one, or one a sample",
+        values.len()
+    );
+    Ok(())
 }

@@ -3,8 +3,9 @@
 use super::mlp::{Mlp, MlpConfig};
 use super::ncsnpp::{Ncsnpp, NcsnppConfig};
 use super::unet::{UNet, UNetConfig};
+use crate::Result;
 use crate::nn::{Link, Masks, Scope, Settings, Tape, Value, on_tape};
-use crate::{Result, ensure};
+use crate::seam::one_a_sample;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -34,15 +35,10 @@ impl<'a> From<&'a Vec<f64>> for Condition<'a> {
 impl Condition<'_> {
     /// The noise level's number of each of `batch` samples.
     pub(super) fn noise_of(&self, batch: usize) -> Result<Vec<f64>> {
-        ensure!(
-            self.noise.len() == 1 || self.noise.len() == batch,
-            "{} noise levels for a batch of {batch}: give one, or one a sample",
-            self.noise.len()
-        );
         if let Some(bad) = self.noise.iter().find(|c| !c.is_finite()) {
             crate::bail!("the noise level's number is {bad}");
         }
-        Ok(if self.noise.len() == 1 { vec![self.noise[0]; batch] } else { self.noise.to_vec() })
+        one_a_sample(self.noise, batch)
     }
 }
 

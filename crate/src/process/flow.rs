@@ -3,7 +3,7 @@
 
 use super::grid::TimeGrid;
 use super::solver::Solver;
-use crate::seam::{ConsistencyFunction, Denoiser};
+use crate::seam::{ConsistencyFunction, Denoiser, one_a_sample};
 use crate::{Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 
@@ -30,7 +30,7 @@ impl<D: Denoiser> ConsistencyFunction for FlowMap<D> {
         if let Some(t) = t.iter().find(|t| !times.contains(t)) {
             bail!("noise level t = {t} is not a point of the flow map's grid");
         }
-        let start = spread(t, x)?;
+        let start = one_a_sample(t, x.dims().first().copied().unwrap_or(0))?;
         let mut order: Vec<u32> = (0..start.len() as u32).collect();
         order.sort_by(|a, b| start[*b as usize].total_cmp(&start[*a as usize]));
         let (mut state, mut moving) = (None, 0);
@@ -186,7 +186,8 @@ impl<D: Denoiser> ConsistencyFunction for ExactFlow<D> {
     /// A noise level below eps, or a path that does not come to its end: its denoiser is
     /// not smooth, or not finite.
     fn origin(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
-        let (starts, dims) = (spread(t, x)?, x.dims().to_vec());
+        let dims = x.dims().to_vec();
+        let starts = one_a_sample(t, dims.first().copied().unwrap_or(0))?;
         if let Some(t) = starts.iter().find(|t| !(**t >= self.eps && t.is_finite())) {
             bail!("noise level t = {t} lies below eps = {}, where the flow ends", self.eps);
         }
@@ -232,17 +233,5 @@ impl<D: Denoiser> ConsistencyFunction for ExactFlow<D> {
             });
         }
         bail!("{} samples are still on their way after {STEPS} steps", paths.len())
-    }
-}
-
-// One noise level a sample.
-fn spread(t: &[f64], x: &Tensor) -> Result<Vec<f64>> {
-    let batch = x.dims().first().copied().unwrap_or(0);
-    match t {
-        [one] => Ok(vec![*one; batch]),
-        all if all.len() == batch => Ok(all.to_vec()),
-        all => {
-            bail!("{} noise levels for a batch of {batch}: give one, or one a sample", all.len())
-        }
     }
 }

@@ -65,9 +65,15 @@ impl Problem<'_> {
         let grid = self.noise.karras(points)?;
         let smooth = |u: f64| metric::slope(self.metric, u).unwrap_or(f64::NAN);
         let steps = grid.times().par_windows(2).map(|pair| -> Result<f64> {
-            let (mixture, parts, target) = (self.mixture, &self.parts[..], as_function(self.model));
-            let (t, t_next, tolerance) = (pair[0], pair[1], tolerance(self.metric));
-            let step = Step { mixture, parts, target, t, t_next, tolerance };
+            let step = Step {
+                mixture: self.mixture,
+                parts: &self.parts,
+                target: self.model,
+                t: pair[0],
+                t_next: pair[1],
+                tolerance: tolerance(self.metric),
+            };
+            let t_next = step.t_next;
             let [value] = step.integrate(|x| {
                 let f = numbers(&self.model.origin(x, &[t_next])?)?;
                 let values = match self.limit {
@@ -150,11 +156,6 @@ impl Problem<'_> {
         })?;
         Ok(found[0][0])
     }
-}
-
-// A model seen as a consistency function.
-fn as_function(model: &dyn Tangent) -> &dyn crate::seam::ConsistencyFunction {
-    model
 }
 
 /// The loss or gradient on grids of `points` levels, scaled as the theorem says, beside its

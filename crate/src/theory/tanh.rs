@@ -3,7 +3,7 @@
 
 use super::dual::{Dual, Number};
 use crate::process::{NoiseRange, Scaling};
-use crate::seam::ConsistencyFunction;
+use crate::seam::{ConsistencyFunction, one_a_sample};
 use crate::{Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 
@@ -55,19 +55,14 @@ impl TanhModel {
     // `f` of each element of x, its level and its index.
     fn each(x: &Tensor, t: &[f64], f: impl Fn(f64, f64, usize) -> f64) -> Result<Tensor> {
         let batch = x.dims().first().copied().unwrap_or(0);
-        ensure!(
-            t.len() == 1 || t.len() == batch,
-            "{} noise levels for a batch of {batch}: give one, or one a sample",
-            t.len()
-        );
+        let levels = one_a_sample(t, batch)?;
         if let Some(bad) = t.iter().find(|t| !(**t > 0.0)) {
             bail!("noise level t = {bad}: needs t > 0");
         }
         let each = x.elem_count() / batch.max(1);
         let mut values = x.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
         for (i, value) in values.iter_mut().enumerate() {
-            let level = if t.len() == 1 { t[0] } else { t[i / each] };
-            *value = f(*value, level, i);
+            *value = f(*value, levels[i / each], i);
         }
         let values = Tensor::from_vec(values, x.dims(), &Device::Cpu)?;
         Ok(values.to_dtype(x.dtype())?.to_device(x.device())?)
@@ -84,18 +79,18 @@ impl Tangent for TanhModel {
     fn jvp(&self, x: &Tensor, t: &[f64], v: &Tensor, w: &[f64]) -> Result<Tensor> {
         let batch = x.dims().first().copied().unwrap_or(0);
         ensure!(
-            x.dims() == v.dims() && (w.len() == 1 || w.len() == batch),
-            "a direction of shape {:?} and {} numbers at points of shape {:?}",
+            x.dims() == v.dims(),
+            "a direction of shape {:?} at points of shape {:?}",
             v.dims(),
-            w.len(),
             x.dims()
         );
+        let w = one_a_sample(w, batch)?;
         let v = v.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
         let each = x.elem_count() / batch.max(1);
         let theta = self.theta.map(Dual::constant);
         Self::each(x, t, |x, t, i| {
-            let w = if w.len() == 1 { w[0] } else { w[i / each] };
-            let (x, t) = (Dual { value: x, tangent: v[i] }, Dual { value: t, tangent: w });
+            let (x, t) =
+                (Dual { value: x, tangent: v[i] }, Dual { value: t, tangent: w[i / each] });
             self.at(x, t, theta).tangent
         })
     }
