@@ -8,7 +8,7 @@ use serde_json::json;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use support::{Folder, Result, answer, client, home, lab, project, ready, stdout, told};
+use support::{Folder, Result, answer, client, home, lab, own, project, ready, stdout, told};
 
 /// The project's files as git knows them, in a clone whose path has a space.
 fn copy_project(to: &Path) -> Result {
@@ -45,11 +45,8 @@ impl Clone {
 
 impl Drop for Clone {
     fn drop(&mut self) {
-        for state in std::fs::read_dir(home().join("clones")).into_iter().flatten().flatten() {
-            let of = std::fs::read_to_string(state.path().join("project")).unwrap_or_default();
-            if Path::new(&of) == self.path {
-                let _ = std::fs::remove_dir_all(state.path());
-            }
+        if let Some(state) = own(&self.path) {
+            let _ = std::fs::remove_dir_all(state);
         }
     }
 }
@@ -59,7 +56,8 @@ fn library() -> Result<PathBuf> {
     let (good, text) = told(&mut lab(&["setup"]))?;
     assert!(good, "{text}");
     let id = text.lines().find_map(|l| l.strip_prefix("ready: kernels start with the library "));
-    let folder = home().join("lib").join(id.ok_or("no library is told")?);
+    let own = own(&project()).ok_or("the project has no state")?;
+    let folder = own.join("lib").join(id.ok_or("no library is told")?);
     let files = std::fs::read_dir(folder)?.flatten().map(|entry| entry.path());
     let library = files.into_iter().find(|f| f.to_string_lossy().contains("consistency_kernel"));
     Ok(library.ok_or("its folder holds none")?)

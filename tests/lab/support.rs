@@ -24,6 +24,15 @@ pub fn home() -> PathBuf {
     }
 }
 
+/// Where the state of one clone is: with `LAB_HOME`, a folder of its own below it.
+pub fn own(project: &Path) -> Option<PathBuf> {
+    let of = |folder: &PathBuf| std::fs::read_to_string(folder.join("project")).ok();
+    let clones = std::fs::read_dir(home().join("clones")).into_iter().flatten().flatten();
+    std::iter::once(home())
+        .chain(clones.map(|entry| entry.path()))
+        .find(|folder| of(folder).is_some_and(|of| Path::new(&of) == project))
+}
+
 /// The program `lab` in the project, with these arguments.
 pub fn lab(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
