@@ -7,6 +7,15 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// The commands of the program that has the library, which reads their arguments.
+const LIBRARY_COMMANDS: [(&str, &str); 5] = [
+    ("data", "List, fetch and show datasets: data --help"),
+    ("sample", "Draw samples from a checkpoint of the Hub or a folder: sample --help"),
+    ("export", "Write a trained run as a diffusers folder: export --help"),
+    ("push", "Upload an exported model to the Hub: push --help"),
+    ("theory", "Measure a theorem on a Gaussian mixture: theory --help"),
+];
+
 fn command() -> Command {
     let flag = |name: &'static str, help: &'static str| {
         Arg::new(name).long(name).help(help).action(ArgAction::SetTrue)
@@ -70,7 +79,7 @@ fn command() -> Command {
                 .about("Check every requirement and name the remedy for what is missing")
                 .after_help("Example:\n  cargo lab doctor"),
         )
-        .subcommand(library_command("theory", "Measure a theorem on a Gaussian mixture: theory --help"))
+        .subcommands(LIBRARY_COMMANDS.map(|(name, about)| library_command(name, about)))
         .subcommand(
             Command::new("bench")
                 .about("Measure the environment, the engine beside PyTorch, and the exact denoiser")
@@ -114,7 +123,7 @@ fn command() -> Command {
         )
 }
 
-// A command of the program that has the library (crate/cli), which reads its arguments.
+// One of them: what follows its name goes there as it is.
 fn library_command(name: &'static str, about: &'static str) -> Command {
     let rest = Arg::new("ARGUMENTS").num_args(0..).trailing_var_arg(true).allow_hyphen_values(true);
     Command::new(name).about(about).disable_help_flag(true).arg(rest)
@@ -183,11 +192,11 @@ pub fn run() -> Result<ExitCode> {
             }
             None => Err("name what to measure: kernel, train, sample or lemma1".to_string()),
         },
-        Some(("theory", matches)) => {
-            let rest = matches.get_many::<String>("ARGUMENTS").unwrap_or_default().cloned();
-            library::run(&Place::find()?, "theory", rest)
-        }
         Some(("clean", matches)) => clean::clean(&Place::find()?, matches.get_flag("all")),
+        Some((name, matches)) if LIBRARY_COMMANDS.iter().any(|(known, _)| *known == name) => {
+            let rest = matches.get_many::<String>("ARGUMENTS").unwrap_or_default().cloned();
+            library::run(&Place::find()?, name, rest)
+        }
         Some((other, _)) => Err(format!("there is no command '{other}'; see cargo lab --help")),
     }
 }
