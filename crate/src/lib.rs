@@ -13,6 +13,7 @@ pub mod device;
 pub mod error;
 pub mod evaluate;
 pub mod experiment;
+pub mod hub;
 pub mod loss;
 pub mod model;
 pub mod nn;

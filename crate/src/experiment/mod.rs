@@ -2,13 +2,15 @@
 
 mod checkpoint;
 mod config;
+mod data;
 mod machine;
 mod monitor;
 mod objective;
 mod run;
 mod train;
 
-pub use config::{DataConfig, Experiment, Method, Rates, Training};
+pub use config::{Experiment, Method, Rates, Training};
+pub use data::DataConfig;
 pub use monitor::{Monitor, Progress};
 pub use run::{RunFolder, Trained};
 pub use train::train;
