@@ -171,6 +171,12 @@ fn show(dataset: &Dataset, matches: &ArgMatches) -> Result<()> {
         let start = Instant::now();
         let images = dataset.split(split)?;
         let seconds = start.elapsed().as_secs_f64();
+        if images.name() != entry.name {
+            line(
+                "called",
+                &format!("{}: the images of this copy are JPEG, not PNG", images.name()),
+            );
+        }
         line(split, &describe(&images, seconds)?);
         // The part to train on, unless another is asked for.
         if wanted.map_or(shown.is_none() || split == "train", |wanted| wanted == split) {

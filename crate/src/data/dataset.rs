@@ -122,6 +122,9 @@ impl Dataset {
     /// # Errors
     /// What the Hub says, or a dataset that is not there: with how to come by it.
     pub fn fetch(&self, hub: &Hub) -> Result<BTreeMap<String, Vec<PathBuf>>> {
+        if self.place == Place::Elsewhere {
+            return Err(self.elsewhere());
+        }
         let all = self.entry.splits.keys();
         all.map(|split| Ok((split.clone(), self.files(split, hub)?))).collect()
     }
@@ -130,11 +133,13 @@ impl Dataset {
         if self.place == Place::Hub {
             return self.from_hub(split, hub);
         }
-        self.cached(split).ok_or_else(|| {
-            let how = self.entry.how.as_deref();
-            let how = how.unwrap_or("its entry names no repository of the Hub");
-            Error::new(format!("{}: {how}", self.entry.name))
-        })
+        self.cached(split).ok_or_else(|| self.elsewhere())
+    }
+
+    fn elsewhere(&self) -> Error {
+        let how = self.entry.how.as_deref();
+        let how = how.unwrap_or("its entry names no repository of the Hub");
+        Error::new(format!("{}: {how}", self.entry.name))
     }
 
     fn from_hub(&self, split: &str, hub: &Hub) -> Result<Vec<PathBuf>> {
@@ -195,14 +200,12 @@ impl Dataset {
 
     fn split_of(&self, name: &str) -> Result<&Split> {
         self.entry.splits.get(name).ok_or_else(|| {
-            let names: Vec<&str> = self.entry.splits.keys().map(String::as_str).collect();
-            let names = names.join(", ");
-            match (&self.entry.how, names.is_empty()) {
-                (Some(how), true) => Error::new(format!("{}: {how}", self.entry.name)),
-                _ => {
-                    Error::new(format!("{} has no split '{name}'; it has {names}", self.entry.name))
-                }
+            if self.place == Place::Elsewhere {
+                return self.elsewhere();
             }
+            let names: Vec<&str> = self.entry.splits.keys().map(String::as_str).collect();
+            let (of, names) = (&self.entry.name, names.join(", "));
+            Error::new(format!("{of} has no split '{name}'; it has {names}"))
         })
     }
 

@@ -2,8 +2,7 @@
 
 use super::catalog::Encoding;
 use crate::{Context, Error, Result, bail, ensure};
-use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::{Dtype, Metadata, TensorView};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -111,9 +110,9 @@ fn header(path: &Path, file: &mut File) -> Result<(About, Place, Place)> {
     if length > size {
         return Err(damaged("its header is longer than the file".to_string()));
     }
-    let mut head = length.to_le_bytes().to_vec();
+    let mut head = Vec::new();
     file.take(length).read_to_end(&mut head).map_err(io)?;
-    let (_, metadata) = SafeTensors::read_metadata(&head).map_err(|e| damaged(e.to_string()))?;
+    let metadata: Metadata = serde_json::from_slice(&head).map_err(|e| damaged(e.to_string()))?;
     let about = metadata.metadata().as_ref().and_then(|m| m.get(KEY));
     let about: Option<About> = about.and_then(|text| serde_json::from_str(text).ok());
     let place = |name: &str| {

@@ -146,13 +146,18 @@ impl Images {
         if self.is_empty() {
             bail!("{} has no images", self.name);
         }
-        let bytes = self.pixels.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<u8>()?;
         let mut counts = [0u64; 256];
-        bytes.iter().for_each(|byte| counts[usize::from(*byte)] += 1);
+        // A part at a time: a copy of everything would be as large again.
+        for first in (0..self.len()).step_by(1024) {
+            let part = self.pixels.narrow(0, first, 1024.min(self.len() - first))?;
+            let bytes = part.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<u8>()?;
+            bytes.iter().for_each(|byte| counts[usize::from(*byte)] += 1);
+        }
+        let total = self.pixels.elem_count() as f64;
         let value = |byte: usize| 2.0 * byte as f64 / f64::from(self.largest) - 1.0;
         let mean_of = |f: &dyn Fn(f64) -> f64| {
             let sum: f64 = counts.iter().enumerate().map(|(b, n)| *n as f64 * f(value(b))).sum();
-            sum / bytes.len() as f64
+            sum / total
         };
         let mean = mean_of(&|v| v);
         Ok((mean, mean_of(&|v| (v - mean).powi(2)).sqrt()))

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::Path;
 
 /// Rows that are in memory at a time, as they are coded.
-const SLICE: usize = 1 << 16;
+const SLICE: usize = 1 << 13;
 
 /// The columns of a file that hold images and labels.
 #[derive(Clone, Debug)]
