@@ -2,7 +2,6 @@
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 use consistency::data::{Dataset, Images, catalog};
-use consistency::hub::Hub;
 use consistency::plot::Figure;
 use consistency::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
@@ -112,7 +111,7 @@ fn list() -> Result<()> {
 fn fetch(dataset: &Dataset) -> Result<()> {
     let start = Instant::now();
     let entry = dataset.entry();
-    for (split, files) in dataset.fetch(&Hub::from_env()?)? {
+    for (split, files) in dataset.fetch()? {
         for file in &files {
             println!("{split}: {}", file.display());
         }

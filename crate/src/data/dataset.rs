@@ -27,6 +27,8 @@ pub struct Dataset {
     entry: Entry,
     place: Place,
     limit: Option<usize>,
+    hub: Option<Hub>,
+    cache: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -68,7 +70,7 @@ impl Dataset {
             (Some(_), false) => Place::Hub,
             (None, false) => Place::Elsewhere,
         };
-        Self { entry, place, limit: None }
+        Self { entry, place, limit: None, hub: None, cache: None }
     }
 
     fn own_parquet(path: &Path) -> Result<Self> {
@@ -84,7 +86,7 @@ impl Dataset {
         let shape = [first.channels, first.height, first.width];
         let entry =
             Entry { label: columns.label, image: columns.image, ..own(path, shape, splits) };
-        Ok(Self { entry, place: Place::Files(vec![path.to_path_buf()]), limit: None })
+        Ok(Self { place: Place::Files(vec![path.to_path_buf()]), ..Self::of(entry) })
     }
 
     fn own_folder(path: &Path) -> Result<Self> {
@@ -92,7 +94,7 @@ impl Dataset {
         let shape = folder::shape(&folders)?;
         let splits = folders.keys().map(|name| (name.clone(), Split::default())).collect();
         let entry = own(path, shape, splits);
-        Ok(Self { entry, place: Place::Folders(folders), limit: None })
+        Ok(Self { place: Place::Folders(folders), ..Self::of(entry) })
     }
 
     /// The same with every image cropped to its middle square and reduced to `side` pixels.
@@ -111,27 +113,48 @@ impl Dataset {
         self
     }
 
+    /// The same from this Hub in place of the one that the environment names.
+    #[must_use]
+    pub fn with_hub(mut self, hub: &Hub) -> Self {
+        self.hub = Some(hub.clone());
+        self
+    }
+
+    /// The same with decoded images kept in this folder, in place of `CONSISTENCY_CACHE`.
+    #[must_use]
+    pub fn with_cache(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.cache = Some(folder.into());
+        self
+    }
+
+    fn hub(&self) -> Result<Hub> {
+        self.hub.clone().map_or_else(Hub::from_env, Ok)
+    }
+
+    fn cache(&self) -> Result<PathBuf> {
+        self.cache.clone().map_or_else(decoded::default_folder, Ok)
+    }
+
     /// What the catalog knows of it.
     pub fn entry(&self) -> &Entry {
         &self.entry
     }
 
-    /// Have its files here: those of the Hub come with `hub`. In the order of the splits'
-    /// names.
+    /// Have its files here, by split: those of the Hub come into its cache.
     ///
     /// # Errors
     /// What the Hub says, or a dataset that is not there: with how to come by it.
-    pub fn fetch(&self, hub: &Hub) -> Result<BTreeMap<String, Vec<PathBuf>>> {
+    pub fn fetch(&self) -> Result<BTreeMap<String, Vec<PathBuf>>> {
         if self.place == Place::Elsewhere {
             return Err(self.elsewhere());
         }
         let all = self.entry.splits.keys();
-        all.map(|split| Ok((split.clone(), self.files(split, hub)?))).collect()
+        all.map(|split| Ok((split.clone(), self.files(split)?))).collect()
     }
 
-    fn files(&self, split: &str, hub: &Hub) -> Result<Vec<PathBuf>> {
+    fn files(&self, split: &str) -> Result<Vec<PathBuf>> {
         if self.place == Place::Hub {
-            return self.from_hub(split, hub);
+            return self.from_hub(split);
         }
         self.cached(split).ok_or_else(|| self.elsewhere())
     }
@@ -142,10 +165,10 @@ impl Dataset {
         Error::new(format!("{}: {how}", self.entry.name))
     }
 
-    fn from_hub(&self, split: &str, hub: &Hub) -> Result<Vec<PathBuf>> {
+    fn from_hub(&self, split: &str) -> Result<Vec<PathBuf>> {
         let Entry { name, hub: id, revision, login, .. } = &self.entry;
         let (id, revision) = (id.as_deref().unwrap_or_default(), revision.as_deref());
-        let repository = hub.dataset(id, revision.unwrap_or("main"))?;
+        let repository = self.hub()?.dataset(id, revision.unwrap_or("main"))?;
         let found = || -> Result<Vec<PathBuf>> {
             let mut files = Vec::new();
             for pattern in &self.split_of(split)?.files {
@@ -179,7 +202,7 @@ impl Dataset {
             Place::Elsewhere => return None,
             Place::Hub => {}
         }
-        let hub = Hub::from_env().ok()?;
+        let hub = self.hub().ok()?;
         let id = self.entry.hub.as_deref()?;
         let repository = hub.dataset(id, self.entry.revision.as_deref()?).ok()?;
         let mut files = Vec::new();
@@ -221,14 +244,14 @@ impl Dataset {
         }
         let files = match self.cached(name) {
             Some(files) => files,
-            None => self.files(name, &Hub::from_env()?)?,
+            None => self.files(name)?,
         };
-        let key = self.key(name, &files)?;
-        let images = match decoded::load(&key)? {
+        let (key, cache) = (self.key(name, &files)?, self.cache()?);
+        let images = match decoded::load(&cache, &key)? {
             Some(images) => images,
             None => {
                 let images = self.decode(name, &files)?;
-                decoded::save(&key, &images)?;
+                decoded::save(&cache, &key, &images)?;
                 images
             }
         };
@@ -245,7 +268,7 @@ impl Dataset {
             && let Some(files) = self.cached(name)
         {
             let key = self.key(name, &files)?;
-            if let Some(about) = decoded::about(&key)? {
+            if let Some(about) = decoded::about(&self.cache()?, &key)? {
                 return Ok((about.shape.to_vec(), self.revision(&about, &key)));
             }
         }

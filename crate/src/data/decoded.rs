@@ -38,7 +38,7 @@ pub(super) struct About {
 ///
 /// # Errors
 /// No home folder.
-fn folder() -> Result<PathBuf> {
+pub(super) fn default_folder() -> Result<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let own = || {
         Some(set("XDG_CACHE_HOME").or(Some(set("HOME")?.join(".cache")))?.join("consistency-lab"))
@@ -78,13 +78,13 @@ pub(super) fn content(path: &Path) -> Result<String> {
     }
 }
 
-fn path(key: &str) -> Result<PathBuf> {
-    Ok(folder()?.join(format!("{key}.safetensors")))
+fn path(folder: &Path, key: &str) -> PathBuf {
+    folder.join(format!("{key}.safetensors"))
 }
 
-/// What is cached under `key`, without the images; none where nothing is.
-pub(super) fn about(key: &str) -> Result<Option<About>> {
-    let path = path(key)?;
+/// What `folder` has under `key`, without the images; none where nothing is.
+pub(super) fn about(folder: &Path, key: &str) -> Result<Option<About>> {
+    let path = path(folder, key);
     match File::open(&path) {
         Ok(mut file) => Ok(Some(header(&path, &mut file)?.0)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -133,12 +133,12 @@ fn header(path: &Path, file: &mut File) -> Result<(About, Place, Place)> {
     Ok((about, images, labels))
 }
 
-/// What is cached under `key`; none where nothing is.
+/// What `folder` has under `key`; none where nothing is.
 ///
 /// # Errors
 /// A file that is damaged, by name.
-pub(super) fn load(key: &str) -> Result<Option<Decoded>> {
-    let path = path(key)?;
+pub(super) fn load(folder: &Path, key: &str) -> Result<Option<Decoded>> {
+    let path = path(folder, key);
     let mut file = match File::open(&path) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -158,15 +158,14 @@ pub(super) fn load(key: &str) -> Result<Option<Decoded>> {
     Ok(Some(Decoded { about, bytes: part(images)?, labels }))
 }
 
-/// Keep `images` under `key`.
+/// Keep `images` in `folder` under `key`.
 ///
 /// # Errors
 /// A folder or a disk that refuses.
-pub(super) fn save(key: &str, images: &Decoded) -> Result<()> {
-    let path = path(key)?;
+pub(super) fn save(folder: &Path, key: &str, images: &Decoded) -> Result<()> {
+    let path = path(folder, key);
     let writing = || format!("writing {} (CONSISTENCY_CACHE names another folder)", path.display());
-    let parent = folder()?;
-    fs::create_dir_all(&parent).with_context(writing)?;
+    fs::create_dir_all(folder).with_context(writing)?;
     let About { rows, shape: [c, h, w], .. } = images.about;
     ensure!(
         images.labels.is_empty() || images.labels.len() == rows,
@@ -180,7 +179,7 @@ pub(super) fn save(key: &str, images: &Decoded) -> Result<()> {
     let about = serde_json::to_string(&images.about).map_err(|e| Error::new(e.to_string()))?;
     let metadata = HashMap::from([(KEY.to_string(), about)]);
     // Written through, not built in memory: the images are there once already.
-    let making = parent.join(format!(".{key}.{}.tmp", std::process::id()));
+    let making = folder.join(format!(".{key}.{}.tmp", std::process::id()));
     let written = safetensors::serialize_to_file(tensors, Some(metadata), &making)
         .map_err(Error::from)
         .and_then(|()| Ok(fs::rename(&making, &path)?));
