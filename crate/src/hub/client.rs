@@ -106,6 +106,19 @@ impl Client {
         headers: &[(&str, &str)],
         body: SendBody<'_>,
     ) -> Result<Response<Body>, Failure> {
+        self.send_within(None, method, url, headers, body)
+    }
+
+    /// As [`Client::send`], where the whole answer may take as long as `wait`, whatever
+    /// [`HubSettings::stall`] says.
+    pub(super) fn send_within(
+        &self,
+        wait: Option<Duration>,
+        method: &str,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: SendBody<'_>,
+    ) -> Result<Response<Body>, Failure> {
         let wrong = |error: &dyn std::fmt::Display| {
             Failure::from(Error::new(format!("{}: {error}", shown(url))))
         };
@@ -114,13 +127,16 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        if let Some(token) = self.settings.token.as_ref().filter(|_| self.is_endpoint(&uri)) {
+        let open = headers.iter().all(|(name, _)| !name.eq_ignore_ascii_case("authorization"));
+        let ours = open && self.is_endpoint(&uri);
+        if let Some(token) = self.settings.token.as_ref().filter(|_| ours) {
             let mut value = HeaderValue::from_str(&format!("Bearer {}", token.reveal()))
                 .map_err(|error| wrong(&error))?;
             value.set_sensitive(true);
             request = request.header(header::AUTHORIZATION, value);
         }
         let request = request.body(body).map_err(|error| wrong(&error))?;
+        let request = self.agent.configure_request(request).timeout_recv_response(wait).build();
         self.agent.run(request).map_err(|error| self.failed(url, error))
     }
 
@@ -186,6 +202,7 @@ impl Client {
             ureq::Error::Timeout(ureq::Timeout::Resolve) => {
                 ("its name was not resolved".into(), true)
             }
+            ureq::Error::Timeout(ureq::Timeout::RecvResponse) => ("no answer came".into(), true),
             ureq::Error::Timeout(_) => (format!("the server said nothing for {stall} s"), true),
             ureq::Error::HostNotFound => ("its host was not found".into(), true),
             // A certificate that does not hold.

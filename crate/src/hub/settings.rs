@@ -21,7 +21,7 @@ pub struct HubSettings {
     /// How long a name may take to resolve, and a connection to come about.
     pub connect: Duration,
     /// How long a server may say nothing, at any moment of a transfer. A transfer as a
-    /// whole may take as long as it moves.
+    /// whole may take as long as it moves, and the answer to an upload ten times as long.
     pub stall: Duration,
     /// How long to wait for another process that holds a file and does not get on with it.
     pub lock: Duration,
