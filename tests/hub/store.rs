@@ -19,6 +19,8 @@ pub const PART: usize = 100_000;
 /// What has come.
 #[derive(Default)]
 pub struct Got {
+    /// Whether the repository is.
+    pub private: bool,
     /// By its address in the store.
     pub pieces: BTreeMap<String, Vec<u8>>,
     /// The messages that name a whole file.
@@ -114,15 +116,18 @@ fn interface(request: &Request, got: &Mutex<Got>, own: &str, storage: &str) -> R
     let body = parsed(&request.body);
     let json = |value: Value| Reply::new(200, value.to_string());
     match (request.method.as_str(), request.path.as_str()) {
-        ("POST", "/api/repos/create") => json(json!({"url": format!("{own}/lab/new")})),
-        ("GET", "/api/models/lab/new") => json(json!({"id": "lab/new", "private": false})),
+        ("POST", "/api/repos/create") => {
+            got.private = body["private"] == json!(true);
+            json(json!({"url": format!("{own}/lab/new")}))
+        }
+        ("GET", "/api/models/lab/new") => json(json!({"id": "lab/new", "private": got.private})),
         ("POST", "/api/models/lab/new/preupload/main") => {
             let files = body["files"].as_array().into_iter().flatten().map(mode);
             json(json!({"files": files.collect::<Vec<_>>()}))
         }
         ("POST", "/lab/new.git/info/lfs/objects/batch") => {
             let objects = body["objects"].as_array().into_iter().flatten();
-            let objects = objects.map(|object| actions(object, own, storage));
+            let objects = objects.map(|object| actions(object, storage));
             json(json!({"transfer": "basic", "objects": objects.collect::<Vec<_>>()}))
         }
         ("POST", "/verify") => {
@@ -149,7 +154,7 @@ fn mode(file: &Value) -> Value {
 /// A file that the store has already has this content.
 pub const KNOWN: &[u8] = b"the store has this";
 
-fn actions(object: &Value, own: &str, storage: &str) -> Value {
+fn actions(object: &Value, storage: &str) -> Value {
     let (oid, size) = (&object["oid"], object["size"].as_u64().unwrap_or(0) as usize);
     let name = oid.as_str().unwrap_or_default();
     if name == sha256(KNOWN) {
@@ -164,7 +169,8 @@ fn actions(object: &Value, own: &str, storage: &str) -> Value {
         }
         upload = json!({"href": format!("{storage}/complete?signature=s"), "header": header});
     }
-    let verify = json!({"href": format!("{own}/verify"), "header": {}});
+    // Behind a mirror, the Hub names itself; the mirror is meant.
+    let verify = json!({"href": "https://huggingface.co/verify", "header": {}});
     json!({"oid": oid, "size": size, "actions": {"upload": upload, "verify": verify}})
 }
 

@@ -59,7 +59,7 @@ fn a_folder_becomes_one_commit() -> Result<()> {
     let created: Value = serde_json::from_slice(&seen[0].body).unwrap_or_default();
     let wanted = json!({"type": "model", "name": "new", "organization": "lab", "private": true});
     assert_eq!(created, wanted);
-    let asked: Value = serde_json::from_slice(&seen[1].body).unwrap_or_default();
+    let asked: Value = serde_json::from_slice(&seen[2].body).unwrap_or_default();
     let large = bytes(2 * PART + 321);
     let described = json!({
         "path": "unet/large.safetensors", "size": large.len(), "sample": BASE64.encode(&large[..512])
@@ -205,12 +205,22 @@ fn what_cannot_be_uploaded_is_not_begun() -> Result<()> {
 
 #[test]
 fn a_public_repository_is_not_taken_for_a_private_one() -> Result<()> {
-    let depot = filled("public")?;
-    depot.hub.spoil(0..1, Arc::new(|_, _| Reply::new(409, "{}")));
+    let public: Fault = Arc::new(|_, _| Reply::new(200, r#"{"private": false}"#));
     let private = Upload { private: true, ..Upload::default() };
+    // There already; not this person's to make; made, and the wish not heard.
+    for status in [409, 403, 200] {
+        let depot = filled(&format!("public {status}"))?;
+        depot.hub.spoil(0..1, Arc::new(move |_, _| Reply::new(status, "{}")));
+        depot.hub.spoil(1..2, Arc::clone(&public));
+        let text = message(depot.client(TOKEN)?.upload("lab/new", &depot.folder, &private));
+        assert!(text.contains("lab/new is public, and was to be private"), "{text}");
+        assert_eq!(depot.hub.seen().len(), 2);
+    }
+    let depot = filled("forbidden")?;
+    depot.hub.spoil(0..1, Arc::new(|_, _| Reply::new(403, r#"{"error": "not yours"}"#)));
+    depot.hub.spoil(1..2, Arc::new(|_, _| Reply::new(404, "{}")));
     let text = message(depot.client(TOKEN)?.upload("lab/new", &depot.folder, &private));
-    assert!(text.contains("is there and public"), "{text}");
-    assert_eq!(depot.hub.seen().len(), 2);
+    assert!(text.contains("making the repository: [status 403: not yours]"), "{text}");
     let depot = filled("there")?;
     depot.hub.spoil(0..1, Arc::new(|_, _| Reply::new(409, "{}")));
     depot.client(TOKEN)?.upload("lab/new", &depot.folder, &Upload::default())?;

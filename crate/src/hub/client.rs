@@ -3,10 +3,12 @@
 use super::settings::{HubSettings, LONGEST_WAIT, check_endpoint};
 use super::stall::StallLimit;
 use super::token::scrub;
-use crate::{Context, Error, Result};
+use crate::{Context, Error, Result, ensure};
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 use ureq::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector, DefaultConnector};
 use ureq::{Agent, Body, SendBody};
@@ -62,23 +64,32 @@ impl Failure {
 }
 
 impl Client {
-    pub(super) fn new(settings: HubSettings) -> Result<Self> {
+    pub(super) fn new(mut settings: HubSettings) -> Result<Self> {
+        settings.endpoint = settings.endpoint.trim_end_matches('/').to_string();
         check_endpoint(&settings.endpoint).context("the Hub's endpoint")?;
         let endpoint: Uri = settings
             .endpoint
             .parse()
             .map_err(|_| Error::new("the Hub's endpoint is no address of a server"))?;
-        let config = Agent::config_builder()
+        let mut config = Agent::config_builder()
             .http_status_as_error(false)
             // Followed in `follow`, which knows who may see the token.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .timeout_resolve(Some(settings.connect))
             .timeout_connect(Some(settings.connect))
-            .user_agent(concat!("consistency-lab/", env!("CARGO_PKG_VERSION")))
-            .build();
+            .user_agent(concat!("consistency-lab/", env!("CARGO_PKG_VERSION")));
+        // A proxy leads out of the machine, and not back to it.
+        if matches!(endpoint.host(), Some("localhost" | "127.0.0.1" | "[::1]")) {
+            config = config.proxy(None);
+        }
+        if let Some(path) = &settings.certificates {
+            let roots =
+                roots(path).with_context(|| format!("certificates in {}", path.display()))?;
+            config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
+        }
         let connector = DefaultConnector::new().chain(StallLimit(settings.stall));
-        let agent = Agent::with_parts(config, connector, DefaultResolver::default());
+        let agent = Agent::with_parts(config.build(), connector, DefaultResolver::default());
         Ok(Self { settings, agent, endpoint })
     }
 
@@ -219,6 +230,18 @@ impl Client {
         let kind = if passes { FailureKind::Passing(None) } else { FailureKind::Final };
         Failure::new(kind, format!("{}: {why}", shown(url)))
     }
+}
+
+// The authorities to trust, in PEM.
+fn roots(path: &Path) -> Result<RootCerts> {
+    let mut found = Vec::new();
+    for item in parse_pem(&std::fs::read(path)?) {
+        if let PemItem::Certificate(one) = item.map_err(|error| Error::new(error.to_string()))? {
+            found.push(one);
+        }
+    }
+    ensure!(!found.is_empty(), "there are none: give a file of certificates in PEM");
+    Ok(RootCerts::new_with_certs(&found))
 }
 
 /// Where an answer sends its request on to.

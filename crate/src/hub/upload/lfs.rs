@@ -74,7 +74,8 @@ impl Destination<'_> {
         }
         let upload = &object["actions"]["upload"];
         // Without an address, the store has the file.
-        let Some(url) = upload["href"].as_str() else { return Ok(()) };
+        let Some(url) = self.address(upload) else { return Ok(()) };
+        let url = url.as_str();
         let mut progress = Progress::new(self.client, &file.name, Some(file.size), 0);
         match chunk_size(&upload["header"])? {
             None => {
@@ -86,9 +87,18 @@ impl Destination<'_> {
             }
         }
         let verify = &object["actions"]["verify"];
-        let Some(url) = verify["href"].as_str() else { return Ok(()) };
+        let Some(url) = self.address(verify) else { return Ok(()) };
         let headers = [&headers(&verify["header"])[..], &LFS_JSON].concat();
-        self.tell(url, &json!({"oid": oid, "size": file.size}), &headers, file)
+        self.tell(&url, &json!({"oid": oid, "size": file.size}), &headers, file)
+    }
+
+    // Where an action is done. Behind a mirror, the Hub still names itself.
+    fn address(&self, action: &Value) -> Option<String> {
+        let url = action["href"].as_str()?;
+        Some(match url.strip_prefix("https://huggingface.co/") {
+            Some(path) => format!("{}/{path}", self.client.settings.endpoint),
+            None => url.to_string(),
+        })
     }
 
     // The addresses of the parts stand in the header, by their numbers from 1.

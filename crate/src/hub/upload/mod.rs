@@ -144,7 +144,7 @@ impl Destination<'_> {
         Ok(Uploaded { files: files.collect(), commit: Some(commit), url })
     }
 
-    // Made, or there already; then it must not be public against the person's will.
+    // Made, or there already. It must not be public against the person's will.
     fn make_repository(&self) -> Result<(), Failure> {
         let (owner, name) = match self.id.split_once('/') {
             Some((owner, name)) => (Some(owner), name),
@@ -153,23 +153,27 @@ impl Destination<'_> {
         let question = json!({
             "type": "model", "name": name, "organization": owner, "private": self.upload.private
         });
-        match self.post_json("/api/repos/create", &question, &[])? {
-            (200..=299, _) => Ok(()),
-            // There, or not this person's to make, which does not say that it is not there.
-            (status @ (403 | 409), answer) => match self.get_json(&self.api(""))? {
-                (200..=299, found) => self.check_private(&found),
-                _ => Err(self.refused("making the repository", status, &answer)),
-            },
-            (status, answer) => Err(self.refused("making the repository", status, &answer)),
+        let (status, answer) = self.post_json("/api/repos/create", &question, &[])?;
+        // There, or not this person's to make, which does not say that it is not there.
+        let may_be_there = matches!(status, 403 | 409);
+        if (200..300).contains(&status) && !self.upload.private {
+            return Ok(());
+        }
+        if !(200..300).contains(&status) && !may_be_there {
+            return Err(self.refused("making the repository", status, &answer));
+        }
+        match self.get_json(&self.api(""))? {
+            (200..=299, found) => self.check_private(&found),
+            (found, _) if !may_be_there => Err(self.refused("looking at it", found, &answer)),
+            _ => Err(self.refused("making the repository", status, &answer)),
         }
     }
 
     fn check_private(&self, found: &Value) -> Result<(), Failure> {
-        let public = found["private"] == json!(false);
-        if self.upload.private && public {
+        if self.upload.private && found["private"] != json!(true) {
             let page = format!("{}/{}", self.client.settings.endpoint, self.id);
             return Err(Error::new(format!(
-                "{} is there and public, and was to be private: make it private at \
+                "{} is public, and was to be private: make it private at \
                  {page}/settings, or upload without that wish",
                 self.id
             ))
