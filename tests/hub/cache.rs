@@ -217,6 +217,23 @@ fn a_disk_that_cannot_be_written_is_named() -> Result<()> {
     Ok(())
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_said_once_and_leaves_nothing() -> Result<()> {
+    let world = World::new("full")?;
+    let blobs = world.folder().join("blobs");
+    fs::create_dir_all(&blobs)?;
+    let part = blobs.join(format!("{}.incomplete", git_blob(&content(SMALL))));
+    std::os::unix::fs::symlink("/dev/full", &part)?;
+    let text = message(world.client()?.model(ID, "main")?.file(SMALL));
+    assert!(text.contains("No space left") && text.contains(".incomplete"), "{text}");
+    assert_eq!(world.hub.seen().len(), 2, "more attempts make no room");
+    fs::remove_file(&part)?;
+    world.audit()?;
+    world.client()?.model(ID, "main")?.file(SMALL)?;
+    world.audit()
+}
+
 #[test]
 fn names_stay_in_the_repository() -> Result<()> {
     let world = World::new("names")?;

@@ -90,7 +90,9 @@ fn switches_and_numbers_are_read() -> Result<()> {
         ("HOME", "/e"),
         ("HF_HUB_DOWNLOAD_TIMEOUT", "2.5"),
         ("HF_ENDPOINT", "http://localhost:8080/hub/"),
+        ("REQUESTS_CA_BUNDLE", "/ca.pem"),
     ])?;
+    assert_eq!(settings.certificates.as_deref(), Some(Path::new("/ca.pem")));
     assert_eq!(settings.stall, Duration::from_millis(2500));
     assert_eq!(settings.endpoint, "http://localhost:8080/hub");
     Ok(())
@@ -115,6 +117,9 @@ fn a_value_without_a_meaning_names_its_variable() {
         assert!(text.contains(name), "{name}={value}: {text}");
         assert!(!text.contains("hf_two"), "{text}");
     }
+    let mut settings = HubSettings::new("https://localhost/", "/e");
+    settings.certificates = Some("/dev/null".into());
+    assert!(message(Hub::new(settings)).contains("certificates in /dev/null: there are none"));
     assert!(message(Hub::new(HubSettings::new("no address", "/e"))).contains("no address"));
     let text = message(read(&[("HOME", "/e"), ("HF_ENDPOINT", &format!("ftp://me:{TOKEN}@host"))]));
     assert!(!text.contains(TOKEN) && text.contains("ftp://host"), "{text}");

@@ -7,4 +7,6 @@ mod faults;
 mod secrets;
 mod server;
 mod spoil;
+mod store;
+mod upload;
 mod world;

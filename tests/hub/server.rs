@@ -40,6 +40,8 @@ pub struct Reply {
     pub body: Vec<u8>,
     /// Only so many bytes of the body are sent.
     pub sent: Option<usize>,
+    /// Nothing comes for so long before the headers.
+    pub delay: Duration,
     /// After the headers and what is sent of the body, nothing comes for so long.
     pub pause: Duration,
     /// Not even the headers are sent.
@@ -186,6 +188,7 @@ fn read_head(stream: &mut TcpStream) -> Option<Request> {
 }
 
 fn write(stream: &mut TcpStream, request: &Request, reply: &Reply) -> Option<()> {
+    std::thread::sleep(reply.delay);
     if !reply.silent {
         let mut head = format!("HTTP/1.1 {} Status\r\n", reply.status);
         for (name, value) in &reply.headers {

@@ -1,9 +1,10 @@
-//! The commands of `cargo lab` that need the library: `data`, `theory`.
+//! The commands of `cargo lab` that need the library.
 //!
 //! `lab` itself does not depend on the library, so that it can build it; it starts this
 //! program for these commands.
 
 mod data;
+mod push;
 mod theory;
 
 use clap::{ArgMatches, Command};
@@ -15,12 +16,14 @@ fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .subcommand(data::command())
+        .subcommand(push::command())
         .subcommand(theory::command())
 }
 
 fn run(matches: &ArgMatches) -> consistency::Result<()> {
     match matches.subcommand() {
         Some(("data", matches)) => data::run(matches),
+        Some(("push", matches)) => push::run(matches),
         Some(("theory", matches)) => theory::run(matches),
         _ => consistency::bail!("there is no such command; see cargo lab --help"),
     }
