@@ -5,14 +5,15 @@
 //! notebooks follow.
 //!
 //! A room uses only those below it: [`notebook`], then [`theory`] and [`experiment`],
-//! [`sample`] and [`evaluate`], [`loss`], [`model`], [`nn`] and [`data`], [`process`], [`record`] and
-//! [`plot`], and at the bottom [`rng`], [`error`] and the two traits of [`seam`].
+//! [`sample`] and [`evaluate`], [`loss`], [`model`], [`nn`] and [`data`], [`process`], [`record`],
+//! [`hub`] and [`plot`], and at the bottom [`rng`], [`error`] and the two traits of [`seam`].
 
 pub mod data;
 pub mod device;
 pub mod error;
 pub mod evaluate;
 pub mod experiment;
+pub mod hub;
 pub mod loss;
 pub mod model;
 pub mod nn;

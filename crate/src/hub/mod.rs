@@ -1,0 +1,92 @@
+//! Files of the Hugging Face Hub, fetched once, verified and kept.
+//!
+//! The cache on disk is the one of the Python library (`huggingface_hub`), and so are the
+//! environment variables: what either has fetched, the other finds. Names and layout come
+//! from `hf-hub`; the transfer is here, because that one waits without end for a server
+//! that says nothing and takes a short body for a whole file.
+//!
+//! A file enters the cache when its length and its hash are those that the Hub announced
+//! (SHA-256 for large files, git's blob hash for small ones), by one rename. Requests that
+//! fail for a reason that passes are made again, and a transfer goes on where it ended.
+//!
+//! ```no_run
+//! use consistency::hub::Hub;
+//! let hub = Hub::from_env()?;
+//! let unet = hub.model("google/ddpm-cifar10-32", "main")?;
+//! let config = unet.file("config.json")?;
+//! # Ok::<(), consistency::Error>(())
+//! ```
+
+mod client;
+mod digest;
+mod download;
+mod explain;
+mod folder;
+mod metadata;
+mod progress;
+mod repository;
+mod settings;
+mod stall;
+mod target;
+mod token;
+
+pub use repository::Repository;
+pub use settings::HubSettings;
+pub use token::Token;
+
+use crate::Result;
+use client::Client;
+use std::fmt;
+use std::sync::Arc;
+use target::Kind;
+
+/// The Hub, or a server that speaks its protocol.
+///
+/// Cheap to clone; clones share connections. Its `Debug` form shows no token.
+#[derive(Clone)]
+pub struct Hub {
+    client: Arc<Client>,
+}
+
+impl Hub {
+    /// The Hub that the environment names ([`HubSettings::from_env`]).
+    ///
+    /// # Errors
+    /// A variable whose value has no meaning.
+    pub fn from_env() -> Result<Self> {
+        Self::new(HubSettings::from_env()?)
+    }
+
+    /// The Hub under these settings. Nothing is asked of it yet.
+    ///
+    /// # Errors
+    /// An endpoint that is no http or https address.
+    pub fn new(settings: HubSettings) -> Result<Self> {
+        Ok(Self { client: Arc::new(Client::new(settings)?) })
+    }
+
+    /// The model repository `id`, `OWNER/NAME`, at a branch, a tag or a commit.
+    ///
+    /// # Errors
+    /// Names that the Hub does not allow. Whether the repository exists shows when a file
+    /// is asked for.
+    pub fn model(&self, id: &str, revision: &str) -> Result<Repository> {
+        Repository::new(&self.client, Kind::Model, id, revision)
+    }
+
+    /// The dataset repository `id`; as [`Hub::model`].
+    pub fn dataset(&self, id: &str, revision: &str) -> Result<Repository> {
+        Repository::new(&self.client, Kind::Dataset, id, revision)
+    }
+
+    /// Whether nothing is asked of the network (`HF_HUB_OFFLINE`).
+    pub fn offline(&self) -> bool {
+        self.client.settings.offline
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Hub").field(&self.client.settings).finish()
+    }
+}
