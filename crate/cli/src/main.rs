@@ -1,8 +1,9 @@
-//! The commands of `cargo lab` that need the library: `theory`.
+//! The commands of `cargo lab` that need the library: `sample`, `theory`.
 //!
 //! `lab` itself does not depend on the library, so that it can build it; it starts this
 //! program for these commands.
 
+mod sample;
 mod theory;
 
 use clap::{ArgMatches, Command};
@@ -13,11 +14,13 @@ fn command() -> Command {
         .about("The commands of `cargo lab` that need the library")
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
+        .subcommand(sample::command())
         .subcommand(theory::command())
 }
 
 fn run(matches: &ArgMatches) -> consistency::Result<()> {
     match matches.subcommand() {
+        Some(("sample", matches)) => sample::run(matches),
         Some(("theory", matches)) => theory::run(matches),
         _ => consistency::bail!("there is no such command; see cargo lab --help"),
     }

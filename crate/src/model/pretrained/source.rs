@@ -1,9 +1,10 @@
 //! Where published files come from.
 
+use crate::hub::{Hub, Repository};
 use crate::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 
-/// A folder of files, or a single file.
+/// A folder, a repository of the Hub at a revision, or a single file.
 #[derive(Clone, Debug)]
 pub struct Source(Place);
 
@@ -11,6 +12,7 @@ pub struct Source(Place);
 enum Place {
     Folder(PathBuf),
     Flax(PathBuf),
+    Hub(Repository),
 }
 
 impl Source {
@@ -43,7 +45,7 @@ impl Source {
     pub(super) fn flax(&self) -> Option<&Path> {
         match &self.0 {
             Place::Flax(path) => Some(path),
-            Place::Folder(_) => None,
+            Place::Folder(_) | Place::Hub(_) => None,
         }
     }
 
@@ -64,7 +66,12 @@ impl Source {
             );
             return Self::folder(path);
         }
-        bail!("there is no folder {id_or_folder}");
+        ensure!(
+            id_or_folder.split('/').filter(|part| !part.is_empty()).count() == 2,
+            "{id_or_folder} is neither a folder nor a repository of the Hub (OWNER/NAME)"
+        );
+        let repository = Hub::from_env()?.model(id_or_folder, revision.unwrap_or("main"))?;
+        Ok(Self(Place::Hub(repository)))
     }
 
     /// Where `name` lies on this machine; it is fetched where it is not there yet.
@@ -73,6 +80,7 @@ impl Source {
     /// No such file, or one that cannot be fetched.
     pub fn file(&self, name: &str) -> Result<PathBuf> {
         match &self.0 {
+            Place::Hub(repository) => repository.file(name),
             Place::Flax(path) => bail!("{} is one file, without {name}", path.display()),
             Place::Folder(folder) => {
                 let path = folder.join(name);
@@ -88,6 +96,7 @@ impl Source {
     /// A file that cannot be fetched.
     pub fn file_if_there(&self, name: &str) -> Result<Option<PathBuf>> {
         match &self.0 {
+            Place::Hub(repository) => repository.file_if_there(name),
             Place::Flax(_) => Ok(None),
             Place::Folder(folder) => Ok(Some(folder.join(name)).filter(|path| path.is_file())),
         }
@@ -101,6 +110,7 @@ impl Source {
     /// A repository that cannot be asked.
     pub fn is_there(&self, name: &str) -> Result<bool> {
         match &self.0 {
+            Place::Hub(repository) => repository.has(name),
             Place::Flax(_) => Ok(false),
             Place::Folder(folder) => Ok(folder.join(name).is_file()),
         }
@@ -111,6 +121,7 @@ impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.0 {
             Place::Folder(folder) | Place::Flax(folder) => write!(f, "{}", folder.display()),
+            Place::Hub(repository) => write!(f, "{}", repository.id()),
         }
     }
 }
