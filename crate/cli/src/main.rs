@@ -1,8 +1,10 @@
-//! The commands of `cargo lab` that need the library: `sample`, `theory`.
+//! The commands of `cargo lab` that need the library: `export`, `sample`,
+//! `theory`.
 //!
 //! `lab` itself does not depend on the library, so that it can build it; it starts this
 //! program for these commands.
 
+mod export;
 mod sample;
 mod theory;
 
@@ -14,12 +16,14 @@ fn command() -> Command {
         .about("The commands of `cargo lab` that need the library")
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
+        .subcommand(export::command())
         .subcommand(sample::command())
         .subcommand(theory::command())
 }
 
 fn run(matches: &ArgMatches) -> consistency::Result<()> {
     match matches.subcommand() {
+        Some(("export", matches)) => export::run(matches),
         Some(("sample", matches)) => sample::run(matches),
         Some(("theory", matches)) => theory::run(matches),
         _ => consistency::bail!("there is no such command; see cargo lab --help"),

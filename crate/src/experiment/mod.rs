@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod config;
+mod export;
 mod machine;
 mod monitor;
 mod objective;
@@ -9,6 +10,7 @@ mod run;
 mod train;
 
 pub use config::{DataConfig, Experiment, Method, Rates, Training};
+pub use export::Card;
 pub use monitor::{Monitor, Progress};
 pub use run::{RunFolder, Trained};
 pub use train::train;
