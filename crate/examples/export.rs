@@ -12,7 +12,7 @@ name = "tiny-digits"
 data = { name = "digits" }
 network = { kind = "unet", block_out_channels = [16, 32], layers_per_block = 1, norm_num_groups = 4, attention_head_dim = 16 }
 method = { kind = "consistency-training", schedule = { s0 = 2, s1 = 20, mu0 = 0.9 } }
-training = { iterations = 20, batch = 16, record_every = 5, checkpoint_every = 20 }
+training = { iterations = 200, batch = 16, record_every = 50, checkpoint_every = 200 }
 "#;
 
 fn main() -> Result<()> {

@@ -1,11 +1,11 @@
 //! The names and shapes of a network's parameters, without their numbers.
 
 use super::params::Scope;
-use crate::{Result, bail, ensure};
+use crate::{Result, ensure};
 use candle_core::Tensor;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What an error lists before it counts the rest.
+/// What an error lists of each kind before it counts the rest.
 const LISTED: usize = 20;
 
 /// The names and shapes of a network's parameters.
@@ -36,27 +36,33 @@ impl Shapes {
     /// # Errors
     /// All that are missing, extra or of another shape, in one message.
     pub fn check(&self, given: &Shapes) -> Result<()> {
+        let names = |a: &Self, b: &Self| -> Vec<String> {
+            let only = a.shapes.keys().filter(|name| !b.shapes.contains_key(*name));
+            only.map(|name| format!("{name:?}")).collect()
+        };
         let mut wrong = Vec::new();
-        for (name, shape) in &self.shapes {
-            match given.shapes.get(name) {
-                None => wrong.push(format!("{name} {shape:?} is missing")),
-                Some(other) if other != shape => {
-                    wrong.push(format!("{name} has shape {other:?}, the network needs {shape:?}"));
-                }
-                Some(_) => {}
+        for (what, names) in [("missing", names(self, given)), ("extra", names(given, self))] {
+            if !names.is_empty() {
+                wrong.push(format!("{what} [{}]", listed(&names, ", ")));
             }
         }
-        let extra = given.shapes.iter().filter(|(name, _)| !self.shapes.contains_key(*name));
-        wrong.extend(extra.map(|(name, shape)| format!("{name} {shape:?} is not in the network")));
-        if wrong.is_empty() {
-            return Ok(());
+        let shapes: Vec<String> = self
+            .shapes
+            .iter()
+            .filter_map(|(name, shape)| {
+                let other = given.shapes.get(name).filter(|other| *other != shape)?;
+                Some(format!("parameter {name} has shape {other:?}, the network needs {shape:?}"))
+            })
+            .collect();
+        if !shapes.is_empty() {
+            wrong.push(listed(&shapes, "; "));
         }
-        let more = match wrong.len().saturating_sub(LISTED) {
-            0 => String::new(),
-            rest => format!("; and {rest} more"),
-        };
-        wrong.truncate(LISTED);
-        bail!("these parameters do not belong to this network: {}{more}", wrong.join("; "));
+        ensure!(
+            wrong.is_empty(),
+            "these parameters do not belong to this network: {}",
+            wrong.join("; ")
+        );
+        Ok(())
     }
 
     /// Name and shape, in the order of names.
@@ -88,5 +94,13 @@ impl Shapes {
 impl FromIterator<(String, Vec<usize>)> for Shapes {
     fn from_iter<I: IntoIterator<Item = (String, Vec<usize>)>>(items: I) -> Self {
         Self { shapes: items.into_iter().collect(), fixed: BTreeSet::new() }
+    }
+}
+
+fn listed(all: &[String], between: &str) -> String {
+    let first = all[..all.len().min(LISTED)].join(between);
+    match all.len().saturating_sub(LISTED) {
+        0 => first,
+        rest => format!("{first} and {rest} more"),
     }
 }
