@@ -1,10 +1,10 @@
-//! The commands of `cargo lab` that need the library: `export`, `sample`,
-//! `theory`.
+//! The commands of `cargo lab` that need the library.
 //!
 //! `lab` itself does not depend on the library, so that it can build it; it starts this
 //! program for these commands.
 
 mod export;
+mod push;
 mod sample;
 mod theory;
 
@@ -18,6 +18,7 @@ fn command() -> Command {
         .subcommand_required(true)
         .subcommand(export::command())
         .subcommand(sample::command())
+        .subcommand(push::command())
         .subcommand(theory::command())
 }
 
@@ -25,6 +26,7 @@ fn run(matches: &ArgMatches) -> consistency::Result<()> {
     match matches.subcommand() {
         Some(("export", matches)) => export::run(matches),
         Some(("sample", matches)) => sample::run(matches),
+        Some(("push", matches)) => push::run(matches),
         Some(("theory", matches)) => theory::run(matches),
         _ => consistency::bail!("there is no such command; see cargo lab --help"),
     }

@@ -3,10 +3,12 @@
 use super::settings::{HubSettings, LONGEST_WAIT, check_endpoint};
 use super::stall::StallLimit;
 use super::token::scrub;
-use crate::{Context, Error, Result};
+use crate::{Context, Error, Result, ensure};
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 use ureq::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector, DefaultConnector};
 use ureq::{Agent, Body, SendBody};
@@ -62,23 +64,32 @@ impl Failure {
 }
 
 impl Client {
-    pub(super) fn new(settings: HubSettings) -> Result<Self> {
+    pub(super) fn new(mut settings: HubSettings) -> Result<Self> {
+        settings.endpoint = settings.endpoint.trim_end_matches('/').to_string();
         check_endpoint(&settings.endpoint).context("the Hub's endpoint")?;
         let endpoint: Uri = settings
             .endpoint
             .parse()
             .map_err(|_| Error::new("the Hub's endpoint is no address of a server"))?;
-        let config = Agent::config_builder()
+        let mut config = Agent::config_builder()
             .http_status_as_error(false)
             // Followed in `follow`, which knows who may see the token.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .timeout_resolve(Some(settings.connect))
             .timeout_connect(Some(settings.connect))
-            .user_agent(concat!("consistency-lab/", env!("CARGO_PKG_VERSION")))
-            .build();
+            .user_agent(concat!("consistency-lab/", env!("CARGO_PKG_VERSION")));
+        // A proxy leads out of the machine, and not back to it.
+        if matches!(endpoint.host(), Some("localhost" | "127.0.0.1" | "[::1]")) {
+            config = config.proxy(None);
+        }
+        if let Some(path) = &settings.certificates {
+            let roots =
+                roots(path).with_context(|| format!("certificates in {}", path.display()))?;
+            config = config.tls_config(TlsConfig::builder().root_certs(roots).build());
+        }
         let connector = DefaultConnector::new().chain(StallLimit(settings.stall));
-        let agent = Agent::with_parts(config, connector, DefaultResolver::default());
+        let agent = Agent::with_parts(config.build(), connector, DefaultResolver::default());
         Ok(Self { settings, agent, endpoint })
     }
 
@@ -106,6 +117,19 @@ impl Client {
         headers: &[(&str, &str)],
         body: SendBody<'_>,
     ) -> Result<Response<Body>, Failure> {
+        self.send_within(None, method, url, headers, body)
+    }
+
+    /// As [`Client::send`], where the whole answer may take as long as `wait`, whatever
+    /// [`HubSettings::stall`] says.
+    pub(super) fn send_within(
+        &self,
+        wait: Option<Duration>,
+        method: &str,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: SendBody<'_>,
+    ) -> Result<Response<Body>, Failure> {
         let wrong = |error: &dyn std::fmt::Display| {
             Failure::from(Error::new(format!("{}: {error}", shown(url))))
         };
@@ -114,13 +138,16 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        if let Some(token) = self.settings.token.as_ref().filter(|_| self.is_endpoint(&uri)) {
+        let open = headers.iter().all(|(name, _)| !name.eq_ignore_ascii_case("authorization"));
+        let ours = open && self.is_endpoint(&uri);
+        if let Some(token) = self.settings.token.as_ref().filter(|_| ours) {
             let mut value = HeaderValue::from_str(&format!("Bearer {}", token.reveal()))
                 .map_err(|error| wrong(&error))?;
             value.set_sensitive(true);
             request = request.header(header::AUTHORIZATION, value);
         }
         let request = request.body(body).map_err(|error| wrong(&error))?;
+        let request = self.agent.configure_request(request).timeout_recv_response(wait).build();
         self.agent.run(request).map_err(|error| self.failed(url, error))
     }
 
@@ -186,6 +213,7 @@ impl Client {
             ureq::Error::Timeout(ureq::Timeout::Resolve) => {
                 ("its name was not resolved".into(), true)
             }
+            ureq::Error::Timeout(ureq::Timeout::RecvResponse) => ("no answer came".into(), true),
             ureq::Error::Timeout(_) => (format!("the server said nothing for {stall} s"), true),
             ureq::Error::HostNotFound => ("its host was not found".into(), true),
             // A certificate that does not hold.
@@ -202,6 +230,18 @@ impl Client {
         let kind = if passes { FailureKind::Passing(None) } else { FailureKind::Final };
         Failure::new(kind, format!("{}: {why}", shown(url)))
     }
+}
+
+// The authorities to trust, in PEM.
+fn roots(path: &Path) -> Result<RootCerts> {
+    let mut found = Vec::new();
+    for item in parse_pem(&std::fs::read(path)?) {
+        if let PemItem::Certificate(one) = item.map_err(|error| Error::new(error.to_string()))? {
+            found.push(one);
+        }
+    }
+    ensure!(!found.is_empty(), "there are none: give a file of certificates in PEM");
+    Ok(RootCerts::new_with_certs(&found))
 }
 
 /// Where an answer sends its request on to.

@@ -216,7 +216,9 @@ impl Download<'_> {
 // The part, to be written from this byte on.
 fn open_at(part: &Path, start: u64) -> io::Result<File> {
     let file = OpenOptions::new().create(true).append(true).open(part)?;
-    file.set_len(start)?;
+    if file.metadata()?.len() != start {
+        file.set_len(start)?;
+    }
     Ok(file)
 }
 

@@ -72,7 +72,12 @@ impl Client {
         }
     }
 
-    fn stays(&self, status: StatusCode, headers: &HeaderMap, message: String) -> Failure {
+    pub(super) fn stays(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        message: String,
+    ) -> Failure {
         // The server's own words, as far as they fit on a line.
         let said = text(headers, "x-error-message").map(brief).unwrap_or_default();
         let said = if said.is_empty() { said } else { format!(": {said}") };

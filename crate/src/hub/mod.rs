@@ -29,10 +29,12 @@ mod settings;
 mod stall;
 mod target;
 mod token;
+mod upload;
 
 pub use repository::Repository;
 pub use settings::HubSettings;
 pub use token::Token;
+pub use upload::{Upload, UploadMode, Uploaded};
 
 use crate::Result;
 use client::Client;

@@ -133,7 +133,12 @@ impl Repository {
         match (self.client.metadata(&target, retries), cached) {
             (Ok(metadata), _) => {
                 let held = self.held.get_or_init(|| metadata.commit.clone());
-                self.folder.refer(&self.revision, held)?;
+                let referred = self.folder.refer(&self.revision, held);
+                // A cache that cannot be written is as good, where the file is there.
+                if let Some(path) = self.folder.snapshot(held, name) {
+                    return Ok(path);
+                }
+                referred?;
                 match *held == metadata.commit {
                     true => self.fetch(name, &metadata),
                     // Another thread asked just before the branch moved.
@@ -171,9 +176,6 @@ impl Repository {
 
     fn fetch(&self, name: &str, metadata: &Metadata) -> Result<PathBuf, Failure> {
         let (commit, folder) = (&metadata.commit, &*self.folder);
-        if let Some(path) = folder.snapshot(commit, name) {
-            return Ok(path);
-        }
         let target = self.target(commit, name);
         Download { client: &self.client, folder, target: &target, metadata }.fetch()?;
         Ok(folder.link(commit, name, &metadata.etag)?)

@@ -16,12 +16,14 @@ pub struct HubSettings {
     pub cache: PathBuf,
     /// Sent to the endpoint, and to no other server.
     pub token: Option<Token>,
+    /// A file of certificates (PEM) of the authorities to trust, in place of Mozilla's.
+    pub certificates: Option<PathBuf>,
     /// Ask nothing of the network; the cache alone answers.
     pub offline: bool,
     /// How long a name may take to resolve, and a connection to come about.
     pub connect: Duration,
     /// How long a server may say nothing, at any moment of a transfer. A transfer as a
-    /// whole may take as long as it moves.
+    /// whole may take as long as it moves, and the answer to an upload ten times as long.
     pub stall: Duration,
     /// How long to wait for another process that holds a file and does not get on with it.
     pub lock: Duration,
@@ -43,6 +45,7 @@ impl HubSettings {
             endpoint: endpoint.trim_end_matches('/').to_string(),
             cache: cache.into(),
             token: None,
+            certificates: None,
             offline: false,
             connect: Duration::from_secs(10),
             stall: Duration::from_secs(30),
@@ -63,6 +66,7 @@ impl HubSettings {
     /// | `HF_TOKEN`, `HUGGING_FACE_HUB_TOKEN` | the token | the file of the token |
     /// | `HF_TOKEN_PATH` | the file of the token | `$HF_HOME/token` |
     /// | `HF_HUB_DISABLE_IMPLICIT_TOKEN` | use no token | no |
+    /// | `SSL_CERT_FILE`, `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE` | the authorities to trust | Mozilla's |
     /// | `HF_HUB_OFFLINE` | ask nothing of the network | no |
     /// | `HF_HUB_DOWNLOAD_TIMEOUT` | seconds that a server may say nothing | 30 |
     /// | `HF_HUB_DISABLE_PROGRESS_BARS` | no progress on stderr | no |
@@ -87,6 +91,10 @@ impl HubSettings {
         check_endpoint(&settings.endpoint).context("HF_ENDPOINT")?;
         settings.offline = flag("HF_HUB_OFFLINE", &value)?;
         settings.quiet = flag("HF_HUB_DISABLE_PROGRESS_BARS", &value)?;
+        settings.certificates = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"]
+            .into_iter()
+            .find_map(&value)
+            .map(PathBuf::from);
         if let Some(text) = value("HF_HUB_DOWNLOAD_TIMEOUT") {
             settings.stall = seconds(&text).context("HF_HUB_DOWNLOAD_TIMEOUT")?;
         }
@@ -104,6 +112,7 @@ impl fmt::Debug for HubSettings {
             .field("endpoint", &scrub(&self.endpoint, self.token.as_ref()))
             .field("cache", &self.cache)
             .field("token", &self.token)
+            .field("certificates", &self.certificates)
             .field("offline", &self.offline)
             .field("connect", &self.connect)
             .field("stall", &self.stall)

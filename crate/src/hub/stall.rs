@@ -4,6 +4,7 @@
 //! What must not happen is that nothing happens, so each single wait has the limit here.
 
 use std::time::Duration;
+use ureq::Timeout;
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, NextTimeout, Transport, time,
 };
@@ -24,7 +25,8 @@ impl<In: Transport> Connector<In> for StallLimit {
     }
 }
 
-/// A connection none of whose reads and writes takes longer than the limit.
+/// A connection none of whose reads and writes takes longer than the limit; an
+/// answer alone may take what its request allows.
 #[derive(Debug)]
 pub(super) struct Patient<T> {
     inner: T,
@@ -33,6 +35,10 @@ pub(super) struct Patient<T> {
 
 impl<T> Patient<T> {
     fn at_most(&self, timeout: NextTimeout) -> NextTimeout {
+        // Some requests allow more for their answer; the others have no such limit.
+        if timeout.reason == Timeout::RecvResponse {
+            return timeout;
+        }
         let after = (*timeout.after).min(self.limit);
         NextTimeout { after: time::Duration::Exact(after), reason: timeout.reason }
     }
