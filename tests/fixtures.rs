@@ -4,13 +4,18 @@
 //! `CONSISTENCY_FIXTURES` names another folder to search. Each tensor is a line of the
 //! output: `fixture <file stem> <tensor> max_abs_error=<x>`.
 
+#[path = "support/networks.rs"]
+mod networks;
+
 use candle_core::{DType, Device, Tensor};
-use consistency::model::{Condition, NcsnppConfig, Network, NetworkConfig, UNet, UNetConfig};
-use consistency::nn::Params;
-use consistency::rng::Key;
+use consistency::model::pretrained::Source;
+use consistency::model::{
+    Condition, LoadOptions, NcsnppConfig, Network, NetworkConfig, Pretrained,
+};
+use consistency::nn::{Params, Scope, Shapes};
 use consistency::{Context, Error, Result, bail, ensure};
-use rayon::prelude::*;
-use std::collections::{BTreeMap, HashMap};
+use networks::{DDPM, Folder, formula, get, labels, load, numbers, unet, weights};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 fn folder() -> PathBuf {
@@ -34,91 +39,36 @@ fn files(folder: &Path, ends: impl Fn(&str) -> bool + Copy) -> Result<Vec<PathBu
     Ok(found)
 }
 
-fn fnv1a64(name: &str) -> u64 {
-    name.bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
-}
-
-fn splitmix64(state: u64) -> u64 {
-    let z = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
-}
-
-/// The numbers in [-1, 1) that belong to a name, times `scale` plus `shift`.
-fn formula(name: &str, dims: &[usize], scale: f64, shift: f64) -> Result<Tensor> {
-    let h = fnv1a64(name);
-    let count: usize = dims.iter().product();
-    let values: Vec<f32> = (0..count as u64)
-        .into_par_iter()
-        .map(|i| {
-            let z = splitmix64(h.wrapping_add(i.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
-            let u = (z >> 40) as f64 / f64::from(1 << 23) - 1.0;
-            (u * scale + shift) as f32
-        })
-        .collect();
-    Ok(Tensor::from_vec(values, dims, &Device::Cpu)?)
-}
-
-fn weight(name: &str, dims: &[usize]) -> Result<Tensor> {
-    match dims {
-        // The Fourier layer's frequencies.
-        [_] if name == "all_modules.0.W" => formula(name, dims, 16.0 * 3f64.sqrt(), 0.0),
-        [_, rest @ ..] if !rest.is_empty() => {
-            let fan_in: usize = rest.iter().product();
-            formula(name, dims, (3.0 / fan_in as f64).sqrt(), 0.0)
-        }
-        _ if name.ends_with("weight") => formula(name, dims, 0.1, 1.0),
-        _ => formula(name, dims, 0.1, 0.0),
-    }
-}
-
 struct Built {
     network: Box<dyn Network>,
-    params: Params,
+    count: usize,
 }
 
-/// The network of a configuration, with the formula's weights.
+/// The network of a configuration, with the formula's weights. A U-Net is written as others
+/// publish it and read as theirs.
 fn build(config: &Path) -> Result<(Built, bool)> {
     let text = std::fs::read_to_string(config)?;
     let value: serde_json::Value =
         serde_json::from_str(&text).map_err(|e| Error::new(e.to_string()))?;
-    let mut params = Params::new(DType::F32, &Device::Cpu);
-    let key = Key::new(0);
-    let (network, is_unet) = match value["_class_name"].as_str() {
+    match value["_class_name"].as_str() {
         Some("UNet2DModel") => {
-            let config = UNetConfig::from_json(&text)?;
-            (params.init(&key, |scope| UNet::at_time_steps(scope, &config))?, true)
+            let folder = Folder::new(&format!("fixture-{}", name_of(config)))?;
+            folder.pipeline(&text, DDPM, &weights(&unet(&text)?)?)?;
+            let read = Pretrained::load(&Source::folder(&folder.0)?, LoadOptions::default())?;
+            let built = Built { network: read.network()?, count: read.params().count() };
+            Ok((built, true))
         }
         Some("NCSNpp") => {
             let config = NcsnppConfig::from_json(&text)?;
             let size = config.image_size.unwrap_or(32);
             let config = NetworkConfig::Ncsnpp(config);
-            (params.init(&key, |scope| config.build(scope, &[3, size, size]))?, false)
+            let build = |scope: &mut Scope| config.build(scope, &[3, size, size]);
+            let tensors = weights(&Shapes::of(build)?)?;
+            let params = Params::given(build, tensors, DType::F32, &Device::Cpu)?;
+            Ok((Built { network: params.frozen(build)?, count: params.count() }, false))
         }
         other => bail!("{}: a network of class {other:?}", config.display()),
-    };
-    for (name, var) in params.iter() {
-        var.set(&weight(name, var.dims())?)?;
     }
-    Ok((Built { network, params }, is_unet))
-}
-
-fn load(path: &Path) -> Result<(HashMap<String, Tensor>, HashMap<String, String>)> {
-    let bytes = std::fs::read(path)?;
-    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes)
-        .map_err(|e| Error::new(format!("{}: {e}", path.display())))?;
-    let metadata = header.metadata().clone().unwrap_or_default();
-    Ok((candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?, metadata))
-}
-
-fn get<'a>(tensors: &'a HashMap<String, Tensor>, name: &str) -> Result<&'a Tensor> {
-    tensors.get(name).ok_or_else(|| Error::new(format!("the fixture has no {name}")))
-}
-
-fn numbers(tensor: &Tensor) -> Result<Vec<f64>> {
-    Ok(tensor.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
 }
 
 /// Print how far two tensors are apart, and whether that is too far.
@@ -151,16 +101,13 @@ fn outputs(config: &Path) -> Result<Vec<String>> {
     let (tensors, metadata) = load(&config.with_file_name(format!("{stem}.safetensors")))?;
     let stated: Option<usize> = metadata.get("parameters").and_then(|count| count.parse().ok());
     ensure!(
-        stated.is_none_or(|count| count == built.params.count()),
+        stated.is_none_or(|count| count == built.count),
         "{stem}: {} parameters, the reference has {stated:?}",
-        built.params.count()
+        built.count
     );
     let (levels, limit) = if is_unet { ("timesteps", 1e-4) } else { ("conditions", 3e-4) };
     let sample = get(&tensors, "sample")?;
-    let labels = match tensors.get("class_labels") {
-        Some(labels) => Some(labels.to_dtype(DType::U32)?.to_vec1::<u32>()?),
-        None => None,
-    };
+    let labels = labels(&tensors)?;
     let mut failed = Vec::new();
     for (i, level) in numbers(get(&tensors, levels)?)?.into_iter().enumerate() {
         let tensor = format!("output.{i}");
@@ -186,10 +133,7 @@ fn chains(path: &Path) -> Result<Vec<String>> {
     let (built, _) = build(&config)?;
     let (tensors, metadata) = load(path)?;
     let (outputs, _) = load(&path.with_file_name(format!("{network}.safetensors")))?;
-    let labels = match outputs.get("class_labels") {
-        Some(labels) => Some(labels.to_dtype(DType::U32)?.to_vec1::<u32>()?),
-        None => None,
-    };
+    let labels = labels(&outputs)?;
     // The scheduler's grid, noisiest first: rho 7, from 80 down to 0.002.
     let sigma = |i: usize| -> f64 {
         let (low, high) = (0.002f64.powf(1.0 / 7.0), 80f64.powf(1.0 / 7.0));

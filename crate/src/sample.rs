@@ -27,22 +27,94 @@ pub fn multistep(
     eps: f64,
     key: &Key,
 ) -> Result<Tensor> {
-    let mut last = t_max;
-    for tau in taus {
+    let mut sigmas = vec![t_max];
+    sigmas.extend_from_slice(taus);
+    let steps = Multistep { sigmas: &sigmas, eps, clip: false, s_noise: 1.0 };
+    steps.sample(f, z, |n, x| key.step(n as u64).normal_like(x, 0))
+}
+
+/// Multistep sampling as it is published with a model: algorithm 1 at these noise levels, each
+/// answer clipped to the data's range where that is asked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Multistep<'a> {
+    /// The noise levels, decreasing; the first is where sampling starts, T.
+    pub sigmas: &'a [f64],
+    /// eps, where f is the identity.
+    pub eps: f64,
+    /// Clip each answer to \[-1, 1\].
+    pub clip: bool,
+    /// A factor on the noise of each renoising; 1 in algorithm 1.
+    pub s_noise: f64,
+}
+
+impl Multistep<'_> {
+    /// Whether the noise levels decrease and lie above eps, the last at it or above.
+    ///
+    /// # Errors
+    /// The noise levels that do not.
+    pub fn check(&self) -> Result<()> {
+        let Self { sigmas, eps, .. } = *self;
+        let Some((first, taus)) = sigmas.split_first() else {
+            crate::bail!("no noise level to sample at");
+        };
         ensure!(
-            *tau < last && *tau >= eps,
-            "multistep noise levels {taus:?} must decrease from below T = {t_max} to eps = {eps} \
+            *first > eps && first.is_finite(),
+            "sampling starts at a noise level above eps = {eps}, not at {first}"
+        );
+        ensure!(
+            sigmas.windows(2).all(|w| w[1] < w[0]) && taus.iter().all(|tau| *tau >= eps),
+            "multistep noise levels {taus:?} must decrease from below T = {first} to eps = {eps} \
              or above"
         );
-        last = *tau;
+        Ok(())
     }
-    let mut x = one_step(f, z, t_max)?;
-    for (n, &tau) in taus.iter().enumerate() {
-        let noise = key.step(n as u64).normal_like(&x, 0)?;
-        let x_tau = perturb(&x, &[(tau * tau - eps * eps).sqrt()], &noise)?;
-        x = f.origin(&x_tau, &[tau])?;
+
+    /// Samples from the noise `z` of standard deviation 1. `noise(n, x)` is the noise of
+    /// renoising n, counted from 0, in the shape of `x`.
+    ///
+    /// # Errors
+    /// As [`Multistep::check`].
+    pub fn sample(
+        &self,
+        f: &dyn ConsistencyFunction,
+        z: &Tensor,
+        mut noise: impl FnMut(usize, &Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        self.check()?;
+        let answer = |x: &Tensor, sigma: f64| -> Result<Tensor> {
+            let x = f.origin(x, &[sigma])?;
+            Ok(if self.clip { x.clamp(-1.0, 1.0)? } else { x })
+        };
+        let mut x = answer(&(z * self.sigmas[0])?, self.sigmas[0])?;
+        for (n, &tau) in self.sigmas[1..].iter().enumerate() {
+            let spread = self.s_noise * (tau * tau - self.eps * self.eps).sqrt();
+            let x_tau = perturb(&x, &[spread], &noise(n, &x)?)?;
+            x = answer(&x_tau, tau)?;
+        }
+        Ok(x)
     }
-    Ok(x)
+}
+
+/// `steps` noise levels of `grid` for multistep sampling, as diffusers chooses them: from T
+/// down, each N / steps (rounded down) points below the last.
+///
+/// ```
+/// use consistency::{process::NoiseRange, sample::grid_steps};
+/// let grid = NoiseRange::default().karras(40)?;
+/// assert_eq!(grid_steps(&grid, 2)?, [80.0, grid.times()[39 - 20]]);
+/// # Ok::<(), consistency::Error>(())
+/// ```
+///
+/// # Errors
+/// No step, or more than the grid has points.
+pub fn grid_steps(grid: &TimeGrid, steps: usize) -> Result<Vec<f64>> {
+    let points = grid.points();
+    ensure!(
+        (1..=points).contains(&steps),
+        "{steps} steps: needs 1 to {points}, the points of the model's grid"
+    );
+    let stride = points / steps;
+    Ok((0..steps).map(|i| grid.times()[points - 1 - i * stride]).collect())
 }
 
 /// The PF ODE from T z down to eps along `grid`: NFE N - 1 by Euler, 2 (N - 1) by Heun.

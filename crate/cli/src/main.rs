@@ -4,7 +4,9 @@
 //! program for these commands.
 
 mod data;
+mod export;
 mod push;
+mod sample;
 mod theory;
 
 use clap::{ArgMatches, Command};
@@ -16,6 +18,8 @@ fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .subcommand(data::command())
+        .subcommand(export::command())
+        .subcommand(sample::command())
         .subcommand(push::command())
         .subcommand(theory::command())
 }
@@ -23,6 +27,8 @@ fn command() -> Command {
 fn run(matches: &ArgMatches) -> consistency::Result<()> {
     match matches.subcommand() {
         Some(("data", matches)) => data::run(matches),
+        Some(("export", matches)) => export::run(matches),
+        Some(("sample", matches)) => sample::run(matches),
         Some(("push", matches)) => push::run(matches),
         Some(("theory", matches)) => theory::run(matches),
         _ => consistency::bail!("there is no such command; see cargo lab --help"),

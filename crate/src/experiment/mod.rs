@@ -3,6 +3,7 @@
 mod checkpoint;
 mod config;
 mod data;
+mod export;
 mod machine;
 mod monitor;
 mod objective;
@@ -11,6 +12,7 @@ mod train;
 
 pub use config::{Experiment, Method, Rates, Training};
 pub use data::DataConfig;
+pub use export::Card;
 pub use monitor::{Monitor, Progress};
 pub use run::{RunFolder, Trained};
 pub use train::train;

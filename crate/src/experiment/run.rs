@@ -182,6 +182,10 @@ impl Trained {
         self.folder.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
+    pub(super) fn run_folder(&self) -> &RunFolder {
+        &self.folder
+    }
+
     /// The averaged parameters.
     pub fn params(&self) -> &Params {
         &self.params

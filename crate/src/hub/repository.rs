@@ -74,6 +74,24 @@ impl Repository {
         }
     }
 
+    /// Whether the repository has a file `name`, which is not fetched. Offline, whether the
+    /// cache has it.
+    ///
+    /// # Errors
+    /// As [`Repository::file`], but for the missing file.
+    pub fn has(&self, name: &str) -> Result<bool> {
+        check_name(name)?;
+        if self.cached(name).is_some() || self.client.settings.offline {
+            return Ok(self.cached(name).is_some());
+        }
+        let revision = self.held.get().unwrap_or(&self.revision);
+        match self.client.metadata(&self.target(revision, name), self.client.settings.retries) {
+            Ok(_) => Ok(true),
+            Err(failure) if failure.kind == FailureKind::NoEntry => Ok(false),
+            Err(failure) => Err(self.client.error(failure.error)),
+        }
+    }
+
     /// The path of the file `name` where it is in the cache. Asks nothing of the network.
     pub fn cached(&self, name: &str) -> Option<PathBuf> {
         check_name(name).ok()?;

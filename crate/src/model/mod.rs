@@ -4,11 +4,16 @@ mod blocks;
 mod mlp;
 mod ncsnpp;
 mod network;
+pub mod pretrained;
 mod unet;
+mod vp;
 mod wrap;
 
 pub use mlp::MlpConfig;
 pub use ncsnpp::NcsnppConfig;
 pub use network::{Condition, Network, NetworkConfig};
+pub use pretrained::{LoadOptions, Pretrained};
+pub(crate) use unet::DIFFUSERS;
 pub use unet::{DownBlock, SizeChange, TIME_SCALE, TimeScaleShift, UNet, UNetConfig, UpBlock};
+pub use vp::VariancePreserving;
 pub use wrap::{Conditioned, ConsistencyModel, EdmDenoiser};

@@ -80,6 +80,10 @@ impl<'a, M> Conditioned<'a, M> {
     fn condition(&self) -> Condition<'_> {
         Condition { noise: &[], labels: self.labels, dropout: self.dropout }
     }
+
+    pub(super) fn parts(&self) -> (&'a M, Condition<'_>) {
+        (self.of, self.condition())
+    }
 }
 
 impl Denoiser for Conditioned<'_, EdmDenoiser> {

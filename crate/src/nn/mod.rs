@@ -16,6 +16,7 @@ pub(crate) mod memory;
 mod ops;
 mod optim;
 mod params;
+mod shapes;
 mod tape;
 
 pub use boundary::{Link, on_tape, pull_back};
@@ -29,6 +30,7 @@ pub use layers::{
 pub use ops::Plus;
 pub use optim::{Optimizer, OptimizerConfig, OptimizerKind};
 pub use params::{Init, Parameter, Params, Scope};
+pub use shapes::Shapes;
 pub use tape::{Precision, Settings, Tape, Value};
 
 /// The vectors that the layers compute with on this processor.

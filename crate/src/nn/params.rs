@@ -3,6 +3,7 @@
 use super::boundary::Link;
 use super::gradients::Gradients;
 use super::memory;
+use super::shapes::Shapes;
 use super::tape::Settings;
 use crate::rng::Key;
 use crate::{Result, bail, ensure};
@@ -82,6 +83,29 @@ impl Params {
         build(&mut Scope { source: Source::Create(self, *key), prefix: String::new() })
     }
 
+    /// The parameters `tensors` of the network that `build` builds. They take no gradients:
+    /// a student starts from them by [`Params::assign`].
+    ///
+    /// # Errors
+    /// As [`Params::assign_tensors`].
+    pub fn given<N>(
+        build: impl FnOnce(&mut Scope) -> Result<N>,
+        mut tensors: BTreeMap<String, Tensor>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let shapes = Shapes::of(build)?;
+        shapes.check(&Shapes::of_tensors(&tensors))?;
+        let mut params = Self::new(dtype, device);
+        params.fixed.extend(shapes.fixed().map(String::from));
+        // One at a time, and given back: the largest networks fill most of a laptop's memory.
+        while let Some((name, tensor)) = tensors.pop_first() {
+            let tensor = tensor.to_dtype(dtype)?.to_device(device)?.contiguous()?;
+            params.vars.insert(name, Var::from_tensor(&tensor)?);
+        }
+        Ok(params)
+    }
+
     /// Build a network on these parameters that takes no gradients (a teacher, a target
     /// or an average). It shares their storage: it sees every later update.
     ///
@@ -127,24 +151,9 @@ impl Params {
     /// Set every parameter to the tensor of its name.
     ///
     /// # Errors
-    /// A missing, extra or wrong-shape tensor, by name.
+    /// Missing, extra and wrong-shape tensors, in one message; nothing is set then.
     pub fn assign_tensors(&self, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-        let missing: Vec<&String> =
-            self.vars.keys().filter(|n| !tensors.contains_key(*n)).collect();
-        let extra: Vec<&String> = tensors.keys().filter(|n| !self.vars.contains_key(*n)).collect();
-        ensure!(
-            missing.is_empty() && extra.is_empty(),
-            "these parameters do not belong to this network: missing {missing:?}, extra {extra:?}"
-        );
-        for (name, var) in &self.vars {
-            let value = &tensors[name];
-            ensure!(
-                value.shape() == var.shape(),
-                "parameter {name} has shape {:?}, the network needs {:?}",
-                value.dims(),
-                var.dims()
-            );
-        }
+        Shapes::of_tensors(&self.tensors()).check(&Shapes::of_tensors(tensors))?;
         for (name, var) in &self.vars {
             var.set(&tensors[name].to_dtype(self.dtype)?.to_device(&self.device)?)?;
         }
@@ -210,12 +219,20 @@ impl Params {
 enum Source<'a> {
     Create(&'a mut Params, Key),
     Frozen(&'a Params),
+    Describe(&'a mut Shapes),
 }
 
 /// A place in the tree of parameter names, from which layers take their tensors.
 pub struct Scope<'a> {
     source: Source<'a>,
     prefix: String,
+}
+
+impl<'a> Scope<'a> {
+    // A network built here has no numbers: its parameters' names and shapes are noted.
+    pub(super) fn describe(shapes: &'a mut Shapes) -> Self {
+        Self { source: Source::Describe(shapes), prefix: String::new() }
+    }
 }
 
 impl Scope<'_> {
@@ -225,6 +242,7 @@ impl Scope<'_> {
         let source = match &mut self.source {
             Source::Create(params, key) => Source::Create(params, *key),
             Source::Frozen(params) => Source::Frozen(params),
+            Source::Describe(shapes) => Source::Describe(shapes),
         };
         Scope { source, prefix }
     }
@@ -239,6 +257,7 @@ impl Scope<'_> {
         match &self.source {
             Source::Create(params, _) => params.settings,
             Source::Frozen(params) => params.settings,
+            Source::Describe(_) => Settings::default(),
         }
     }
 
@@ -247,7 +266,7 @@ impl Scope<'_> {
     pub fn link(&self) -> Option<Link> {
         match &self.source {
             Source::Create(params, _) => params.link.clone(),
-            Source::Frozen(_) => None,
+            Source::Frozen(_) | Source::Describe(_) => None,
         }
     }
 
@@ -269,8 +288,12 @@ impl Scope<'_> {
     pub fn fixed(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
         let tensor = self.tensor(name, shape, init)?.detach();
         let name = format!("{}{name}", self.prefix);
-        if let Source::Create(params, _) = &mut self.source {
-            params.fixed.insert(name);
+        match &mut self.source {
+            Source::Create(params, _) => {
+                params.fixed.insert(name);
+            }
+            Source::Describe(shapes) => shapes.fix(name),
+            Source::Frozen(_) => {}
         }
         Ok(tensor)
     }
@@ -298,6 +321,10 @@ impl Scope<'_> {
                 let tensor = var.as_tensor().clone();
                 params.vars.insert(name, var);
                 Ok(tensor)
+            }
+            Source::Describe(shapes) => {
+                shapes.note(&name, shape)?;
+                Ok(Tensor::zeros((), DType::F32, &Device::Cpu)?.broadcast_as(shape)?)
             }
             Source::Frozen(params) => match params.vars.get(&name) {
                 Some(var) if var.dims() == shape => Ok(var.as_detached_tensor()),

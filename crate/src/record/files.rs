@@ -1,6 +1,8 @@
 //! Files that are there whole or not at all.
 
 use crate::{Context, Error, Result};
+use candle_core::Tensor;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
@@ -28,4 +30,21 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
             let _ = fs::remove_file(&temporary);
         })
         .with_context(|| format!("writing {}", path.display()))
+}
+
+/// Write `tensors` as a safetensors file with this metadata, as [`write_atomically`] does.
+///
+/// # Errors
+/// As there.
+pub fn write_tensors(
+    path: &Path,
+    tensors: &BTreeMap<String, Tensor>,
+    metadata: &[(&str, &str)],
+) -> Result<()> {
+    let pairs = metadata.iter().map(|(key, value)| ((*key).to_string(), (*value).to_string()));
+    let pairs: HashMap<String, String> = pairs.collect();
+    let metadata = (!pairs.is_empty()).then_some(pairs);
+    let bytes = safetensors::serialize(tensors.iter(), metadata)
+        .with_context(|| format!("writing {}", path.display()))?;
+    write_atomically(path, &bytes)
 }

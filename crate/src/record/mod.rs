@@ -5,6 +5,6 @@ mod files;
 mod provenance;
 mod table;
 
-pub use files::write_atomically;
+pub use files::{write_atomically, write_tensors};
 pub use provenance::{Provenance, commit};
 pub use table::Table;

@@ -3,8 +3,10 @@
 //! for CIFAR-10 (Ho et al. 2020), and small ones for a laptop.
 
 mod config;
+mod json;
 
 pub use config::{DownBlock, SizeChange, TimeScaleShift, UNetConfig, UpBlock};
+pub(crate) use json::DIFFUSERS;
 
 use super::blocks::{Common, Names, ResBlock, Size};
 use super::network::{Condition, Network, OnTape, Taped};

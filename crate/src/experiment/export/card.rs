@@ -1,0 +1,121 @@
+//! The model card of an export: what was recorded, and nothing else.
+
+use crate::experiment::config::Method;
+use crate::experiment::run::Trained;
+use crate::{Context, Error, Result, ensure};
+use polars::prelude::{ParquetReader, SerReader};
+use std::fmt::Write;
+use std::fs::File;
+use std::path::Path;
+
+/// What a model card says that a run does not know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Card {
+    /// The license of the weights, as the Hub names it (`mit`); left out where it is not given.
+    pub license: Option<String>,
+    /// The repository of the Hub that the data are from, where they are from one.
+    pub dataset: Option<String>,
+}
+
+impl Card {
+    /// The card of `trained`, whose images are of `shape` (C, H, W).
+    pub(super) fn text(&self, trained: &Trained, shape: &[usize]) -> Result<String> {
+        for (field, value) in [("license", &self.license), ("dataset", &self.dataset)] {
+            let plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+            ensure!(
+                value.as_ref().is_none_or(|value| !value.is_empty() && value.chars().all(plain)),
+                "{field} = '{}': letters, digits, '-', '_', '.' and '/'",
+                value.as_deref().unwrap_or_default()
+            );
+        }
+        let mut text = self.front();
+        let experiment = trained.experiment();
+        let (name, kind) = (&experiment.name, method(&experiment.method));
+        let size = shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
+        let _ = write!(
+            text,
+            "\n# {name}\n\nA consistency model (Song, Dhariwal, Chen and Sutskever, 2023) for images \
+             of {size} (channels, height, width), by {kind}, of {} parameters. Trained with \
+             Consistency Lab; `experiment.toml` is its whole configuration. These are the averaged \
+             parameters.\n",
+            trained.params().count()
+        );
+        text += "\n## Recorded\n\n| | last row |\n|---|---|\n";
+        let table = trained.table();
+        for column in table.columns() {
+            let last = table.column(column).last().copied();
+            let _ = writeln!(text, "| {column} | {} |", last.map_or_else(String::new, short));
+        }
+        text += "\n## Where the numbers come from\n\n| | |\n|---|---|\n";
+        for (field, value) in provenance(trained.run_folder().path())? {
+            let _ = writeln!(text, "| {field} | {value} |");
+        }
+        text += USE;
+        Ok(text)
+    }
+
+    fn front(&self) -> String {
+        let mut text = String::from("---\nlibrary_name: diffusers\n");
+        text += "pipeline_tag: unconditional-image-generation\ntags:\n- consistency-model\n";
+        if let Some(dataset) = &self.dataset {
+            let _ = writeln!(text, "datasets:\n- {dataset}");
+        }
+        if let Some(license) = &self.license {
+            let _ = writeln!(text, "license: {license}");
+        }
+        text + "---\n"
+    }
+}
+
+const USE: &str = r#"
+## Use
+
+From Python, with DIR this folder or the name of its repository on the Hub:
+
+```python
+from diffusers import ConsistencyModelPipeline
+
+pipeline = ConsistencyModelPipeline.from_pretrained("DIR")
+image = pipeline(num_inference_steps=1).images[0]
+```
+
+From Consistency Lab:
+
+```sh
+cargo lab sample --model DIR --steps 1 --out grid.png
+```
+"#;
+
+fn method(method: &Method) -> &'static str {
+    match method {
+        Method::ScoreMatching(_) => "denoising score matching",
+        Method::Distillation { .. } => "consistency distillation",
+        Method::ConsistencyTraining { .. } => "consistency training",
+    }
+}
+
+fn short(value: f64) -> String {
+    match value.fract() == 0.0 && value.abs() < 1e15 {
+        true => format!("{value:.0}"),
+        false => format!("{value:.6}"),
+    }
+}
+
+/// The provenance that stands beside the run's own numbers: the commit is the one that trained
+/// it, not the one that exports it.
+fn provenance(run: &Path) -> Result<Vec<(String, String)>> {
+    let path = run.join("metrics.parquet");
+    let context = || format!("reading {}", path.display());
+    let file = File::open(&path).with_context(context)?;
+    let table = ParquetReader::new(file).finish().with_context(context)?;
+    let last = table.height().checked_sub(1).ok_or_else(|| {
+        Error::new(format!("{} has no row: the run has recorded nothing", path.display()))
+    })?;
+    let fields = ["experiment", "configuration", "seed", "device", "dtype", "commit", "data"];
+    let of = |field: &str| -> Result<(String, String)> {
+        let value = table.column(field).with_context(context)?.get(last)?;
+        let text = value.get_str().map_or_else(|| value.to_string(), str::to_string);
+        Ok((field.to_string(), text))
+    };
+    fields.into_iter().map(of).collect()
+}

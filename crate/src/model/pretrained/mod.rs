@@ -1,0 +1,278 @@
+//! Published networks: folders and repositories in diffusers' layout, and the flax files of the
+//! paper's authors.
+
+mod flax;
+mod msgpack;
+mod scheduler;
+mod source;
+mod weights;
+
+pub use flax::{FlaxOptions, FlaxParams};
+pub use scheduler::{CmSchedule, Kind};
+pub use source::Source;
+
+use super::network::{Network, NetworkConfig};
+use super::unet::{UNet, UNetConfig};
+use super::vp::VariancePreserving;
+use super::wrap::{Conditioned, ConsistencyModel, EdmDenoiser};
+use crate::nn::{Params, Scope, Shapes};
+use crate::process::{NoiseRange, Parameterization};
+use crate::seam::Denoiser;
+use crate::{Context, Result, bail, ensure};
+use candle_core::{DType, Device, Tensor};
+use source::read_text;
+use std::path::PathBuf;
+
+const SAFETENSORS: &str = "diffusion_pytorch_model.safetensors";
+const PICKLE: &str = "diffusion_pytorch_model.bin";
+
+/// How published files are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoadOptions {
+    /// Read a PyTorch pickle where there is no safetensors file.
+    pub pickle: bool,
+}
+
+/// A published network: its configuration, its parameters in f32, and what it is.
+#[derive(Debug)]
+pub struct Pretrained {
+    kind: Kind,
+    config: NetworkConfig,
+    shape: [usize; 3],
+    params: Params,
+}
+
+/// A published teacher: a denoiser.
+pub enum Teacher {
+    /// It predicts the noise of a variance-preserving process.
+    VariancePreserving(VariancePreserving),
+    /// It has EDM's scalings.
+    Edm(EdmDenoiser),
+}
+
+impl Pretrained {
+    /// A flax file ([`Pretrained::load_flax`], a teacher where `edm` is part of its name); or
+    /// the network of a folder or repository: `unet/config.json` with its weights and
+    /// `scheduler/scheduler_config.json`, or the three of them at the top.
+    ///
+    /// # Errors
+    /// A file that is missing or damaged; weights that are not the network's (all of them in
+    /// one message) or not finite; a network or scheduler that is not known here.
+    pub fn load(source: &Source, options: LoadOptions) -> Result<Self> {
+        if let Some(path) = source.flax() {
+            return Self::load_flax(path, &FlaxOptions::for_file(path));
+        }
+        let (at, config) = match source.file_if_there("unet/config.json")? {
+            Some(config) => ("unet/", config),
+            None => match source.file_if_there("config.json")? {
+                Some(config) => ("", config),
+                None => bail!("{source} holds neither unet/config.json nor config.json"),
+            },
+        };
+        let config = UNetConfig::from_json(&read_text(&config)?)
+            .with_context(|| config.display().to_string())?;
+        let kind = Self::kind_of(source)?;
+        let shape = shape_of(&config).with_context(|| format!("{source} {at}config.json"))?;
+        let config = NetworkConfig::Unet(config);
+        let build = |scope: &mut Scope| build(scope, &kind, &config, &shape);
+        let network = Shapes::of(build)?;
+        let tensors = match weights_of(source, at, options)? {
+            Weights::Safetensors(path) => {
+                weights::safetensors(&path, &network).with_context(|| path.display().to_string())?
+            }
+            Weights::Pickle(path) => {
+                weights::pickle(&path, &network).with_context(|| path.display().to_string())?
+            }
+        };
+        let params = Params::given(build, tensors, DType::F32, &Device::Cpu)?;
+        Ok(Self { kind, config, shape, params })
+    }
+
+    /// [`Source::find`] and [`Pretrained::load`] as they are by default.
+    ///
+    /// # Errors
+    /// As those.
+    pub fn open(id_or_folder: &str) -> Result<Self> {
+        Self::load(&Source::find(id_or_folder, None)?, LoadOptions::default())
+    }
+
+    fn kind_of(source: &Source) -> Result<Kind> {
+        let (inside, top) = ("scheduler/scheduler_config.json", "scheduler_config.json");
+        let found = match source.file_if_there(inside)? {
+            Some(path) => Some(path),
+            None => source.file_if_there(top)?,
+        };
+        let Some(path) = found else {
+            bail!(
+                "{source} holds no {inside} (nor {top}), which is needed: it says whether the \
+                 network is a consistency model or a teacher, and of which noise levels"
+            );
+        };
+        Kind::from_json(&read_text(&path)?).with_context(|| path.display().to_string())
+    }
+
+    /// The same on another device.
+    ///
+    /// # Errors
+    /// A device that does not take it.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        Ok(Self {
+            kind: self.kind.clone(),
+            config: self.config.clone(),
+            shape: self.shape,
+            params: self.params.to_device(device)?,
+        })
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    /// The network's configuration.
+    pub fn config(&self) -> &NetworkConfig {
+        &self.config
+    }
+
+    /// (C, H, W) of its images.
+    pub fn shape(&self) -> [usize; 3] {
+        self.shape
+    }
+
+    /// How many classes it knows; none for a network without classes.
+    pub fn classes(&self) -> Option<usize> {
+        match &self.config {
+            NetworkConfig::Unet(config) => config.num_class_embeds,
+            NetworkConfig::Ncsnpp(_) | NetworkConfig::Mlp(_) => None,
+        }
+    }
+
+    /// Its parameters.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// The noise levels that it was trained on.
+    pub fn noise_range(&self) -> NoiseRange {
+        self.kind.noise_range()
+    }
+
+    /// The network alone. A consistency model's and an EDM teacher's is told c_noise, ln(t) / 4;
+    /// a variance-preserving one the process's step.
+    ///
+    /// # Errors
+    /// Parameters that are not the network's.
+    pub fn network(&self) -> Result<Box<dyn Network>> {
+        self.params.frozen(|scope| build(scope, &self.kind, &self.config, &self.shape))
+    }
+
+    /// The consistency function: `c_skip x + c_out F(c_in x, c_noise)` with the boundary
+    /// scalings.
+    ///
+    /// # Errors
+    /// A teacher.
+    pub fn consistency_model(&self) -> Result<ConsistencyModel> {
+        let Kind::Consistency(schedule) = &self.kind else {
+            bail!("this is {}, not a consistency model", self.kind);
+        };
+        let (sigma_data, eps) = (schedule.sigma_data, schedule.sigma_min);
+        Ok(ConsistencyModel::new(self.network()?, Parameterization::Skip, sigma_data, eps))
+    }
+
+    /// The teacher as a denoiser.
+    ///
+    /// # Errors
+    /// A consistency model.
+    pub fn denoiser(&self) -> Result<Box<dyn Denoiser>> {
+        Ok(Box::new(self.teacher()?))
+    }
+
+    /// The teacher, which can be told classes ([`Conditioned`]).
+    ///
+    /// # Errors
+    /// A consistency model.
+    pub fn teacher(&self) -> Result<Teacher> {
+        match &self.kind {
+            Kind::VariancePreserving(schedule) => {
+                let teacher = VariancePreserving::new(self.network()?, *schedule)?;
+                Ok(Teacher::VariancePreserving(teacher))
+            }
+            Kind::Edm { sigma_data } => {
+                Ok(Teacher::Edm(EdmDenoiser::new(self.network()?, *sigma_data)))
+            }
+            Kind::Consistency(_) => bail!("this is {}, not a teacher", self.kind),
+        }
+    }
+}
+
+impl Denoiser for Teacher {
+    fn denoise(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        match self {
+            Self::VariancePreserving(teacher) => teacher.denoise(x, t),
+            Self::Edm(teacher) => teacher.denoise(x, t),
+        }
+    }
+}
+
+impl Denoiser for Conditioned<'_, Teacher> {
+    fn denoise(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        let (of, on) = self.parts();
+        match of {
+            Teacher::VariancePreserving(of) => {
+                Conditioned::new(of, on.labels, on.dropout).denoise(x, t)
+            }
+            Teacher::Edm(of) => Conditioned::new(of, on.labels, on.dropout).denoise(x, t),
+        }
+    }
+}
+
+fn build(
+    scope: &mut Scope,
+    kind: &Kind,
+    config: &NetworkConfig,
+    shape: &[usize],
+) -> Result<Box<dyn Network>> {
+    match (kind, config) {
+        (Kind::VariancePreserving(_), NetworkConfig::Unet(config)) => {
+            UNet::at_time_steps(scope, &config.for_images(shape)?)
+        }
+        _ => config.build(scope, shape),
+    }
+}
+
+fn shape_of(config: &UNetConfig) -> Result<[usize; 3]> {
+    let (Some(channels), Some(size)) = (config.in_channels, config.sample_size) else {
+        bail!("in_channels and sample_size are needed: they say how large the images are");
+    };
+    ensure!(
+        config.out_channels == Some(channels),
+        "in_channels = {channels} and out_channels = {:?}: a denoiser has as many in as out",
+        config.out_channels
+    );
+    Ok([channels, size, size])
+}
+
+enum Weights {
+    Safetensors(PathBuf),
+    Pickle(PathBuf),
+}
+
+fn weights_of(source: &Source, at: &str, options: LoadOptions) -> Result<Weights> {
+    if let Some(path) = source.file_if_there(&format!("{at}{SAFETENSORS}"))? {
+        return Ok(Weights::Safetensors(path));
+    }
+    let name = format!("{at}{PICKLE}");
+    if !options.pickle {
+        ensure!(
+            !source.is_there(&name)?,
+            "{source} has only a PyTorch pickle, {name}. A pickle is a program; the reader here \
+             executes nothing and takes tensors alone. Pass --pickle (LoadOptions {{ pickle: \
+             true }}) if you trust the file"
+        );
+        bail!("{source} holds no {at}{SAFETENSORS}");
+    }
+    match source.file_if_there(&name)? {
+        Some(path) => Ok(Weights::Pickle(path)),
+        None => bail!("{source} holds neither {at}{SAFETENSORS} nor {name}"),
+    }
+}

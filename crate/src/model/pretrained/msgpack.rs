@@ -1,0 +1,177 @@
+//! The arrays of a flax msgpack file. A tree is nested maps; an array is the extension 1 over
+//! (shape, dtype's name, bytes), a number the extension 3 over the same; an array of more than
+//! 1 GiB is a map of its shape and its chunks. Nothing here is executed or trusted: every
+//! length is held against the bytes that are there.
+
+use crate::{Context, Error, Result, bail, ensure};
+use candle_core::{DType, Device, Tensor};
+use rmpv::ValueRef;
+use std::collections::BTreeMap;
+
+const ARRAY: i8 = 1;
+const SCALAR: i8 = 3;
+const CHUNKED: &str = "__msgpack_chunked_array__";
+
+/// An array whose bytes lie in the file's.
+#[derive(Clone, Debug)]
+pub struct Array<'a> {
+    shape: Vec<usize>,
+    dtype: String,
+    parts: Vec<&'a [u8]>,
+}
+
+/// The value of a whole file.
+pub fn decode(mut bytes: &[u8]) -> Result<ValueRef<'_>> {
+    let value = rmpv::decode::read_value_ref(&mut bytes)
+        .map_err(|e| Error::new(format!("not a whole msgpack file: {e}")))?;
+    ensure!(bytes.is_empty(), "{} bytes after the end of the msgpack value", bytes.len());
+    Ok(value)
+}
+
+/// The value of `key` in a map.
+pub fn entry<'v, 'a>(value: &'v ValueRef<'a>, key: &str) -> Option<&'v ValueRef<'a>> {
+    let ValueRef::Map(entries) = value else { return None };
+    entries.iter().find(|(name, _)| name_of(name) == Some(key)).map(|(_, value)| value)
+}
+
+/// The arrays of a tree, by the keys to them joined with `/`.
+pub fn arrays<'a>(tree: &ValueRef<'a>) -> Result<BTreeMap<String, Array<'a>>> {
+    let mut found = BTreeMap::new();
+    collect(tree, "", &mut found)?;
+    Ok(found)
+}
+
+fn collect<'a>(
+    value: &ValueRef<'a>,
+    at: &str,
+    found: &mut BTreeMap<String, Array<'a>>,
+) -> Result<()> {
+    if let Some(array) = array(value).with_context(|| format!("the array {at}"))? {
+        ensure!(found.insert(at.to_string(), array).is_none(), "two arrays are called {at}");
+        return Ok(());
+    }
+    let ValueRef::Map(entries) = value else {
+        bail!("{at}: neither a map nor an array");
+    };
+    for (key, value) in entries {
+        let Some(key) = name_of(key) else { bail!("a key below '{at}' is no text") };
+        let below = if at.is_empty() { key.to_string() } else { format!("{at}/{key}") };
+        collect(value, &below, found)?;
+    }
+    Ok(())
+}
+
+fn array<'a>(value: &ValueRef<'a>) -> Result<Option<Array<'a>>> {
+    match value {
+        ValueRef::Ext(ARRAY | SCALAR, bytes) => packed(bytes).map(Some),
+        ValueRef::Ext(other, _) => bail!("msgpack extension {other}: known are arrays (1 and 3)"),
+        ValueRef::Map(_) if entry(value, CHUNKED).is_some() => chunked(value).map(Some),
+        _ => Ok(None),
+    }
+}
+
+// (shape, dtype, bytes), itself msgpack.
+fn packed(bytes: &[u8]) -> Result<Array<'_>> {
+    let ValueRef::Array(parts) = decode(bytes)? else { bail!("not (shape, dtype, bytes)") };
+    let [ValueRef::Array(shape), dtype, data] = parts.as_slice() else {
+        bail!("not (shape, dtype, bytes)");
+    };
+    let shape = shape.iter().map(size_of).collect::<Result<Vec<usize>>>()?;
+    let Some(dtype) = name_of(dtype) else { bail!("its dtype is no text") };
+    let data = match data {
+        ValueRef::Binary(data) => *data,
+        _ => bail!("its data is no binary"),
+    };
+    let array = Array { shape, dtype: dtype.to_string(), parts: vec![data] };
+    array.check()?;
+    Ok(array)
+}
+
+// {"shape": {"0": .., "1": ..}, "chunks": {"0": array, "1": array, ..}}
+fn chunked<'a>(value: &ValueRef<'a>) -> Result<Array<'a>> {
+    let numbered = |key: &str| {
+        let Some(ValueRef::Map(entries)) = entry(value, key) else {
+            bail!("a chunked array without {key}");
+        };
+        // "10" comes after "9".
+        let in_order = (0..entries.len()).map(|i| {
+            let found = entries.iter().find(|(name, _)| name_of(name) == Some(&i.to_string()));
+            found.map(|(_, value)| value).ok_or_else(|| Error::new(format!("{key} has no {i}")))
+        });
+        in_order.collect::<Result<Vec<_>>>()
+    };
+    let shape = numbered("shape")?.into_iter().map(size_of).collect::<Result<Vec<usize>>>()?;
+    let mut whole = Array { shape, dtype: String::new(), parts: Vec::new() };
+    for chunk in numbered("chunks")? {
+        let ValueRef::Ext(ARRAY, bytes) = chunk else { bail!("a chunk is no array") };
+        let chunk = packed(bytes)?;
+        ensure!(
+            whole.parts.is_empty() || whole.dtype == chunk.dtype,
+            "chunks of {} and {}",
+            whole.dtype,
+            chunk.dtype
+        );
+        whole.dtype = chunk.dtype;
+        whole.parts.extend(chunk.parts);
+    }
+    whole.check()?;
+    Ok(whole)
+}
+
+impl Array<'_> {
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn dtype(&self) -> Result<DType> {
+        Ok(match self.dtype.as_str() {
+            "float32" => DType::F32,
+            "float16" => DType::F16,
+            "bfloat16" => DType::BF16,
+            other => bail!("dtype {other}: float32, float16 and bfloat16 are read"),
+        })
+    }
+
+    // The bytes that are there are those that the shape and the dtype need. Other dtypes than
+    // floats are only passed by, in what is not read.
+    fn check(&self) -> Result<()> {
+        let Ok(dtype) = self.dtype() else { return Ok(()) };
+        let count = self.shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+        let needed = count.and_then(|n| n.checked_mul(dtype.size_in_bytes()));
+        let there: usize = self.parts.iter().map(|part| part.len()).sum();
+        ensure!(
+            needed == Some(there),
+            "{there} bytes for the shape {:?} of {}",
+            self.shape,
+            self.dtype
+        );
+        Ok(())
+    }
+
+    /// Its numbers in f32.
+    pub fn tensor(&self) -> Result<Tensor> {
+        let dtype = self.dtype()?;
+        let joined;
+        let bytes = match self.parts.as_slice() {
+            [one] => *one,
+            parts => {
+                joined = parts.concat();
+                joined.as_slice()
+            }
+        };
+        let tensor = Tensor::from_raw_buffer(bytes, dtype, &self.shape, &Device::Cpu)?;
+        Ok(tensor.to_dtype(DType::F32)?)
+    }
+}
+
+fn name_of<'v>(value: &'v ValueRef<'_>) -> Option<&'v str> {
+    match value {
+        ValueRef::String(text) => text.as_str(),
+        _ => None,
+    }
+}
+
+fn size_of(value: &ValueRef) -> Result<usize> {
+    let size = value.as_u64().and_then(|size| usize::try_from(size).ok());
+    size.ok_or_else(|| Error::new(format!("{value} in a shape")))
+}

@@ -1,0 +1,277 @@
+//! Flax msgpack files. The files here are made by this test in the format of the paper's
+//! CIFAR-10 checkpoints, from the weights of a fixture; none of them is an official one.
+
+use crate::networks::{Folder, get, load, numbers, weights};
+use crate::{fixture, gap, message};
+use candle_core::{DType, Tensor};
+use consistency::model::pretrained::{FlaxOptions, FlaxParams, Kind};
+use consistency::model::{Condition, NcsnppConfig, NetworkConfig, Pretrained};
+use consistency::nn::Shapes;
+use consistency::{Error, Result};
+use rmpv::Value;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+fn config() -> Result<NcsnppConfig> {
+    let text = std::fs::read_to_string(fixture("diffusers/tiny_ncsnpp.config.json"))?;
+    NcsnppConfig::from_json(&text)
+}
+
+fn options() -> Result<FlaxOptions> {
+    Ok(FlaxOptions { config: config()?, ..FlaxOptions::default() })
+}
+
+fn packed(value: &Value) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    rmpv::encode::write_value(&mut bytes, value).map_err(|e| Error::new(e.to_string()))?;
+    Ok(bytes)
+}
+
+fn array_of(shape: &[usize], dtype: &str, data: Vec<u8>) -> Result<Value> {
+    let shape = shape.iter().map(|d| Value::from(*d as u64)).collect();
+    let parts = vec![Value::Array(shape), Value::from(dtype), Value::Binary(data)];
+    Ok(Value::Ext(1, packed(&Value::Array(parts))?))
+}
+
+fn array(tensor: &Tensor) -> Result<Value> {
+    let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    array_of(tensor.dims(), "float32", values.iter().flat_map(|v| v.to_le_bytes()).collect())
+}
+
+/// The fixture's weights as flax names them: the modules of each class counted as called, in
+/// the order that the fixture's network has them.
+fn flax_tree() -> Result<BTreeMap<String, Tensor>> {
+    let classes = [
+        "GaussianFourierProjection_0",
+        "Dense_0",
+        "Dense_1",
+        "Conv_0",
+        "ResnetBlockBigGANpp_0",
+        "ResnetBlockBigGANpp_1",
+        "Downsample_0",
+        "ResnetBlockBigGANpp_2",
+        "AttnBlockpp_0",
+        "ResnetBlockBigGANpp_3",
+        "AttnBlockpp_1",
+        "ResnetBlockBigGANpp_4",
+        "ResnetBlockBigGANpp_5",
+        "ResnetBlockBigGANpp_6",
+        "AttnBlockpp_2",
+        "ResnetBlockBigGANpp_7",
+        "ResnetBlockBigGANpp_8",
+        "ResnetBlockBigGANpp_9",
+        "GroupNorm_0",
+        "Conv_1",
+    ];
+    let network = NetworkConfig::Ncsnpp(config()?);
+    let shapes = Shapes::of(|scope| network.build(scope, &[3, 16, 16]))?;
+    let mut tree = BTreeMap::new();
+    for (name, tensor) in weights(&shapes)? {
+        let parts: Vec<&str> = name.split('.').collect();
+        let class = classes[parts[1].parse::<usize>().map_err(|e| Error::new(e.to_string()))?];
+        let mut path = vec![class];
+        path.extend(&parts[2..]);
+        let stem = path.pop().unwrap_or_default();
+        let (leaf, tensor) = match (stem, tensor.dims().len()) {
+            ("weight", 1) => ("scale", tensor),
+            ("weight", 2) => ("kernel", tensor.t()?.contiguous()?),
+            // OIHW to HWIO
+            ("weight", _) if class == "Downsample_0" => {
+                ("weight", tensor.permute((2, 3, 1, 0))?.contiguous()?)
+            }
+            ("weight", _) => ("kernel", tensor.permute((2, 3, 1, 0))?.contiguous()?),
+            (other, _) => (other, tensor),
+        };
+        path.push(leaf);
+        tree.insert(path.join("/"), tensor);
+    }
+    Ok(tree)
+}
+
+/// Nested maps of arrays.
+fn nested(arrays: Vec<(String, Value)>) -> Value {
+    let mut here: Vec<(Value, Value)> = Vec::new();
+    let mut below: BTreeMap<String, Vec<(String, Value)>> = BTreeMap::new();
+    for (path, value) in arrays {
+        match path.split_once('/') {
+            Some((first, rest)) => {
+                below.entry(first.to_string()).or_default().push((rest.to_string(), value));
+            }
+            None => here.push((Value::from(path), value)),
+        }
+    }
+    here.extend(below.into_iter().map(|(name, values)| (Value::from(name), nested(values))));
+    Value::Map(here)
+}
+
+fn tree(tensors: &BTreeMap<String, Tensor>) -> Result<Value> {
+    let arrays = tensors.iter().map(|(name, tensor)| Ok((name.clone(), array(tensor)?)));
+    Ok(nested(arrays.collect::<Result<_>>()?))
+}
+
+/// A training state around these parameters' average.
+fn state(ema: Value) -> Result<Value> {
+    let scalar = array_of(&[], "int32", vec![7, 0, 0, 0])?;
+    let Value::Ext(_, bytes) = scalar else { return Err(Error::new("no extension")) };
+    Ok(Value::Map(vec![
+        (Value::from("step"), Value::Ext(3, bytes)),
+        (Value::from("lr"), Value::from(1e-4)),
+        (Value::from("ema_rate"), Value::from(0.9999)),
+        (Value::from("params"), Value::Map(Vec::new())),
+        (Value::from("params_ema"), ema),
+        (Value::from("model_state"), Value::Map(Vec::new())),
+        (Value::from("opt_state"), Value::Map(vec![(Value::from("0"), Value::Nil)])),
+        (Value::from("rng_state"), array_of(&[2], "uint32", vec![0; 8])?),
+    ]))
+}
+
+fn written(folder: &Folder, name: &str, value: &Value) -> Result<PathBuf> {
+    folder.write(name, &packed(value)?)?;
+    Ok(folder.0.join(name))
+}
+
+/// How far the network is from what score_sde's answered.
+fn apart(read: &Pretrained) -> Result<f64> {
+    let (tensors, _) = load(&fixture("diffusers/tiny_ncsnpp.safetensors"))?;
+    let network = read.network()?;
+    let mut largest = 0f64;
+    for (i, noise) in numbers(get(&tensors, "conditions")?)?.into_iter().enumerate() {
+        let noise = [noise];
+        let condition = Condition { noise: &noise, ..Condition::default() };
+        let ours = network.forward(get(&tensors, "sample")?, condition)?;
+        largest = largest.max(gap(&ours, get(&tensors, &format!("output.{i}"))?)?);
+    }
+    Ok(largest)
+}
+
+#[test]
+fn a_state_and_a_tree_answer_as_the_fixture() -> Result<()> {
+    let folder = Folder::new("flax")?;
+    let tensors = flax_tree()?;
+    let path = written(&folder, "cd-l2", &state(tree(&tensors)?)?)?;
+    let read = Pretrained::load_flax(&path, &options()?)?;
+    assert!(matches!(read.kind(), Kind::Consistency(schedule) if schedule.sigma_min == 0.002));
+    assert_eq!((read.shape(), read.classes()), ([3, 16, 16], None));
+    let (found, shapes) = (apart(&read)?, read.params().count());
+    assert!(found < 3e-4, "{found}");
+    // The fixed frequencies are not trained.
+    assert_eq!(shapes + 16, tensors.values().map(Tensor::elem_count).sum::<usize>());
+    read.consistency_model()?;
+
+    let path = written(&folder, "edm.msgpack", &tree(&tensors)?)?;
+    let options = FlaxOptions { teacher: true, ..options()? };
+    let read = Pretrained::load_flax(&path, &options)?;
+    assert!(matches!(read.kind(), Kind::Edm { sigma_data } if *sigma_data == 0.5));
+    assert!(apart(&read)? < 3e-4);
+    read.denoiser()?;
+    assert!(FlaxOptions::for_file(&folder.0.join("edm_cifar10_ema")).teacher);
+    assert!(!FlaxOptions::for_file(&folder.0.join("cd-lpips")).teacher);
+    Ok(())
+}
+
+#[test]
+fn chunks_and_older_vectors() -> Result<()> {
+    let folder = Folder::new("chunks")?;
+    let numbered = |values: Vec<Value>| {
+        Value::Map(values.into_iter().enumerate().map(|(i, v)| (i.to_string().into(), v)).collect())
+    };
+    let mut arrays = Vec::new();
+    for (name, tensor) in flax_tree()? {
+        let value = if name == "Conv_0/kernel" {
+            let flat = tensor.flatten_all()?;
+            let parts = (0..12).map(|i| array(&flat.narrow(0, i * 36, 36)?));
+            Value::Map(vec![
+                ("__msgpack_chunked_array__".into(), true.into()),
+                (
+                    "shape".into(),
+                    numbered(tensor.dims().iter().map(|d| (*d as u64).into()).collect()),
+                ),
+                ("chunks".into(), numbered(parts.collect::<Result<_>>()?)),
+            ])
+        } else if name == "GroupNorm_0/scale" {
+            array(&tensor.reshape((1, 1, 1, ()))?)?
+        } else {
+            array(&tensor)?
+        };
+        arrays.push((name, value));
+    }
+    let path = written(&folder, "ct-lpips", &state(nested(arrays))?)?;
+    let read = Pretrained::load_flax(&path, &options()?)?;
+    let found = apart(&read)?;
+    assert!(found < 3e-4, "{found}");
+    Ok(())
+}
+
+#[test]
+fn odd_files() -> Result<()> {
+    let folder = Folder::new("odd")?;
+    let good = flax_tree()?;
+    let read = |value: &Value, options: &FlaxOptions| -> Result<String> {
+        Ok(message(Pretrained::load_flax(&written(&folder, "odd", value)?, options)))
+    };
+    let options = options()?;
+    let with = |name: &str, value: Option<Value>| -> Result<Value> {
+        let mut arrays =
+            good.iter().map(|(n, t)| Ok((n.clone(), array(t)?))).collect::<Result<Vec<_>>>()?;
+        arrays.retain(|(other, _)| other != name);
+        arrays.extend(value.map(|value| (name.to_string(), value)));
+        state(nested(arrays))
+    };
+    for (name, value, want) in [
+        ("Conv_0/bias", None, "missing [\"Conv_0/bias\"]"),
+        ("Conv_9/bias", Some(array_of(&[1], "float32", vec![0; 4])?), "extra [\"Conv_9/bias\"]"),
+        (
+            "Conv_0/bias",
+            Some(array_of(&[4, 4], "float32", vec![0; 64])?),
+            "Conv_0/bias has shape [4, 4], the network needs [16]",
+        ),
+        (
+            "Conv_0/bias",
+            Some(array_of(&[16], "float32", vec![0; 60])?),
+            "60 bytes for the shape [16]",
+        ),
+        ("Conv_0/bias", Some(array_of(&[16], "float64", vec![0; 128])?), "dtype float64: float32"),
+        (
+            "Conv_0/bias",
+            Some(array_of(&[16], "float32", f32::NAN.to_le_bytes().repeat(16))?),
+            "the array Conv_0/bias: numbers that are not finite",
+        ),
+        (
+            "Conv_0/bias",
+            Some(array_of(&[1 << 62, 1 << 62], "float32", vec![0; 4])?),
+            "4 bytes for the shape",
+        ),
+        ("Conv_0/bias", Some(Value::Ext(1, vec![0xdd, 255, 255, 255, 255])), "not a whole msgpack"),
+        ("Conv_0/bias", Some(Value::Ext(2, vec![])), "msgpack extension 2"),
+        ("Conv_0/bias", Some(Value::from(3)), "Conv_0/bias: neither a map nor an array"),
+    ] {
+        let got = read(&with(name, value)?, &options)?;
+        assert!(got.contains("odd") && got.contains(want), "{got}");
+    }
+    let target = FlaxOptions { which: FlaxParams::Target, ..options.clone() };
+    let got = read(&state(tree(&good)?)?, &target)?;
+    assert!(got.ends_with("this training state has no target_params"), "{got}");
+    assert!(read(&Value::from(1), &options)?.ends_with("a flax file is a map; this one is not"));
+    // Another network's: sizes of the paper's.
+    let got = read(&state(tree(&good)?)?, &FlaxOptions::default())?;
+    assert!(got.contains("these parameters do not belong to this network"), "{got}");
+    Ok(())
+}
+
+#[test]
+fn every_beginning_of_a_file_is_an_error() -> Result<()> {
+    let folder = Folder::new("prefix")?;
+    // Small, of one array, so that every length can be tried.
+    let small =
+        state(nested(vec![("Dense_0/bias".into(), array_of(&[4], "float32", vec![0; 16])?)]))?;
+    let bytes = packed(&small)?;
+    for length in 0..bytes.len() {
+        folder.write("prefix", &bytes[..length])?;
+        let got = message(Pretrained::load_flax(&folder.0.join("prefix"), &options()?));
+        assert!(got.contains("prefix: not a whole msgpack file"), "{length}: {got}");
+    }
+    folder.write("prefix", &[bytes.as_slice(), b"\0"].concat())?;
+    let got = message(Pretrained::load_flax(&folder.0.join("prefix"), &options()?));
+    assert!(got.contains("1 bytes after the end"), "{got}");
+    Ok(())
+}

@@ -1,0 +1,80 @@
+"""Makes tiny.bin beside it: a U-Net's state dict as PyTorch pickles it, under the attention
+names of diffusers before 0.15, with the numbers of the fixtures' formula. Needs torch and
+diffusers: `python tests/pretrained/pickle/make.py`."""
+
+import json
+import pathlib
+
+import torch
+from diffusers import UNet2DModel
+
+HERE = pathlib.Path(__file__).parent
+MASK = (1 << 64) - 1
+GOLDEN = 0x9E3779B97F4A7C15
+OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+
+def fnv1a64(name):
+    h = 0xCBF29CE484222325
+    for byte in name.encode():
+        h = ((h ^ byte) * 0x100000001B3) & MASK
+    return h
+
+
+def splitmix64(state):
+    z = (state + GOLDEN) & MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+    return z ^ (z >> 31)
+
+
+def formula(name, shape):
+    h, count = fnv1a64(name), int(torch.Size(shape).numel())
+    u = [(splitmix64((h + i * GOLDEN) & MASK) >> 40) / 2**23 - 1 for i in range(count)]
+    values = torch.tensor(u, dtype=torch.float64).reshape(shape)
+    if len(shape) > 1:
+        fan_in = torch.Size(shape[1:]).numel()
+        values = values * (3 / fan_in) ** 0.5
+    else:
+        values = 0.1 * values + (1.0 if name.endswith("weight") else 0.0)
+    return values.to(torch.float32)
+
+
+def old(name):
+    for today, before in OLD.items():
+        name = name.replace(f".{today}.", f".{before}.")
+    return name
+
+
+model = UNet2DModel(
+    sample_size=4,
+    in_channels=1,
+    out_channels=1,
+    down_block_types=("DownBlock2D",),
+    up_block_types=("UpBlock2D",),
+    block_out_channels=(4,),
+    layers_per_block=1,
+    norm_num_groups=2,
+    attention_head_dim=None,
+)
+state = {name: formula(name, tuple(t.shape)) for name, t in model.state_dict().items()}
+model.load_state_dict(state)
+config = {k: v for k, v in model.config.items() if not k.startswith("_")}
+config = {"_class_name": "UNet2DModel", **config}
+(HERE / "tiny.config.json").write_text(json.dumps(config, indent=1) + "\n")
+
+# Vectors lie in one storage, at their offsets: a file may do that, and it is smaller so.
+vectors = torch.cat([tensor for tensor in state.values() if tensor.dim() == 1])
+at, stored = 0, {}
+for name, tensor in state.items():
+    if tensor.dim() == 1:
+        tensor = vectors[at : at + len(tensor)]
+        at += len(tensor)
+    stored[old(name)] = tensor
+torch.save(stored, HERE / "tiny.bin")
+
+sample = formula("input:tiny.sample", (2, 1, 4, 4)) * 4
+with torch.no_grad():
+    answer = model(sample, torch.tensor([500.0, 500.0])).sample
+numbers = {"sample": sample.flatten().tolist(), "output": answer.flatten().tolist()}
+(HERE / "tiny.output.json").write_text(json.dumps(numbers) + "\n")

@@ -1,0 +1,149 @@
+//! `cargo lab export` and `cargo lab sample`: what they write, their messages.
+
+use consistency::candle_core::{DType, Device, Tensor, safetensors};
+use consistency::experiment::{Experiment, Monitor, train};
+use consistency::model::Pretrained;
+use consistency::record::write_tensors;
+use consistency::rng::Key;
+use consistency::sample::{Multistep, grid_steps};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+
+type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+const TEXT: &str = r#"
+name = "tiny"
+data = { name = "digits" }
+network = { kind = "unet", block_out_channels = [8, 16], layers_per_block = 1, norm_num_groups = 4, attention_head_dim = 8 }
+method = { kind = "consistency-training", schedule = { s0 = 2, s1 = 20, mu0 = 0.9 } }
+training = { iterations = 4, batch = 8, checkpoint_every = 4 }
+"#;
+
+impl Folder {
+    /// A folder, with a space in its name, in which `model` is an export of the program's.
+    fn new(name: &str) -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("sample {name} {}", std::process::id()));
+        std::fs::create_dir_all(&path)?;
+        let folder = Self(path);
+        let trained = train(&Experiment::parse(TEXT)?, &folder.0, &Monitor::default(), 1)?;
+        let (good, said) = folder.lab(&["export", "--run", &trained.folder(), "--out", "model"])?;
+        assert!(good && said == "model\n", "{said}");
+        Ok(folder)
+    }
+
+    /// Whether the program ended well in this folder, and what it said.
+    fn lab(&self, arguments: &[&str]) -> Result<(bool, String)> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_consistency-cli"));
+        let output = command.args(arguments).current_dir(&self.0).output()?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok((output.status.success(), String::from_utf8(said)?))
+    }
+
+    fn sample(&self, arguments: &[&str]) -> Result<(bool, String)> {
+        self.lab(&[&["sample", "--model", "model"], arguments].concat())
+    }
+
+    fn samples(&self, name: &str) -> Result<Tensor> {
+        let mut tensors = safetensors::load(self.0.join(name), &Device::Cpu)?;
+        Ok(tensors.remove("samples").ok_or("no samples")?)
+    }
+}
+
+fn same(a: &Tensor, b: &Tensor) -> Result<bool> {
+    Ok(a.dims() == b.dims() && (a - b)?.abs()?.max_all()?.to_scalar::<f32>()? == 0.0)
+}
+
+#[test]
+fn pictures_and_tensors() -> Result {
+    let folder = Folder::new("files")?;
+    let (good, said) =
+        folder.sample(&["--steps", "2", "--count", "70", "--out", "a.png", "--tensors", "a"])?;
+    assert!(good && said.contains("a consistency model") && said.contains("NFE 2,"), "{said}");
+    assert!(said.contains("70 samples"), "{said}");
+    assert!(std::fs::read(folder.0.join("a.png"))?.starts_with(b"\x89PNG"));
+    let all = folder.samples("a")?;
+    assert_eq!(all.dims(), [70, 1, 8, 8]);
+    // A sample depends on its index, not on how many there are or the batch it lies in.
+    let (good, said) = folder.sample(&["--steps", "2", "--count", "3", "--tensors", "b"])?;
+    assert!(good, "{said}");
+    let few = folder.samples("b")?;
+    let gap = (few - all.narrow(0, 0, 3)?)?.abs()?.max_all()?.to_scalar::<f32>()?;
+    assert!(gap < 1e-6, "{gap}");
+    let (_, said) = folder.sample(&["--count", "3", "--seed", "1", "--tensors", "c"])?;
+    assert!(said.contains("NFE 1,"), "{said}");
+    assert!(!same(&folder.samples("c")?, &folder.samples("b")?)?);
+    Ok(())
+}
+
+#[test]
+fn noise_that_is_given() -> Result {
+    let folder = Folder::new("noise")?;
+    let noise = |stream: &str| {
+        Key::new(9).stream(stream).normal(0..4, &[1, 8, 8], DType::F32, &Device::Cpu)
+    };
+    let given = BTreeMap::from([
+        ("latents".to_string(), noise("a")?),
+        ("noise.1".to_string(), noise("b")?),
+    ]);
+    write_tensors(&folder.0.join("noise"), &given, &[])?;
+    let model = Pretrained::open(&folder.0.join("model").display().to_string())?;
+    let f = model.consistency_model()?;
+    let grid = model.noise_range().karras(21)?;
+    for (option, value, sigmas) in
+        [("--steps", "2", grid_steps(&grid, 2)?), ("--sigmas", "80,0.661", vec![80.0, 0.661])]
+    {
+        let arguments = ["--latents", "noise", option, value, "--tensors", "out"];
+        let (good, said) = folder.sample(&arguments)?;
+        assert!(good, "{said}");
+        let steps = Multistep { sigmas: &sigmas, eps: 0.002, clip: true, s_noise: 1.0 };
+        let ours = steps.sample(&f, &given["latents"], |_, _| Ok(given["noise.1"].clone()))?;
+        assert!(same(&ours, &folder.samples("out")?)?, "{option}");
+    }
+    let (good, said) = folder.sample(&["--latents", "noise", "--count", "3", "--tensors", "x"])?;
+    assert!(!good && said.contains("--count 3: the file of --latents has 4"), "{said}");
+    write_tensors(&folder.0.join("odd"), &BTreeMap::from([("z".into(), noise("a")?)]), &[])?;
+    let (good, said) = folder.sample(&["--latents", "odd", "--tensors", "x"])?;
+    assert!(!good && said.contains("--latents odd: it has no tensor `latents`"), "{said}");
+    let wide = Tensor::zeros((4, 3, 8, 8), DType::F32, &Device::Cpu)?;
+    write_tensors(&folder.0.join("wide"), &BTreeMap::from([("latents".into(), wide)]), &[])?;
+    let (good, said) = folder.sample(&["--latents", "wide", "--tensors", "x"])?;
+    assert!(!good && said.contains("latents has shape [4, 3, 8, 8]"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn messages() -> Result {
+    let folder = Folder::new("messages")?;
+    for (arguments, want) in [
+        (&["--class", "3"][..], "--class 3: this model knows no classes"),
+        (&["--sigmas", "80,80"], "--sigmas: multistep noise levels [80.0] must decrease"),
+        (&["--sigmas", "80,0.001"], "or above"),
+        (&["--sigmas", "0.001"], "sampling starts at a noise level above eps = 0.002"),
+        (&["--steps", "22"], "--steps: 22 steps: needs 1 to 21"),
+        (&["--revision", "main"], "model is a folder: a revision belongs to a repository"),
+        (&["--device", "tpu"], "device 'tpu'"),
+    ] {
+        let (good, said) = folder.sample(&[arguments, &["--out", "x.png"]].concat())?;
+        assert!(!good && said.contains(want), "{said}");
+    }
+    // Before the model is looked at.
+    for (out, want) in [("no/x.png", "there is no folder"), ("model", "that is a folder")] {
+        let (good, said) = folder.lab(&["sample", "--model", "./none", "--out", out])?;
+        assert!(!good && said.contains("--out ") && said.contains(want), "{said}");
+    }
+    let (good, said) = folder.lab(&["sample", "--model", "nobody", "--out", "x.png"])?;
+    assert!(!good && said.contains("nobody is neither a folder nor a repository"), "{said}");
+    let (good, said) = folder.lab(&["export", "--run", "model", "--out", "again"])?;
+    assert!(!good && said.contains("has no checkpoint"), "{said}");
+    assert!(!folder.0.join("x.png").exists() && !folder.0.join("again").exists());
+    Ok(())
+}
