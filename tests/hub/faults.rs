@@ -164,6 +164,11 @@ fn bodies() -> Vec<Row> {
         |row: Row| Row { ranges: vec!["bytes=40000-", "bytes=40000-", "bytes=40000-"], ..row };
     vec![
         resumed(row("cut and gone on with", vec![(1..2, cut(40_000))], Whole(3))),
+        resumed(row(
+            "cut without a length",
+            vec![(1..2, cut(40_000)), (1..2, without("content-length"))],
+            Whole(3),
+        )),
         again(row(
             "cut for ever",
             vec![(1..EVER, cut(40_000))],

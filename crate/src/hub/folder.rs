@@ -63,7 +63,7 @@ impl Folder {
     /// Remember which commit `revision` is.
     pub(super) fn refer(&self, revision: &str, commit: &str) -> Result<()> {
         let _one = REFERENCES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if is_commit(revision) || self.reference(revision).as_deref() == Some(commit) {
+        if self.reference(revision).as_deref() == Some(commit) {
             return Ok(());
         }
         let path = self.root.join("refs").join(revision);
