@@ -6,6 +6,7 @@ mod flax;
 mod kinds;
 #[path = "../support/networks.rs"]
 mod networks;
+mod teach;
 
 use consistency::Result;
 use std::path::PathBuf;

@@ -49,9 +49,11 @@ pub enum Method {
     /// A teacher, by denoising score matching.
     ScoreMatching(ScoreMatching),
     /// Consistency distillation (the paper, algorithm 2). The student starts from the
-    /// teacher's weights.
+    /// teacher's weights where it has the teacher's network.
     Distillation {
-        /// The folder of the teacher's run, beside this one's.
+        /// The folder of the teacher's run, beside this one's; or a published teacher: a
+        /// folder in diffusers' layout, a flax file, or a repository of the Hub,
+        /// `OWNER/NAME@COMMIT`.
         teacher: String,
         /// N, the points of the Karras grid.
         points: usize,

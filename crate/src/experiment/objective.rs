@@ -2,15 +2,16 @@
 
 use super::config::{Experiment, Method};
 use super::run::RunFolder;
-use crate::Result;
 use crate::loss::{
     ScoreMatching, consistency_loss, distillation_pair, score_matching_loss, training_pair,
 };
-use crate::model::{Conditioned, ConsistencyModel, EdmDenoiser};
+use crate::model::pretrained::{Kind, Source};
+use crate::model::{Conditioned, ConsistencyModel, EdmDenoiser, LoadOptions, Pretrained};
 use crate::nn::{Ema, Masks, Params};
 use crate::process::{Parameterization, TimeGrid};
 use crate::rng::Key;
 use crate::seam::Denoiser;
+use crate::{Context, Result, bail, ensure};
 use candle_core::Tensor;
 use std::path::Path;
 
@@ -49,12 +50,7 @@ impl Objective {
         };
         let mut teacher: Option<Box<dyn Denoiser>> = None;
         if let Method::Distillation { teacher: name, .. } = &experiment.method {
-            let trained = RunFolder::open(&runs.join(name))?.trained()?;
-            trained.check_teacher_of(experiment)?;
-            // "Initialize theta with the teacher": the networks are alike.
-            params.assign(trained.params())?;
-            let trained = trained.on(params.device(), experiment.training.settings())?;
-            teacher = Some(Box::new(trained.denoiser()?));
+            teacher = Some(teach(name, experiment, params, shape, runs)?);
         }
         let target_params = Ema::new(params)?;
         let target =
@@ -109,7 +105,7 @@ impl Objective {
                     (Method::ConsistencyTraining { distance, weighting, .. }, _) => {
                         (training_pair(x0, &z, &n, &grid)?, distance, weighting)
                     }
-                    (method, _) => crate::bail!("{method:?} has no consistency loss"),
+                    (method, _) => bail!("{method:?} has no consistency loss"),
                 };
                 let student = Conditioned::new(&networks.student, None, masks);
                 let target = Conditioned::new(&networks.target, None, masks);
@@ -117,6 +113,58 @@ impl Objective {
             }
         }
     }
+}
+
+// The teacher `name`; the student takes its weights where the networks are alike.
+fn teach(
+    name: &str,
+    experiment: &Experiment,
+    params: &Params,
+    shape: &[usize],
+    runs: &Path,
+) -> Result<Box<dyn Denoiser>> {
+    // A run's folder has a plain name.
+    if name.contains('/') || Path::new(name).is_file() {
+        return published_teacher(name, experiment, params, shape)
+            .with_context(|| format!("the teacher {name}"));
+    }
+    let trained = RunFolder::open(&runs.join(name))?.trained()?;
+    trained.check_teacher_of(experiment)?;
+    // "Initialize theta with the teacher": the networks are alike.
+    params.assign(trained.params())?;
+    let trained = trained.on(params.device(), experiment.training.settings())?;
+    Ok(Box::new(trained.denoiser()?))
+}
+
+fn published_teacher(
+    name: &str,
+    experiment: &Experiment,
+    params: &Params,
+    shape: &[usize],
+) -> Result<Box<dyn Denoiser>> {
+    let (place, revision) = match name.split_once('@') {
+        Some((place, revision)) => (place, Some(revision)),
+        None => (name, None),
+    };
+    let teacher = Pretrained::load(&Source::find(place, revision)?, LoadOptions::default())?;
+    ensure!(
+        teacher.shape() == shape,
+        "its images are {:?}, the data {shape:?} (channels, height, width)",
+        teacher.shape()
+    );
+    if let Some(classes) = teacher.classes() {
+        bail!("it knows {classes} classes; a student here is told none");
+    }
+    if let Kind::Edm { sigma_data } = *teacher.kind() {
+        let own = experiment.sigma_data;
+        ensure!(sigma_data == own, "it has sigma_data = {sigma_data}, the student {own}");
+        // A network that predicts noise is told other numbers: its weights are no start.
+        let names = |params: &Params| params.iter().map(|(n, _)| n.to_string()).collect::<Vec<_>>();
+        if names(teacher.params()) == names(params) {
+            params.assign(teacher.params())?;
+        }
+    }
+    teacher.to_device(params.device())?.denoiser()
 }
 
 /// The time grid at step `k`: fixed in distillation, growing in training.
