@@ -3,6 +3,7 @@
 //! `lab` itself does not depend on the library, so that it can build it; it starts this
 //! program for these commands.
 
+mod data;
 mod export;
 mod push;
 mod sample;
@@ -16,6 +17,7 @@ fn command() -> Command {
         .about("The commands of `cargo lab` that need the library")
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
+        .subcommand(data::command())
         .subcommand(export::command())
         .subcommand(sample::command())
         .subcommand(push::command())
@@ -24,6 +26,7 @@ fn command() -> Command {
 
 fn run(matches: &ArgMatches) -> consistency::Result<()> {
     match matches.subcommand() {
+        Some(("data", matches)) => data::run(matches),
         Some(("export", matches)) => export::run(matches),
         Some(("sample", matches)) => sample::run(matches),
         Some(("push", matches)) => push::run(matches),

@@ -1,5 +1,5 @@
-//! Measuring the environment from a real client, the engine beside PyTorch, and the exact
-//! denoiser.
+//! Measuring the environment from a real client, the engine beside PyTorch, the exact
+//! denoiser, and the reader of datasets.
 
 use crate::Result;
 use crate::place::{Place, Turn};
@@ -56,11 +56,11 @@ pub fn engine(place: &Place, arguments: &[String], cuda: bool) -> Result<ExitCod
     finish("engine", bench)
 }
 
-/// Run the benchmark of the exact denoiser (crate/benches/lemma1.rs) with these arguments.
-pub fn lemma1(place: &Place, arguments: &[String]) -> Result<ExitCode> {
-    let mut bench = cargo_bench(place, "lemma1")?;
+/// Run another benchmark of the library (crate/benches/) with these arguments.
+pub fn library(place: &Place, name: &str, arguments: &[String]) -> Result<ExitCode> {
+    let mut bench = cargo_bench(place, name)?;
     bench.arg("--").args(arguments);
-    finish("lemma1", bench)
+    finish(name, bench)
 }
 
 fn cargo_bench(place: &Place, name: &str) -> Result<Command> {

@@ -82,7 +82,7 @@ fn command() -> Command {
         .subcommands(LIBRARY_COMMANDS.map(|(name, about)| library_command(name, about)))
         .subcommand(
             Command::new("bench")
-                .about("Measure the environment, the engine beside PyTorch, and the exact denoiser")
+                .about("Measure the environment, the engine beside PyTorch, the exact denoiser, the reader")
                 .subcommand_required(true)
                 .subcommand(
                     Command::new("kernel")
@@ -113,6 +113,20 @@ fn command() -> Command {
                                 .help("Threads of both (default: all cores)"),
                         )
                         .after_help("Example:\n  cargo lab bench lemma1 --threads 2"),
+                )
+                .subcommand(
+                    Command::new("data")
+                        .about("Time the reader of datasets, from Parquet to bytes in memory")
+                        .arg(Arg::new("NAME").num_args(0..).help(
+                            "Datasets or Parquet files; none: fashion_mnist and cifar10, once fetched",
+                        ))
+                        .arg(
+                            Arg::new("python")
+                                .long("python")
+                                .value_name("PATH")
+                                .help("An interpreter that has pyarrow, numpy and Pillow: the peer"),
+                        )
+                        .after_help("Example:\n  cargo lab bench data --python ~/torch/bin/python"),
                 ),
         )
         .subcommand(
@@ -178,7 +192,15 @@ pub fn run() -> Result<ExitCode> {
             Some(("lemma1", matches)) => {
                 let threads = matches.get_one::<u16>("threads");
                 let arguments = threads.map(|n| vec!["--threads".to_string(), n.to_string()]);
-                bench::lemma1(&Place::find()?, &arguments.unwrap_or_default())
+                bench::library(&Place::find()?, "lemma1", &arguments.unwrap_or_default())
+            }
+            Some(("data", matches)) => {
+                let files = matches.get_many::<String>("NAME").unwrap_or_default();
+                let mut arguments: Vec<String> = files.cloned().collect();
+                if let Some(python) = matches.get_one::<String>("python") {
+                    arguments.extend(["--python".to_string(), python.clone()]);
+                }
+                bench::library(&Place::find()?, "data", &arguments)
             }
             Some((mode, matches)) => {
                 let mut arguments = vec![mode.to_string()];
@@ -190,7 +212,7 @@ pub fn run() -> Result<ExitCode> {
                 let cuda = matches.get_one::<String>("device").is_some_and(|d| d == "cuda");
                 bench::engine(&Place::find()?, &arguments, cuda)
             }
-            None => Err("name what to measure: kernel, train, sample or lemma1".to_string()),
+            None => Err("name what to measure: kernel, train, sample, lemma1 or data".to_string()),
         },
         Some(("clean", matches)) => clean::clean(&Place::find()?, matches.get_flag("all")),
         Some((name, matches)) if LIBRARY_COMMANDS.iter().any(|(known, _)| *known == name) => {

@@ -38,17 +38,40 @@ pub struct Digits {
 /// # Ok::<(), consistency::Error>(())
 /// ```
 pub fn digits(dtype: DType, device: &Device) -> Result<Digits> {
+    let Bytes { train, held_out, revision } = bytes()?;
+    let images = |(pixels, labels): &Part| -> Result<Tensor> {
+        let values: Vec<f64> = pixels.iter().map(|p| f64::from(*p) / 8.0 - 1.0).collect();
+        Ok(Tensor::from_vec(values, (labels.len(), 1, SIDE, SIDE), &Device::Cpu)?
+            .to_dtype(dtype)?
+            .to_device(device)?)
+    };
+    let labels = |part: Part| part.1.into_iter().map(|label| label as u8).collect();
+    Ok(Digits {
+        train: images(&train)?,
+        held_out: images(&held_out)?,
+        train_labels: labels(train),
+        held_out_labels: labels(held_out),
+        revision,
+    })
+}
+
+/// Pixels, 0 to 16, image by image; and labels.
+type Part = (Vec<u8>, Vec<u32>);
+
+/// The digits as they are in the file.
+pub(super) struct Bytes {
+    pub train: Part,
+    pub held_out: Part,
+    pub revision: String,
+}
+
+/// Read the embedded file.
+pub(super) fn bytes() -> Result<Bytes> {
     let mut text = String::new();
     flate2::read::GzDecoder::new(ARCHIVE)
         .read_to_string(&mut text)
         .context("the embedded digits.csv.gz")?;
-    let revision = format!("{:016x}", xxh3_64(ARCHIVE));
-    parse(&text, revision, dtype, device)
-}
-
-fn parse(text: &str, revision: String, dtype: DType, device: &Device) -> Result<Digits> {
-    // (images, labels) of the part to train on and of the part held out
-    let mut parts = [(Vec::<f64>::new(), Vec::<u8>::new()), (Vec::new(), Vec::new())];
+    let (mut train, mut held_out) = (Part::default(), Part::default());
     for (row, line) in text.lines().enumerate() {
         let values: Vec<u8> = line
             .split(',')
@@ -68,21 +91,10 @@ fn parse(text: &str, revision: String, dtype: DType, device: &Device) -> Result<
             "digits, line {}: a pixel above 16 or a label above 9",
             row + 1
         );
-        let part = &mut parts[usize::from(row % HELD_OUT == 0)];
-        part.0.extend(pixels.iter().map(|p| f64::from(*p) / 8.0 - 1.0));
-        part.1.push(label);
+        let part = if row % HELD_OUT == 0 { &mut held_out } else { &mut train };
+        part.0.extend(pixels);
+        part.1.push(u32::from(label));
     }
-    let [train, held_out] = parts;
-    let images = |(values, labels): &(Vec<f64>, Vec<u8>)| -> Result<Tensor> {
-        Ok(Tensor::from_slice(values, (labels.len(), 1, SIDE, SIDE), &Device::Cpu)?
-            .to_dtype(dtype)?
-            .to_device(device)?)
-    };
-    Ok(Digits {
-        train: images(&train)?,
-        held_out: images(&held_out)?,
-        train_labels: train.1,
-        held_out_labels: held_out.1,
-        revision,
-    })
+    let revision = format!("{:016x}", xxh3_64(ARCHIVE));
+    Ok(Bytes { train, held_out, revision })
 }

@@ -1,9 +1,22 @@
-//! Datasets: the embedded digits and two-dimensional sets made on the spot.
+//! Datasets: the catalog and what it names, images of the user's own, the embedded digits,
+//! and two-dimensional sets made on the spot.
 
+mod catalog;
+mod dataset;
+mod decode;
+mod decoded;
 mod digits;
+mod folder;
+mod images;
+mod parquet;
 mod plane;
+mod reduce;
+mod sheet;
 
+pub use catalog::{Classes, Encoding, Entry, Split, catalog, entry};
+pub use dataset::Dataset;
 pub use digits::{Digits, digits};
+pub use images::Images;
 pub use plane::{moons, rings_mixture, spirals};
 
 use crate::Result;

@@ -1,13 +1,11 @@
 //! An experiment as a TOML file.
 
-use crate::data::{digits, moons, spirals};
+use super::data::DataConfig;
 use crate::loss::{Distance, ScoreMatching, Weighting};
 use crate::model::NetworkConfig;
 use crate::nn::{OptimizerConfig, OptimizerKind, Precision, Settings};
 use crate::process::{NoiseRange, Parameterization, Schedule, Solver};
-use crate::rng::Key;
 use crate::{Context, Error, Result, ensure};
-use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use xxhash_rust::xxh3::xxh3_64;
@@ -42,24 +40,6 @@ pub struct Experiment {
 
 fn half() -> f64 {
     0.5
-}
-
-/// A dataset by name.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "name", deny_unknown_fields)]
-pub enum DataConfig {
-    /// The embedded handwritten digits, the part to train on.
-    Digits,
-    /// Two spirals in the plane.
-    Spirals {
-        /// How many points.
-        count: usize,
-    },
-    /// Two half moons in the plane.
-    Moons {
-        /// How many points.
-        count: usize,
-    },
 }
 
 /// How a network is trained.
@@ -289,6 +269,7 @@ impl Experiment {
             "optimizer.weight_decay = {decay}: with kind = \"adamw\" alone"
         );
         self.noise.check().context("noise")?;
+        self.data.check().context("data")?;
         match &self.method {
             Method::ScoreMatching(config) => {
                 ensure!(config.p_std > 0.0, "method.p_std = {}: needs > 0", config.p_std);
@@ -302,27 +283,5 @@ impl Experiment {
             }
         }
         Ok(())
-    }
-}
-
-/// A dataset on its device, with its revision.
-pub(super) struct Data {
-    pub samples: Tensor,
-    pub revision: String,
-}
-
-impl DataConfig {
-    pub(super) fn load(&self, dtype: DType, device: &Device) -> Result<Data> {
-        // The points of the plane are the same for every experiment.
-        let key = Key::new(0).stream("data");
-        let made = |samples: Tensor| Data { samples, revision: "made".to_string() };
-        Ok(match self {
-            Self::Digits => {
-                let digits = digits(dtype, device)?;
-                Data { samples: digits.train, revision: digits.revision }
-            }
-            Self::Spirals { count } => made(spirals(*count, 0.03, &key, dtype, device)?),
-            Self::Moons { count } => made(moons(*count, 0.03, &key, dtype, device)?),
-        })
     }
 }

@@ -11,7 +11,6 @@ use crate::model::{DIFFUSERS, NetworkConfig, UNetConfig};
 use crate::process::Parameterization;
 use crate::record::{write_atomically, write_tensors};
 use crate::{Context, Error, Result, bail, ensure};
-use candle_core::{DType, Device};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,12 +33,11 @@ impl Trained {
         let experiment = self.experiment();
         let network = exportable(experiment)
             .with_context(|| format!("{} cannot be exported to diffusers", experiment.name))?;
-        let data = experiment.data.load(DType::F32, &Device::Cpu)?;
-        let shape = &data.samples.dims()[1..];
+        let (shape, _) = experiment.data.describe()?;
         let unet = network
-            .to_json(shape)
+            .to_json(&shape)
             .with_context(|| format!("{} cannot be exported to diffusers", experiment.name))?;
-        let text = card.text(self, shape).with_context(context)?;
+        let text = card.text(self, &shape).with_context(context)?;
 
         let (parent, name) = split(&absolute)?;
         let process = std::process::id();

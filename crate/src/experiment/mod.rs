@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod config;
+mod data;
 mod export;
 mod machine;
 mod monitor;
@@ -9,7 +10,8 @@ mod objective;
 mod run;
 mod train;
 
-pub use config::{DataConfig, Experiment, Method, Rates, Training};
+pub use config::{Experiment, Method, Rates, Training};
+pub use data::DataConfig;
 pub use export::Card;
 pub use monitor::{Monitor, Progress};
 pub use run::{RunFolder, Trained};

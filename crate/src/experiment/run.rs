@@ -117,8 +117,7 @@ impl Trained {
         averages: Vec<BTreeMap<String, Tensor>>,
         table: Table,
     ) -> Result<Self> {
-        let data = folder.experiment.data.load(DType::F32, &Device::Cpu)?;
-        let shape = data.samples.dims()[1..].to_vec();
+        let (shape, _) = folder.experiment.data.describe()?;
         let mut params = Params::new(DType::F32, &Device::Cpu);
         let key = crate::rng::Key::new(0);
         params.init(&key, |scope| folder.experiment.network.build(scope, &shape))?;
@@ -242,8 +241,7 @@ impl Trained {
     }
 
     fn network(&self) -> Result<Box<dyn crate::model::Network>> {
-        let data = self.folder.experiment.data.load(DType::F32, &Device::Cpu)?;
-        let shape = data.samples.dims()[1..].to_vec();
+        let (shape, _) = self.folder.experiment.data.describe()?;
         self.params.frozen(|scope| self.folder.experiment.network.build(scope, &shape))
     }
 
@@ -276,6 +274,6 @@ pub(super) fn provenance(experiment: &Experiment) -> Result<Provenance> {
         device: experiment.training.device.clone(),
         dtype: "f32".to_string(),
         commit: commit(),
-        data: experiment.data.load(DType::F32, &Device::Cpu)?.revision,
+        data: experiment.data.describe()?.1,
     })
 }

@@ -2,17 +2,18 @@
 
 use super::checkpoint::{self, Parts, Since};
 use super::config::Experiment;
+use super::data::Data;
 use super::machine::Machine;
 use super::monitor::{Monitor, Progress};
 use super::objective::{Objective, grid, mu};
 use super::run::{RunFolder, Trained, provenance};
-use crate::data::{batch_rows, select};
+use crate::data::batch_rows;
 use crate::device::{allow_tf32, device};
 use crate::nn::{Ema, Gradients, Optimizer, Params, Precision, memory};
 use crate::record::Table;
 use crate::rng::Key;
 use crate::{Context, Result, bail, ensure};
-use candle_core::{DType, Tensor};
+use candle_core::DType;
 use std::path::Path;
 use std::time::Instant;
 
@@ -51,10 +52,10 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
         allow_tf32(experiment.training.precision == Precision::Tf32);
     }
     let key = Key::new(experiment.seed);
-    let data = experiment.data.load(DType::F32, &device)?;
-    let rows = data.samples.dims()[0];
+    let data = experiment.data.load(&device)?;
+    let rows = data.rows();
     let mut params = Params::new(DType::F32, &device).with(experiment.training.settings());
-    let objective = Objective::new(experiment, &mut params, &data.samples.dims()[1..], &key, runs)?;
+    let objective = Objective::new(experiment, &mut params, data.shape(), &key, runs)?;
     let mut optimizer = Optimizer::new(experiment.optimizer, &params)?;
     let rates = experiment.training.ema.all();
     let averages = rates.iter().map(|_| Ema::new(&params)).collect::<Result<Vec<Ema>>>()?;
@@ -88,7 +89,7 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
         // ---- a batch, its loss and its gradients
         let batch = batch_rows(rows, experiment.training.batch, step, &order);
         let noise = key.stream("step").step(step);
-        let found = gradients(experiment, &objective, &params, &data.samples, &batch, step, &noise);
+        let found = gradients(experiment, &objective, &params, &data, &batch, step, &noise);
         let rate = learning_rate(experiment, step);
         let (value, norm, gradients) = found.with_context(|| {
             format!(
@@ -156,7 +157,7 @@ fn gradients(
     experiment: &Experiment,
     objective: &Objective,
     params: &Params,
-    samples: &Tensor,
+    data: &Data,
     batch: &[u32],
     step: u64,
     key: &Key,
@@ -164,7 +165,7 @@ fn gradients(
     let size = batch.len().div_ceil(experiment.training.accumulate);
     let (mut value, mut sum) = (0.0, None::<Gradients>);
     for (i, part) in batch.chunks(size).enumerate() {
-        let x0 = select(samples, part)?;
+        let x0 = data.batch(part, (i * size) as u64, key)?;
         let share = part.len() as f64 / batch.len() as f64;
         let loss = objective.loss(experiment, step, &x0, (i * size) as u64, key)?;
         let loss = if share == 1.0 { loss } else { (loss * share)? };

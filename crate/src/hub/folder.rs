@@ -49,6 +49,11 @@ impl Folder {
         Some(self.entries.pointer_path(commit).join(name)).filter(|path| path.is_file())
     }
 
+    /// The files of this commit.
+    pub(super) fn at(&self, commit: &str) -> PathBuf {
+        self.entries.pointer_path(commit)
+    }
+
     /// The commit that `revision` was when it was last asked.
     pub(super) fn reference(&self, revision: &str) -> Option<String> {
         let text = fs::read_to_string(self.root.join("refs").join(revision)).ok()?;

@@ -22,6 +22,7 @@ mod digest;
 mod download;
 mod explain;
 mod folder;
+mod listing;
 mod metadata;
 mod progress;
 mod repository;

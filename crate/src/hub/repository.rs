@@ -16,11 +16,11 @@ use std::sync::{Arc, OnceLock};
 /// commit it is with the first file, and held to it. A new value asks anew.
 #[derive(Clone)]
 pub struct Repository {
-    client: Arc<Client>,
-    folder: Arc<Folder>,
-    kind: Kind,
-    id: String,
-    revision: String,
+    pub(super) client: Arc<Client>,
+    pub(super) folder: Arc<Folder>,
+    pub(super) kind: Kind,
+    pub(super) id: String,
+    pub(super) revision: String,
     held: Arc<OnceLock<String>>,
 }
 
@@ -114,7 +114,17 @@ impl Repository {
         self.held.get().cloned().or_else(|| self.folder.reference(&self.revision))
     }
 
-    fn target<'a>(&'a self, revision: &'a str, file: &'a str) -> Target<'a> {
+    pub(super) fn commit_held(&self) -> Option<&String> {
+        self.held.get()
+    }
+
+    // From now on this value's files are of this commit.
+    pub(super) fn hold(&self, commit: &str) -> Result<()> {
+        let held = self.held.get_or_init(|| commit.to_string());
+        self.folder.refer(&self.revision, held)
+    }
+
+    pub(super) fn target<'a>(&'a self, revision: &'a str, file: &'a str) -> Target<'a> {
         Target { kind: self.kind, id: &self.id, revision, file }
     }
 

@@ -27,6 +27,14 @@ impl Kind {
         }
     }
 
+    /// As the Hub's own interface names them.
+    pub(super) fn plural(self) -> &'static str {
+        match self {
+            Self::Model => "models",
+            Self::Dataset => "datasets",
+        }
+    }
+
     pub(super) fn repo(self, id: &str, revision: &str) -> hf_hub::Repo {
         let kind = match self {
             Self::Model => hf_hub::RepoType::Model,

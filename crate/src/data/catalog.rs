@@ -1,0 +1,202 @@
+//! The catalog: what is known of each dataset, one TOML file each in `datasets/`.
+
+use crate::{Context, Error, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+// One line a file: the library knows its datasets wherever it runs.
+const FILES: [(&str, &str); 7] = [
+    ("digits.toml", include_str!("../../../datasets/digits.toml")),
+    ("mnist.toml", include_str!("../../../datasets/mnist.toml")),
+    ("fashion_mnist.toml", include_str!("../../../datasets/fashion_mnist.toml")),
+    ("cifar10.toml", include_str!("../../../datasets/cifar10.toml")),
+    ("imagenet64.toml", include_str!("../../../datasets/imagenet64.toml")),
+    ("lsun_bedroom.toml", include_str!("../../../datasets/lsun_bedroom.toml")),
+    ("lsun_cat.toml", include_str!("../../../datasets/lsun_cat.toml")),
+];
+
+/// How images are coded in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// PNG: the pixels as they are.
+    Png,
+    /// JPEG: with loss.
+    Jpeg,
+}
+
+/// The classes of a dataset: their names, or how many there are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Classes {
+    /// By name, in the order of the labels.
+    Named(Vec<String>),
+    /// Without names.
+    Count(usize),
+}
+
+impl Default for Classes {
+    fn default() -> Self {
+        Self::Count(0)
+    }
+}
+
+impl Classes {
+    /// How many there are; 0 for a dataset without labels.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Named(names) => names.len(),
+            Self::Count(count) => *count,
+        }
+    }
+
+    /// The name of the class of `label`: its number where it has none.
+    pub fn name(&self, label: u32) -> String {
+        match self {
+            Self::Named(names) => names.get(label as usize).cloned(),
+            Self::Count(_) => None,
+        }
+        .unwrap_or_else(|| label.to_string())
+    }
+}
+
+/// A part of a dataset.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Split {
+    /// How many images it has, where that is known.
+    pub rows: Option<usize>,
+    /// Its files in the repository, in order. `{00..07}` stands for each number, `*` for
+    /// whatever the repository has there.
+    #[serde(default)]
+    pub files: Vec<String>,
+}
+
+/// An entry of the catalog.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    /// The name by which it is asked for.
+    pub name: String,
+    /// The name by which it is known.
+    pub title: String,
+    /// Part of the library.
+    #[serde(default)]
+    pub embedded: bool,
+    /// Its repository on the Hub, `owner/name`.
+    pub hub: Option<String>,
+    /// The commit, or a branch where no commit could be pinned.
+    pub revision: Option<String>,
+    /// Whether repository and revision were confirmed.
+    #[serde(default = "yes")]
+    pub verified: bool,
+    /// What the Hub asks for before it gives the files.
+    pub login: Option<String>,
+    /// How to come by it, where it is not on the Hub.
+    pub how: Option<String>,
+    /// The column of the images: a struct with the field `bytes`.
+    #[serde(default = "image")]
+    pub image: String,
+    /// The column of the labels.
+    pub label: Option<String>,
+    /// How its images are coded; a copy that is coded otherwise is another dataset.
+    pub encoding: Option<Encoding>,
+    /// (C, H, W) of the images as they are used.
+    pub shape: [usize; 3],
+    /// The side of the square to which images are cropped and reduced.
+    pub resize: Option<usize>,
+    /// The smallest and the largest value of a pixel.
+    pub values: [u8; 2],
+    /// The classes.
+    #[serde(default)]
+    pub classes: Classes,
+    /// The licence.
+    pub licence: String,
+    /// What there is to fetch.
+    pub size: String,
+    /// Whom to cite.
+    pub citation: String,
+    /// What else there is to know.
+    pub note: Option<String>,
+    /// Its parts by name.
+    pub splits: BTreeMap<String, Split>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn image() -> String {
+    "image".to_string()
+}
+
+impl Entry {
+    /// An entry from TOML.
+    ///
+    /// # Errors
+    /// Text that is no entry, by line and field.
+    pub fn parse(text: &str) -> Result<Self> {
+        let entry: Self = toml::from_str(text).map_err(|e| Error::new(e.to_string()))?;
+        ensure!(
+            entry.values[0] == 0 && entry.values[1] > 0,
+            "values = {:?}: needs [0, the largest value]",
+            entry.values
+        );
+        ensure!(
+            entry.shape.iter().all(|size| *size > 0),
+            "shape = {:?}: needs [channels, height, width]",
+            entry.shape
+        );
+        if entry.hub.is_some() {
+            ensure!(entry.revision.is_some(), "hub without revision");
+            for (name, split) in &entry.splits {
+                ensure!(!split.files.is_empty(), "splits.{name} has no files");
+            }
+        }
+        Ok(entry)
+    }
+}
+
+/// All entries, in the order in which they are shown.
+pub fn catalog() -> Result<Vec<Entry>> {
+    FILES
+        .iter()
+        .map(|(file, text)| Entry::parse(text).context(format!("datasets/{file}")))
+        .collect()
+}
+
+/// The entry `name`.
+///
+/// # Errors
+/// No such entry: the names that there are.
+pub fn entry(name: &str) -> Result<Entry> {
+    let all = catalog()?;
+    let names: Vec<String> = all.iter().map(|entry| entry.name.clone()).collect();
+    match all.into_iter().find(|entry| entry.name == name.replace('-', "_")) {
+        Some(entry) => Ok(entry),
+        None => bail!(
+            "there is no dataset '{name}'; there are {}, and a path names a folder of images, a \
+             Parquet file or an entry of your own (.toml)",
+            names.join(", ")
+        ),
+    }
+}
+
+/// The files that a pattern with one range `{00..07}` stands for.
+///
+/// # Errors
+/// A range that is none.
+pub(super) fn expand(pattern: &str) -> Result<Vec<String>> {
+    let Some((before, rest)) = pattern.split_once('{') else {
+        return Ok(vec![pattern.to_string()]);
+    };
+    let parts =
+        rest.split_once('}').and_then(|(range, after)| Some((range.split_once("..")?, after)));
+    let numbers = parts.and_then(|((first, last), after)| {
+        Some((first.parse::<u32>().ok()?, last.parse::<u32>().ok()?, first.len(), after))
+    });
+    let Some((first, last, width, after)) = numbers else {
+        bail!("'{pattern}': a range of files is {{00..07}}");
+    };
+    Ok((first..=last).map(|n| format!("{before}{n:0width$}{after}")).collect())
+}

@@ -1,0 +1,159 @@
+//! What an experiment is trained on.
+
+use crate::data::{Dataset, Images, digits, moons, select, spirals};
+use crate::rng::Key;
+use crate::{Result, ensure};
+use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// A dataset by name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "name", deny_unknown_fields)]
+pub enum DataConfig {
+    /// The embedded handwritten digits, the part to train on.
+    Digits,
+    /// Two spirals in the plane.
+    Spirals {
+        /// How many points.
+        count: usize,
+    },
+    /// Two half moons in the plane.
+    Moons {
+        /// How many points.
+        count: usize,
+    },
+    /// Images: of the catalog, or of the user's own.
+    Images {
+        /// A name of the catalog, or a path (see [`Dataset::find`]).
+        of: String,
+        /// The split to train on.
+        #[serde(default = "train")]
+        split: String,
+        /// Crop and reduce them to this side.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<usize>,
+        /// The first so many alone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit: Option<usize>,
+        /// Mirror each with probability 1/2, as the paper does on CIFAR-10.
+        #[serde(default)]
+        flip: bool,
+    },
+}
+
+fn train() -> String {
+    "train".to_string()
+}
+
+/// A dataset, with batches on a device.
+pub(super) struct Data {
+    samples: Samples,
+    pub revision: String,
+}
+
+enum Samples {
+    Numbers(Tensor),
+    Images { images: Images, flip: bool },
+}
+
+impl Data {
+    pub fn rows(&self) -> usize {
+        match &self.samples {
+            Samples::Numbers(samples) => samples.dims()[0],
+            Samples::Images { images, .. } => images.len(),
+        }
+    }
+
+    /// Of one sample.
+    pub fn shape(&self) -> &[usize] {
+        match &self.samples {
+            Samples::Numbers(samples) => &samples.dims()[1..],
+            Samples::Images { images, .. } => images.shape(),
+        }
+    }
+
+    /// The samples `rows`, those from `first` on of a batch whose random numbers are under
+    /// `key`.
+    pub fn batch(&self, rows: &[u32], first: u64, key: &Key) -> Result<Tensor> {
+        match &self.samples {
+            Samples::Numbers(samples) => select(samples, rows),
+            Samples::Images { images, flip: false } => images.batch(rows, DType::F32),
+            Samples::Images { images, flip: true } => {
+                images.batch_flipped(rows, DType::F32, &key.stream("flip"), first)
+            }
+        }
+    }
+}
+
+impl DataConfig {
+    pub(super) fn load(&self, device: &Device) -> Result<Data> {
+        // The points of the plane are the same for every experiment.
+        let key = Key::new(0).stream("data");
+        let made = |samples: Tensor| Data {
+            samples: Samples::Numbers(samples),
+            revision: "made".to_string(),
+        };
+        Ok(match self {
+            Self::Digits => {
+                let digits = digits(DType::F32, device)?;
+                Data { samples: Samples::Numbers(digits.train), revision: digits.revision }
+            }
+            Self::Spirals { count } => made(spirals(*count, 0.03, &key, DType::F32, device)?),
+            Self::Moons { count } => made(moons(*count, 0.03, &key, DType::F32, device)?),
+            Self::Images { split, flip, .. } => {
+                let images = self.dataset()?.split(split)?.to_device(device)?;
+                let revision = images.revision().to_string();
+                Data { samples: Samples::Images { images, flip: *flip }, revision }
+            }
+        })
+    }
+
+    /// The shape of one sample and the revision of the data.
+    pub(super) fn describe(&self) -> Result<(Vec<usize>, String)> {
+        match self {
+            Self::Images { split, .. } => self.dataset()?.describe(split),
+            _ => {
+                let data = self.load(&Device::Cpu)?;
+                Ok((data.shape().to_vec(), data.revision))
+            }
+        }
+    }
+
+    /// The repository of the Hub that the data are from, where they are from one.
+    pub(super) fn repository(&self) -> Result<Option<String>> {
+        match self {
+            Self::Images { .. } => Ok(self.dataset()?.entry().hub.clone()),
+            Self::Digits | Self::Spirals { .. } | Self::Moons { .. } => Ok(None),
+        }
+    }
+
+    fn dataset(&self) -> Result<Dataset> {
+        let Self::Images { of, size, limit, .. } = self else {
+            crate::bail!("{self:?} is no dataset of images");
+        };
+        let mut dataset = Dataset::find(of)?;
+        if let Some(size) = size {
+            dataset = dataset.resized(*size);
+        }
+        if let Some(limit) = limit {
+            dataset = dataset.limited(*limit);
+        }
+        Ok(dataset)
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        match self {
+            Self::Spirals { count } | Self::Moons { count } => {
+                ensure!(*count > 0, "count = 0: give at least 1");
+            }
+            Self::Images { size, limit, .. } => {
+                ensure!(
+                    *size != Some(0) && *limit != Some(0),
+                    "size or limit = 0: give at least 1"
+                );
+            }
+            Self::Digits => {}
+        }
+        Ok(())
+    }
+}
