@@ -371,7 +371,7 @@ fn a_dataset_of_the_hub_comes_once_and_a_jpeg_copy_is_called_one() -> Result<()>
     let images = dataset.split("train")?;
     assert_eq!(images.labels(), Some(&[1, 0, 1, 0][..]));
     assert_eq!(images.name(), "tiny-jpeg");
-    assert!(images.revision().starts_with(&format!("tiny-jpeg: owner/tiny@{commit}, images ")));
+    assert!(images.revision().starts_with(&format!("tiny-jpeg: owner/tiny@{commit} images ")));
     assert_eq!(images.classes().name(1), "yes");
     assert_eq!(dataset.entry().encoding, Some(Encoding::Png));
     let asked = server.seen().len();

@@ -323,7 +323,7 @@ impl Dataset {
     // The name, the place and a hash of the images as they are used.
     fn revision(&self, about: &About, key: &str) -> String {
         let from = match (&self.entry.hub, &self.entry.revision) {
-            (Some(hub), Some(revision)) => format!("{hub}@{revision}, "),
+            (Some(hub), Some(revision)) => format!("{hub}@{revision} "),
             _ => String::new(),
         };
         format!("{}: {from}images {}", self.name_of(about.encoding), &key[..16])

@@ -2,8 +2,10 @@
 
 use crate::experiment::config::Method;
 use crate::experiment::run::Trained;
-use crate::{Context, Result, ensure};
+use crate::{Context, Error, Result, ensure};
+use polars::prelude::{ParquetReader, SerReader};
 use std::fmt::Write;
+use std::fs::File;
 use std::path::Path;
 
 /// What a model card says that a run does not know.
@@ -98,21 +100,18 @@ fn short(value: f64) -> String {
 /// The provenance that stands beside the run's own numbers: the commit is the one that trained
 /// it, not the one that exports it.
 fn provenance(run: &Path) -> Result<Vec<(String, String)>> {
-    let path = run.join("metrics.csv");
-    let text =
-        std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-    let mut lines = text.lines();
-    let header: Vec<&str> = lines.next().unwrap_or_default().split(',').collect();
-    let last: Vec<&str> = lines.last().unwrap_or_default().split(',').collect();
+    let path = run.join("metrics.parquet");
+    let context = || format!("reading {}", path.display());
+    let file = File::open(&path).with_context(context)?;
+    let table = ParquetReader::new(file).finish().with_context(context)?;
+    let last = table.height().checked_sub(1).ok_or_else(|| {
+        Error::new(format!("{} has no row: the run has recorded nothing", path.display()))
+    })?;
     let fields = ["experiment", "configuration", "seed", "device", "dtype", "commit", "data"];
-    let found = fields.map(|field| {
-        let place = header.iter().position(|name| *name == field)?;
-        Some((field.to_string(), last.get(place)?.to_string()))
-    });
-    ensure!(
-        header.len() == last.len() && found.iter().all(Option::is_some),
-        "{} has no provenance in its last row",
-        path.display()
-    );
-    Ok(found.into_iter().flatten().collect())
+    let of = |field: &str| -> Result<(String, String)> {
+        let value = table.column(field).with_context(context)?.get(last)?;
+        let text = value.get_str().map_or_else(|| value.to_string(), str::to_string);
+        Ok((field.to_string(), text))
+    };
+    fields.into_iter().map(of).collect()
 }
