@@ -3,7 +3,7 @@
 use crate::experiment::config::Method;
 use crate::experiment::run::Trained;
 use crate::{Context, Error, Result, ensure};
-use polars::prelude::{ParquetReader, SerReader};
+use polars::prelude::{CsvReadOptions, CsvReader, SerReader};
 use std::fmt::Write;
 use std::fs::File;
 use std::path::Path;
@@ -100,10 +100,12 @@ fn short(value: f64) -> String {
 /// The provenance that stands beside the run's own numbers: the commit is the one that trained
 /// it, not the one that exports it.
 fn provenance(run: &Path) -> Result<Vec<(String, String)>> {
-    let path = run.join("metrics.parquet");
+    let path = run.join("metrics.csv");
     let context = || format!("reading {}", path.display());
     let file = File::open(&path).with_context(context)?;
-    let table = ParquetReader::new(file).finish().with_context(context)?;
+    // As text: a seed or a commit is shown as it stands there.
+    let options = CsvReadOptions::default().with_infer_schema_length(Some(0));
+    let table = CsvReader::new(file).with_options(options).finish().with_context(context)?;
     let last = table.height().checked_sub(1).ok_or_else(|| {
         Error::new(format!("{} has no row: the run has recorded nothing", path.display()))
     })?;
