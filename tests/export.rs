@@ -6,6 +6,7 @@ use consistency::Result;
 use consistency::experiment::{Card, Experiment, Monitor, Trained, train};
 use consistency::model::pretrained::Kind;
 use consistency::model::{LoadOptions, Pretrained, pretrained::Source};
+use consistency::record::Provenance;
 use consistency::rng::Key;
 use consistency::seam::ConsistencyFunction;
 use std::fs;
@@ -106,24 +107,28 @@ fn a_card_says_what_was_recorded() -> Result<()> {
         assert!(card.contains(&part), "{card}");
     }
     assert!(card.starts_with("---\nlibrary_name: diffusers\n") && !card.contains("license"));
+    // The embedded digits are from no repository.
+    assert!(!card.contains("datasets"), "{card}");
     assert_eq!(Experiment::parse(&read("experiment.toml")?)?, *trained.experiment());
 
     // The commit is the one that is recorded with the run, and an earlier export is replaced.
-    let run = folder.0.join("runs").join(trained.folder()).join("metrics.csv");
-    let csv = fs::read_to_string(&run)?.replace(&trained.provenance()?.commit, "0123456789ab");
-    fs::write(&run, csv)?;
-    let given = Card { license: Some("mit".into()), dataset: Some("ylecun/mnist".into()) };
+    let run = folder.0.join("runs").join(trained.folder());
+    let other = Provenance { commit: "0123456789ab".into(), ..trained.provenance()? };
+    trained.table().write(&run, "metrics", &other)?;
+    let given = Card { license: Some("mit".into()) };
     trained.export(&out, &given)?;
     let card = read("README.md")?;
-    assert!(card.contains("datasets:\n- ylecun/mnist\nlicense: mit\n---\n"), "{card}");
+    assert!(card.contains("\nlicense: mit\n---\n"), "{card}");
     assert!(card.contains("| commit | 0123456789ab |"), "{card}");
     assert_eq!(folder.names()?, ["out", "runs"]);
-    let odd = Card { license: Some("mit\nx: y".into()), ..Card::default() };
+    let odd = Card { license: Some("mit\nx: y".into()) };
     let got = message(trained.export(&out, &odd));
     assert!(got.contains("license = 'mit\nx: y': letters, digits"), "{got}");
-    fs::remove_file(&run)?;
+    for name in ["metrics.csv", "metrics.parquet"] {
+        fs::remove_file(run.join(name))?;
+    }
     let got = message(trained.export(&out, &Card::default()));
-    assert!(got.contains("metrics.csv"), "{got}");
+    assert!(got.contains("metrics."), "{got}");
     assert_eq!(read("README.md")?, card);
     Ok(())
 }

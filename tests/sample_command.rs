@@ -43,7 +43,10 @@ impl Folder {
     /// Whether the program ended well in this folder, and what it said.
     fn lab(&self, arguments: &[&str]) -> Result<(bool, String)> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_consistency-cli"));
-        let output = command.args(arguments).current_dir(&self.0).output()?;
+        command.args(arguments).current_dir(&self.0);
+        // The Hub is what lies in its cache.
+        command.env("HF_HUB_OFFLINE", "1").env("HF_HUB_CACHE", self.0.join("hub"));
+        let output = command.output()?;
         let said = [output.stdout, output.stderr].concat();
         Ok((output.status.success(), String::from_utf8(said)?))
     }
@@ -117,6 +120,35 @@ fn noise_that_is_given() -> Result {
     write_tensors(&folder.0.join("wide"), &BTreeMap::from([("latents".into(), wide)]), &[])?;
     let (good, said) = folder.sample(&["--latents", "wide", "--tensors", "x"])?;
     assert!(!good && said.contains("latents has shape [4, 3, 8, 8]"), "{said}");
+    Ok(())
+}
+
+/// A repository of the Hub, as its cache has it.
+#[test]
+fn a_repository() -> Result {
+    let folder = Folder::new("repository")?;
+    let (good, said) = folder.sample(&["--count", "2", "--tensors", "a"])?;
+    assert!(good, "{said}");
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    let cache = folder.0.join("hub/models--tiny--digits");
+    std::fs::create_dir_all(cache.join("snapshots"))?;
+    std::fs::create_dir_all(cache.join("refs"))?;
+    std::fs::write(cache.join("refs/main"), commit)?;
+    let snapshot = cache.join("snapshots").join(commit);
+    std::fs::rename(folder.0.join("model"), &snapshot)?;
+    for revision in [&[][..], &["--revision", commit]] {
+        let arguments = ["sample", "--model", "tiny/digits", "--count", "2", "--tensors", "b"];
+        let (good, said) = folder.lab(&[&arguments, revision].concat())?;
+        assert!(good && said.starts_with("tiny/digits: a consistency model"), "{said}");
+        assert!(same(&folder.samples("a")?, &folder.samples("b")?)?);
+    }
+    let weights = snapshot.join("unet/diffusion_pytorch_model.safetensors");
+    std::fs::rename(&weights, weights.with_extension("bin"))?;
+    let (good, said) = folder.lab(&["sample", "--model", "tiny/digits", "--out", "x.png"])?;
+    assert!(!good && said.contains("tiny/digits has only a PyTorch pickle"), "{said}");
+    let arguments = ["sample", "--model", "tiny/digits", "--out", "x.png", "--pickle"];
+    let (good, said) = folder.lab(&arguments)?;
+    assert!(!good && said.contains("diffusion_pytorch_model.bin: not a zip file"), "{said}");
     Ok(())
 }
 

@@ -183,6 +183,9 @@ fn pickles() -> Result<()> {
     folder.write(BIN, b"version https://git-lfs.github.com/spec/v1")?;
     let got = message(read(&folder, true));
     assert!(got.contains(BIN) && got.contains("not a zip file"), "{got}");
+    folder.write(BIN, &std::fs::read(beside("pickle/short.bin"))?)?;
+    let got = message(read(&folder, true));
+    assert!(got.contains(BIN) && got.contains("not a table of tensors as PyTorch"), "{got}");
     for length in (4..bytes.len()).step_by(97) {
         folder.write(BIN, &bytes[..length])?;
         let got = message(read(&folder, true));

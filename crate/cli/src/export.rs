@@ -15,7 +15,6 @@ pub fn command() -> Command {
         .arg(option("run", "RUN_FOLDER", "The folder of a finished run").required(true))
         .arg(option("out", "DIR", "The folder to write; an earlier export is replaced").required(true))
         .arg(option("license", "L", "The license of the weights, for the model card: mit"))
-        .arg(option("dataset", "ID", "The Hub's repository of the data, for the model card"))
         .after_help("Example:\n  cargo lab export --run .lab/runs/digits-ct-0123abcd --out digits-ct --license mit")
 }
 
@@ -24,8 +23,7 @@ pub fn run(matches: &ArgMatches) -> Result<()> {
     let text = |name: &str| matches.get_one::<String>(name).cloned();
     let trained = RunFolder::open(Path::new(&text("run").unwrap_or_default()))?.trained()?;
     let out = text("out").unwrap_or_default();
-    trained
-        .export(Path::new(&out), &Card { license: text("license"), dataset: text("dataset") })?;
+    trained.export(Path::new(&out), &Card { license: text("license") })?;
     println!("{out}");
     Ok(())
 }

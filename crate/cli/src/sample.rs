@@ -82,7 +82,7 @@ pub fn run(matches: &ArgMatches) -> Result<()> {
     let device = consistency::device(text("device").unwrap_or("cpu"))?;
     let source = Source::find(text("model").unwrap_or_default(), text("revision"))?;
     let options = LoadOptions { pickle: matches.get_flag("pickle") };
-    let model = Pretrained::load(&source, options)?;
+    let mut model = Pretrained::load(&source, options)?;
     println!("{source}: {}, images {:?}", model.kind(), model.shape());
     let shown = matches!(model.shape()[0], 1 | 3);
     ensure!(
@@ -92,8 +92,11 @@ pub fn run(matches: &ArgMatches) -> Result<()> {
     );
 
     let plan = Plan::new(matches, &model)?;
+    if !device.is_cpu() {
+        model = model.to_device(&device)?;
+    }
     let begun = Instant::now();
-    let (samples, nfe) = plan.draw(&model.to_device(&device)?, &device)?;
+    let (samples, nfe) = plan.draw(&model, &device)?;
     let seconds = begun.elapsed().as_secs_f64();
     if let Some(path) = &out {
         let columns = (plan.count as f64).sqrt().ceil() as usize;

@@ -154,7 +154,7 @@ impl Dataset {
 
     fn files(&self, split: &str) -> Result<Vec<PathBuf>> {
         if self.place == Place::Hub {
-            return self.from_hub(split);
+            return self.hub_files(split);
         }
         self.cached(split).ok_or_else(|| self.elsewhere())
     }
@@ -165,7 +165,7 @@ impl Dataset {
         Error::new(format!("{}: {how}", self.entry.name))
     }
 
-    fn from_hub(&self, split: &str) -> Result<Vec<PathBuf>> {
+    fn hub_files(&self, split: &str) -> Result<Vec<PathBuf>> {
         let Entry { name, hub: id, revision, login, .. } = &self.entry;
         let (id, revision) = (id.as_deref().unwrap_or_default(), revision.as_deref());
         let repository = self.hub()?.dataset(id, revision.unwrap_or("main"))?;

@@ -119,6 +119,14 @@ impl DataConfig {
         }
     }
 
+    /// The repository of the Hub that the data are from, where they are from one.
+    pub(super) fn repository(&self) -> Result<Option<String>> {
+        match self {
+            Self::Images { .. } => Ok(self.dataset()?.entry().hub.clone()),
+            Self::Digits | Self::Spirals { .. } | Self::Moons { .. } => Ok(None),
+        }
+    }
+
     fn dataset(&self) -> Result<Dataset> {
         let Self::Images { of, size, limit, .. } = self else {
             crate::bail!("{self:?} is no dataset of images");

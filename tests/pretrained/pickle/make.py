@@ -1,9 +1,10 @@
-"""Makes tiny.bin beside it: a U-Net's state dict as PyTorch pickles it, under the attention
-names of diffusers before 0.15, with the numbers of the fixtures' formula. Needs torch and
-diffusers: `python tests/pretrained/pickle/make.py`."""
+"""Makes tiny.bin and short.bin beside it. The first is a U-Net's state dict as PyTorch pickles
+it, under the attention names of diffusers before 0.15, with the numbers of the fixtures' formula;
+the second is damaged. Needs torch and diffusers: `python tests/pretrained/pickle/make.py`."""
 
 import json
 import pathlib
+import zipfile
 
 import torch
 from diffusers import UNet2DModel
@@ -78,3 +79,11 @@ with torch.no_grad():
     answer = model(sample, torch.tensor([500.0, 500.0])).sample
 numbers = {"sample": sample.flatten().tolist(), "output": answer.flatten().tolist()}
 (HERE / "tiny.output.json").write_text(json.dumps(numbers) + "\n")
+
+# A call with too few arguments, which PyTorch never writes.
+program = (
+    b"\x80\x02}(X\x0e\x00\x00\x00conv_in.weightctorch._utils\n_rebuild_tensor_v2\n"
+    b"K\x01\x85Ru."
+)
+with zipfile.ZipFile(HERE / "short.bin", "w") as file:
+    file.writestr(zipfile.ZipInfo("tiny/data.pkl"), program)

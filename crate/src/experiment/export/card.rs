@@ -13,22 +13,18 @@ use std::path::Path;
 pub struct Card {
     /// The license of the weights, as the Hub names it (`mit`); left out where it is not given.
     pub license: Option<String>,
-    /// The repository of the Hub that the data are from, where they are from one.
-    pub dataset: Option<String>,
 }
 
 impl Card {
     /// The card of `trained`, whose images are of `shape` (C, H, W).
     pub(super) fn text(&self, trained: &Trained, shape: &[usize]) -> Result<String> {
-        for (field, value) in [("license", &self.license), ("dataset", &self.dataset)] {
-            let plain = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
-            ensure!(
-                value.as_ref().is_none_or(|value| !value.is_empty() && value.chars().all(plain)),
-                "{field} = '{}': letters, digits, '-', '_', '.' and '/'",
-                value.as_deref().unwrap_or_default()
-            );
-        }
-        let mut text = self.front();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        ensure!(
+            self.license.as_ref().is_none_or(|name| !name.is_empty() && name.chars().all(plain)),
+            "license = '{}': letters, digits, '-', '_' and '.'",
+            self.license.as_deref().unwrap_or_default()
+        );
+        let mut text = self.front(trained.experiment().data.repository()?);
         let experiment = trained.experiment();
         let (name, kind) = (&experiment.name, method(&experiment.method));
         let size = shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
@@ -54,10 +50,10 @@ impl Card {
         Ok(text)
     }
 
-    fn front(&self) -> String {
+    fn front(&self, dataset: Option<String>) -> String {
         let mut text = String::from("---\nlibrary_name: diffusers\n");
         text += "pipeline_tag: unconditional-image-generation\ntags:\n- consistency-model\n";
-        if let Some(dataset) = &self.dataset {
+        if let Some(dataset) = dataset {
             let _ = writeln!(text, "datasets:\n- {dataset}");
         }
         if let Some(license) = &self.license {

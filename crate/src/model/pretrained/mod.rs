@@ -29,7 +29,9 @@ const PICKLE: &str = "diffusion_pytorch_model.bin";
 /// How published files are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// Read a PyTorch pickle where there is no safetensors file.
+    /// Read a PyTorch pickle where there is no safetensors file. (The pickles of
+    /// openai/diffusers-cd_imagenet64_* are older than their configuration and lack the norm of
+    /// the middle's attention; the safetensors files beside them have it.)
     pub pickle: bool,
 }
 
