@@ -1,16 +1,21 @@
 //! What every cell of a notebook sees: `use consistency::prelude::*;`.
 
-pub use crate::data::{Digits, batch_rows, digits, moons, rings_mixture, select, spirals};
+pub use crate::data::{
+    Dataset, Digits, Entry, Images, batch_rows, catalog, digits, moons, rings_mixture, select,
+    spirals,
+};
 pub use crate::evaluate::{Assignment, Judge, Neighbours, Score, frechet_distance};
 pub use crate::experiment::{
-    DataConfig, Experiment, Method, Monitor, Progress, RunFolder, Trained, Training, train,
+    Card, DataConfig, Experiment, Method, Monitor, Progress, RunFolder, Trained, Training, train,
 };
+pub use crate::hub::Hub;
 pub use crate::loss::{
     Distance, Metric, Pair, Reduction, ScoreMatching, Weight, Weighting, consistency_loss,
     distillation_pair, score_matching_loss, training_pair,
 };
 pub use crate::model::{
-    ConsistencyModel, EdmDenoiser, MlpConfig, NcsnppConfig, Network, NetworkConfig, UNetConfig,
+    ConsistencyModel, EdmDenoiser, MlpConfig, NcsnppConfig, Network, NetworkConfig, Pretrained,
+    UNetConfig,
 };
 pub use crate::nn::{Ema, Optimizer, OptimizerConfig, OptimizerKind, Params};
 pub use crate::notebook::{
@@ -19,8 +24,8 @@ pub use crate::notebook::{
 pub use crate::plot::Figure;
 pub use crate::process::{
     Coefficients, Convention, Empirical, ExactFlow, FlowMap, GaussianMixture, NoiseRange,
-    Parameterization, Scaling, Schedule, Solver, TimeGrid, forward_sde, perturb, pf_ode_slope,
-    reverse_sde, trajectory,
+    Parameterization, Scaling, Schedule, Solver, TimeGrid, VpSchedule, forward_sde, perturb,
+    pf_ode_slope, reverse_sde, trajectory,
 };
 pub use crate::record::{Provenance, Table};
 pub use crate::rng::Key;

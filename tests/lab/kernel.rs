@@ -138,6 +138,13 @@ const TYPES: [(&str, &str); 63] = [
     ("Table", "let f8 = trained.table().clone();"),
     ("Budget", "let f9 = budget()?;"),
     ("Figure", "let figure = trained.plot();"),
+    ("Entry", "let entries = catalog()?; let g1 = entries[0].clone();"),
+    ("Dataset", "let dataset = Dataset::find(\"digits\")?;"),
+    ("Images", "let images = dataset.split(\"train\")?;"),
+    ("Hub", "let hub = Hub::from_env()?;"),
+    ("VpSchedule", "let g2 = VpSchedule::default();"),
+    ("Pretrained", "let g3 = Pretrained::open(\"./nowhere\").ok();"),
+    ("Card", "let g4 = Card::default();"),
 ];
 
 /// Traits: they have methods, not values.

@@ -87,7 +87,10 @@ fn dataset(matches: &ArgMatches) -> Result<Dataset> {
 }
 
 fn list() -> Result<()> {
-    println!("{:<14} {:<12} {:>9}  {:<9} {}", "name", "shape", "train", "here", "to fetch");
+    let row = |name: &str, shape: &str, train: &str, here: &str, size: &str| {
+        println!("{name:<14} {shape:<12} {train:>9}  {here:<9} {size}");
+    };
+    row("name", "shape", "train", "here", "to fetch");
     for entry in catalog()? {
         let dataset = Dataset::find(&entry.name)?;
         let [c, h, w] = entry.shape;
@@ -100,7 +103,7 @@ fn list() -> Result<()> {
             _ => "yes",
         };
         let shape = format!("{c}x{h}x{w}");
-        println!("{:<14} {shape:<12} {rows:>9}  {here:<9} {}", entry.name, entry.size);
+        row(&entry.name, &shape, &rows, here, &entry.size);
     }
     println!(
         "\n`cargo lab data show NAME` says more; a folder of images or a Parquet file of your own is a NAME too."
