@@ -4,6 +4,7 @@
 mod cache;
 mod environment;
 mod faults;
+mod listing;
 mod secrets;
 mod server;
 mod spoil;

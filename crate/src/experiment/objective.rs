@@ -5,8 +5,8 @@ use super::run::RunFolder;
 use crate::loss::{
     ScoreMatching, consistency_loss, distillation_pair, score_matching_loss, training_pair,
 };
-use crate::model::pretrained::{Kind, Source};
-use crate::model::{Conditioned, ConsistencyModel, EdmDenoiser, LoadOptions, Pretrained};
+use crate::model::pretrained::Kind;
+use crate::model::{Conditioned, ConsistencyModel, EdmDenoiser, Pretrained};
 use crate::nn::{Ema, Masks, Params};
 use crate::process::{Parameterization, TimeGrid};
 use crate::rng::Key;
@@ -142,11 +142,7 @@ fn published_teacher(
     params: &Params,
     shape: &[usize],
 ) -> Result<Box<dyn Denoiser>> {
-    let (place, revision) = match name.split_once('@') {
-        Some((place, revision)) => (place, Some(revision)),
-        None => (name, None),
-    };
-    let teacher = Pretrained::load(&Source::find(place, revision)?, LoadOptions::default())?;
+    let teacher = Pretrained::open(name)?;
     ensure!(
         teacher.shape() == shape,
         "its images are {:?}, the data {shape:?} (channels, height, width)",

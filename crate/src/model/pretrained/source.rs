@@ -49,8 +49,9 @@ impl Source {
         }
     }
 
-    /// The folder or flax file `id_or_folder` where one of that name exists, or where it begins with `.` or
-    /// `/`; else the repository `owner/name` of the Hub at `revision`, or at its main branch.
+    /// The folder or flax file `id_or_folder` where one of that name exists, or where it
+    /// begins with `.` or `/`; else the repository `OWNER/NAME` of the Hub at `revision`, or at
+    /// the one in `OWNER/NAME@REVISION`, or at its main branch.
     ///
     /// # Errors
     /// No such folder, a name that is neither, or a repository that cannot be reached.
@@ -66,11 +67,21 @@ impl Source {
             );
             return Self::folder(path);
         }
+        // OWNER/NAME@REVISION is one name, for a configuration.
+        let (id, pinned) = match id_or_folder.split_once('@') {
+            Some((id, pinned)) => (id, Some(pinned)),
+            None => (id_or_folder, None),
+        };
         ensure!(
-            id_or_folder.split('/').filter(|part| !part.is_empty()).count() == 2,
+            id.split('/').filter(|part| !part.is_empty()).count() == 2,
             "{id_or_folder} is neither a folder nor a repository of the Hub (OWNER/NAME)"
         );
-        let repository = Hub::from_env()?.model(id_or_folder, revision.unwrap_or("main"))?;
+        ensure!(
+            revision.is_none() || pinned.is_none(),
+            "{id_or_folder} names a revision, and {} is another",
+            revision.unwrap_or_default()
+        );
+        let repository = Hub::from_env()?.model(id, revision.or(pinned).unwrap_or("main"))?;
         Ok(Self(Place::Hub(repository)))
     }
 
