@@ -1,10 +1,12 @@
 //! The exact denoiser of a dataset (Lemma 1) at Fashion-MNIST's shape, against the machine's
-//! rate of f64 matrix products, in the same run. The rows are synthetic.
+//! rate of f64 matrix products, in the same run. The rows are Fashion-MNIST's where it is here
+//! (`cargo lab data fetch fashion_mnist`), else synthetic.
 //!
 //! `cargo lab bench lemma1` runs it. The work is in a process of its own, whose number of threads
 //! candle and rayon learn from the environment, and whose memory is its own.
 
 use candle_core::{DType, Device, Tensor};
+use consistency::data::Dataset;
 use consistency::process::{Empirical, NoiseRange};
 use consistency::rng::Key;
 use consistency::seam::Denoiser;
@@ -59,15 +61,22 @@ fn peak() -> f64 {
     kib.unwrap_or(f64::NAN) * 1024.0
 }
 
-/// Rows uniform on [-1, 1).
-fn data() -> Result<Tensor> {
+/// The rows, and what they are.
+fn data() -> Result<(Tensor, String)> {
+    let fashion = Dataset::find("fashion_mnist")?;
+    if fashion.is_here("train") {
+        let images = fashion.split("train")?;
+        let rows = images.all(DType::F64)?.reshape((ROWS, DIM))?;
+        return Ok((rows, format!("rows of {}", images.name())));
+    }
     let key = Key::new(1).stream("rows");
     let mut values = vec![0f64; ROWS * DIM];
     values.par_chunks_mut(DIM).enumerate().for_each(|(i, row)| {
         let mut generator = key.generator(i as u64);
         row.iter_mut().for_each(|value| *value = 2.0 * generator.random::<f64>() - 1.0);
     });
-    Ok(Tensor::from_vec(values, (ROWS, DIM), &Device::Cpu)?)
+    let rows = Tensor::from_vec(values, (ROWS, DIM), &Device::Cpu)?;
+    Ok((rows, "synthetic rows, uniform on [-1, 1)".to_string()))
 }
 
 /// Rows with noise of these levels, one a sample.
@@ -161,7 +170,7 @@ fn denoisers(data: &Tensor, empirical: &Empirical) -> Result<Vec<Case>> {
 }
 
 fn measure(threads: usize) -> Result<()> {
-    let data = data()?;
+    let (data, what) = data()?;
     let empirical = Empirical::new(&data)?;
     let mut cases = denoisers(&data, &empirical)?;
     for case in &cases {
@@ -184,7 +193,7 @@ fn measure(threads: usize) -> Result<()> {
             }
         }
     }
-    report(&all, count, threads);
+    report(&all, count, &what, threads);
     println!(
         "\nResident at the most, data included: {:.2} GB. Against the definition (16 samples): means \
          within {mean:.1e}, ln p_t within {density:.1e} of its size.",
@@ -194,10 +203,10 @@ fn measure(threads: usize) -> Result<()> {
 }
 
 /// The table; the first `products` of the cases are the products.
-fn report(cases: &[Case], products: usize, threads: usize) {
+fn report(cases: &[Case], products: usize, what: &str, threads: usize) {
     let best = cases[..products].iter().map(Case::rate).fold(f64::NAN, f64::max);
     println!(
-        "{ROWS} x {DIM} synthetic rows, uniform on [-1, 1), f64; t from 0.002 to 80 in each batch; \
+        "{ROWS} x {DIM} {what}, f64; t from 0.002 to 80 in each batch; \
          {threads} threads, medians of {CALLS} (lowest to highest), in turn\n"
     );
     println!("| | seconds | GFLOP/s | of the best product |\n|---|---|---|---|");

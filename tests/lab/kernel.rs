@@ -56,7 +56,7 @@ fn two_kernels_at_once_and_a_restart() -> Result {
 }
 
 /// Types of the prelude, each bound by a plain `let`.
-const TYPES: [(&str, &str); 63] = [
+const TYPES: [(&str, &str); 70] = [
     ("Tensor", "let a1 = Tensor::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Var", "let a2 = Var::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Device", "let a3 = Device::Cpu;"),

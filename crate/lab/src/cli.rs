@@ -102,8 +102,8 @@ fn command() -> Command {
                 .subcommand(
                     Command::new("lemma1")
                         .about(
-                            "Time the exact denoiser of 60000 x 784 synthetic rows beside the \
-                             machine's f64 matrix products",
+                            "Time the exact denoiser of 60000 x 784 numbers (Fashion-MNIST once \
+                             fetched) beside the machine's f64 matrix products",
                         )
                         .arg(
                             Arg::new("threads")

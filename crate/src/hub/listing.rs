@@ -25,7 +25,7 @@ impl Repository {
             );
             return Ok(names);
         }
-        let all = self.list().map_err(|failure| self.client.error(failure.error))?;
+        let all = self.list(pattern).map_err(|failure| self.client.error(failure.error))?;
         let mut names: Vec<String> =
             all.into_iter().filter(|name| matches(pattern, name)).collect();
         names.sort();
@@ -53,13 +53,14 @@ impl Repository {
         names
     }
 
-    // All names at the revision; the commit that it is from then on.
-    fn list(&self) -> Result<Vec<String>, Failure> {
+    // All names at the revision, of which those like `pattern` are wanted; the commit that it is
+    // from then on.
+    fn list(&self, pattern: &str) -> Result<Vec<String>, Failure> {
         let revision = self.commit_held().unwrap_or(&self.revision);
         let endpoint = &self.client.settings.endpoint;
         let kind = self.kind.plural();
         let url = format!("{endpoint}/api/{kind}/{}/revision/{}", self.id, encode(revision));
-        let target = self.target(revision, "");
+        let target = self.target(revision, pattern);
         let text = self.client.retry(self.client.settings.retries, || {
             let ask = || {
                 let response = self.client.follow(&url, &[("accept", "application/json")])?;
