@@ -72,6 +72,21 @@ impl Data {
         }
     }
 
+    /// The classes of the samples `rows`; none where the data have none.
+    pub fn labels(&self, rows: &[u32]) -> Option<Vec<u32>> {
+        let Samples::Images { images, .. } = &self.samples else { return None };
+        let labels = images.labels()?;
+        Some(rows.iter().map(|row| labels[*row as usize]).collect())
+    }
+
+    /// How many classes the data have; none where they have none.
+    pub fn classes(&self) -> Option<usize> {
+        match &self.samples {
+            Samples::Images { images, .. } => images.labels().map(|_| images.classes().count()),
+            Samples::Numbers(_) => None,
+        }
+    }
+
     /// The samples `rows`, those from `first` on of a batch whose random numbers are under
     /// `key`.
     pub fn batch(&self, rows: &[u32], first: u64, key: &Key) -> Result<Tensor> {

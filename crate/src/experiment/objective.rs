@@ -5,12 +5,11 @@ use super::run::RunFolder;
 use crate::loss::{
     ScoreMatching, consistency_loss, distillation_pair, score_matching_loss, training_pair,
 };
-use crate::model::pretrained::Kind;
+use crate::model::pretrained::{Kind, Teacher};
 use crate::model::{Conditioned, ConsistencyModel, EdmDenoiser, Pretrained};
 use crate::nn::{Ema, Masks, Params};
 use crate::process::{Parameterization, TimeGrid};
 use crate::rng::Key;
-use crate::seam::Denoiser;
 use crate::{Context, Result, bail, ensure};
 use candle_core::Tensor;
 use std::path::Path;
@@ -24,7 +23,7 @@ pub(super) struct Consistency {
     student: ConsistencyModel,
     target: ConsistencyModel,
     target_params: Ema,
-    teacher: Option<Box<dyn Denoiser>>,
+    teacher: Option<Teacher>,
 }
 
 impl Objective {
@@ -48,7 +47,7 @@ impl Objective {
             Method::Distillation { parameterization, .. }
             | Method::ConsistencyTraining { parameterization, .. } => *parameterization,
         };
-        let mut teacher: Option<Box<dyn Denoiser>> = None;
+        let mut teacher = None;
         if let Method::Distillation { teacher: name, .. } = &experiment.method {
             teacher = Some(teach(name, experiment, params, shape, runs)?);
         }
@@ -75,12 +74,13 @@ impl Objective {
     }
 
     /// The loss at step `k` on `x0`, samples `first..` of the batch, all random numbers under
-    /// `key`: those of a sample are the same however the batch is split.
+    /// `key`: those of a sample are the same however the batch is split. `labels` are their
+    /// classes, for networks that are told them.
     pub fn loss(
         &self,
         experiment: &Experiment,
         k: u64,
-        x0: &Tensor,
+        (x0, labels): (&Tensor, Option<&[u32]>),
         first: u64,
         key: &Key,
     ) -> Result<Tensor> {
@@ -91,7 +91,7 @@ impl Objective {
         match self {
             Self::ScoreMatching { denoiser, config } => {
                 let sigma = config.noise_levels(samples, &key.stream("sigma"));
-                let denoiser = Conditioned::new(denoiser, None, masks);
+                let denoiser = Conditioned::new(denoiser, labels, masks);
                 score_matching_loss(&denoiser, x0, &z, &sigma, experiment.sigma_data)
             }
             Self::Consistency(networks) => {
@@ -99,7 +99,8 @@ impl Objective {
                 let n = key.stream("n").integers(samples, 1..grid.points())?;
                 let (pair, distance, weighting) = match (&experiment.method, &networks.teacher) {
                     (Method::Distillation { solver, distance, weighting, .. }, Some(teacher)) => {
-                        let pair = distillation_pair(x0, &z, &n, &grid, teacher, *solver)?;
+                        let teacher = Conditioned::new(teacher, labels, None);
+                        let pair = distillation_pair(x0, &z, &n, &grid, &teacher, *solver)?;
                         (pair, distance, weighting)
                     }
                     (Method::ConsistencyTraining { distance, weighting, .. }, _) => {
@@ -107,8 +108,8 @@ impl Objective {
                     }
                     (method, _) => bail!("{method:?} has no consistency loss"),
                 };
-                let student = Conditioned::new(&networks.student, None, masks);
-                let target = Conditioned::new(&networks.target, None, masks);
+                let student = Conditioned::new(&networks.student, labels, masks);
+                let target = Conditioned::new(&networks.target, labels, masks);
                 consistency_loss(&student, &target, &pair, distance, weighting)
             }
         }
@@ -122,7 +123,7 @@ fn teach(
     params: &Params,
     shape: &[usize],
     runs: &Path,
-) -> Result<Box<dyn Denoiser>> {
+) -> Result<Teacher> {
     // A run's folder has a plain name.
     if name.contains('/') || Path::new(name).is_file() {
         return published_teacher(name, experiment, params, shape)
@@ -133,7 +134,7 @@ fn teach(
     // "Initialize theta with the teacher": the networks are alike.
     params.assign(trained.params())?;
     let trained = trained.on(params.device(), experiment.training.settings())?;
-    Ok(Box::new(trained.denoiser()?))
+    Ok(Teacher::Edm(trained.denoiser()?))
 }
 
 fn published_teacher(
@@ -141,16 +142,19 @@ fn published_teacher(
     experiment: &Experiment,
     params: &Params,
     shape: &[usize],
-) -> Result<Box<dyn Denoiser>> {
+) -> Result<Teacher> {
     let teacher = Pretrained::open(name)?;
     ensure!(
         teacher.shape() == shape,
         "its images are {:?}, the data {shape:?} (channels, height, width)",
         teacher.shape()
     );
-    if let Some(classes) = teacher.classes() {
-        bail!("it knows {classes} classes; a student here is told none");
-    }
+    let own = experiment.network.classes();
+    ensure!(
+        teacher.classes() == own,
+        "it knows {:?} classes, the student {own:?}",
+        teacher.classes()
+    );
     if let Kind::Edm { sigma_data } = *teacher.kind() {
         let own = experiment.sigma_data;
         ensure!(sigma_data == own, "it has sigma_data = {sigma_data}, the student {own}");
@@ -160,7 +164,7 @@ fn published_teacher(
             params.assign(teacher.params())?;
         }
     }
-    teacher.to_device(params.device())?.denoiser()
+    teacher.to_device(params.device())?.teacher()
 }
 
 /// The time grid at step `k`: fixed in distillation, growing in training.

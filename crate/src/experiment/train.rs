@@ -54,6 +54,7 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
     let key = Key::new(experiment.seed);
     let data = experiment.data.load(&device)?;
     let rows = data.rows();
+    check_classes(experiment, &data)?;
     let mut params = Params::new(DType::F32, &device).with(experiment.training.settings());
     let objective = Objective::new(experiment, &mut params, data.shape(), &key, runs)?;
     let mut optimizer = Optimizer::new(experiment.optimizer, &params)?;
@@ -163,11 +164,14 @@ fn gradients(
     key: &Key,
 ) -> Result<(f64, f64, Gradients)> {
     let size = batch.len().div_ceil(experiment.training.accumulate);
+    let told = experiment.network.classes().is_some();
     let (mut value, mut sum) = (0.0, None::<Gradients>);
     for (i, part) in batch.chunks(size).enumerate() {
         let x0 = data.batch(part, (i * size) as u64, key)?;
+        let labels = told.then(|| data.labels(part)).flatten();
         let share = part.len() as f64 / batch.len() as f64;
-        let loss = objective.loss(experiment, step, &x0, (i * size) as u64, key)?;
+        let loss =
+            objective.loss(experiment, step, (&x0, labels.as_deref()), (i * size) as u64, key)?;
         let loss = if share == 1.0 { loss } else { (loss * share)? };
         value += f64::from(loss.to_scalar::<f32>()?);
         let gradients = params.gradients(&loss)?;
@@ -186,6 +190,23 @@ fn gradients(
         gradients.scale(clip / norm)?;
     }
     Ok((value, norm, gradients))
+}
+
+// A network that is told classes needs them of the data.
+fn check_classes(experiment: &Experiment, data: &Data) -> Result<()> {
+    if let Some(known) = experiment.network.classes() {
+        let Some(count) = data.classes() else {
+            bail!(
+                "network.num_class_embeds = {known}: the data of {} have no classes",
+                experiment.name
+            );
+        };
+        ensure!(
+            count <= known,
+            "network.num_class_embeds = {known}: the data have {count} classes"
+        );
+    }
+    Ok(())
 }
 
 // The factor on the learning rate: 1, then linearly to 0 over the last steps.

@@ -96,6 +96,14 @@ pub enum NetworkConfig {
 }
 
 impl NetworkConfig {
+    /// How many classes the network is told; none for one without classes.
+    pub fn classes(&self) -> Option<usize> {
+        match self {
+            Self::Unet(config) => config.num_class_embeds,
+            Self::Ncsnpp(_) | Self::Mlp(_) => None,
+        }
+    }
+
     /// Build the network in `scope` for images of `shape` (C, H, W).
     pub fn build(&self, scope: &mut Scope, shape: &[usize]) -> Result<Box<dyn Network>> {
         Ok(match self {

@@ -143,10 +143,7 @@ impl Pretrained {
 
     /// How many classes it knows; none for a network without classes.
     pub fn classes(&self) -> Option<usize> {
-        match &self.config {
-            NetworkConfig::Unet(config) => config.num_class_embeds,
-            NetworkConfig::Ncsnpp(_) | NetworkConfig::Mlp(_) => None,
-        }
+        self.config.classes()
     }
 
     /// Its parameters.
