@@ -4,7 +4,8 @@
 //! 2023) in Rust: called "the paper" throughout; "the talk" is the slide deck that the
 //! notebooks follow.
 //!
-//! A room uses only those below it: [`notebook`], then [`theory`] and [`experiment`],
+//! A room uses only those below it: [`notebook`] and [`reproduce`], then [`theory`] and
+//! [`experiment`],
 //! [`sample`] and [`evaluate`], [`loss`], [`model`], [`nn`] and [`data`], [`process`], [`record`],
 //! [`hub`] and [`plot`], and at the bottom [`rng`], [`error`] and the two traits of [`seam`].
 
@@ -22,6 +23,7 @@ pub mod plot;
 pub mod prelude;
 pub mod process;
 pub mod record;
+pub mod reproduce;
 pub mod rng;
 pub mod sample;
 pub mod seam;

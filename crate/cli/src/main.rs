@@ -6,6 +6,7 @@
 mod data;
 mod export;
 mod push;
+mod reproduce;
 mod sample;
 mod theory;
 
@@ -21,6 +22,8 @@ fn command() -> Command {
         .subcommand(export::command())
         .subcommand(sample::command())
         .subcommand(push::command())
+        .subcommand(reproduce::command())
+        .subcommand(reproduce::report_command())
         .subcommand(theory::command())
 }
 
@@ -30,6 +33,8 @@ fn run(matches: &ArgMatches) -> consistency::Result<()> {
         Some(("export", matches)) => export::run(matches),
         Some(("sample", matches)) => sample::run(matches),
         Some(("push", matches)) => push::run(matches),
+        Some(("report", matches)) => reproduce::write_report(matches),
+        Some(("reproduce", matches)) => reproduce::run(matches),
         Some(("theory", matches)) => theory::run(matches),
         _ => consistency::bail!("there is no such command; see cargo lab --help"),
     }

@@ -8,11 +8,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// The commands of the program that has the library, which reads their arguments.
-const LIBRARY_COMMANDS: [(&str, &str); 5] = [
+const LIBRARY_COMMANDS: [(&str, &str); 7] = [
     ("data", "List, fetch and show datasets: data --help"),
     ("sample", "Draw samples from a checkpoint of the Hub or a folder: sample --help"),
     ("export", "Write a trained run as a diffusers folder: export --help"),
     ("push", "Upload an exported model to the Hub: push --help"),
+    ("reproduce", "Train, sample and judge an experiment of reproductions/: reproduce --help"),
+    ("report", "Write reproductions/REPORT.md: what was reproduced, and the paper's tables"),
     ("theory", "Measure a theorem on a Gaussian mixture: theory --help"),
 ];
 

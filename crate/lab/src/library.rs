@@ -24,6 +24,7 @@ pub fn run(
         .args(["--", command])
         .args(arguments)
         .env("LAB_PROJECT", &place.project)
+        .env("LAB_RUNS", place.own.join("runs"))
         // A table is shown whole.
         .env("POLARS_FMT_MAX_ROWS", "-1")
         .status()

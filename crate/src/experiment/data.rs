@@ -142,6 +142,20 @@ impl DataConfig {
         }
     }
 
+    /// The images that it trains on.
+    ///
+    /// # Errors
+    /// Data that are no images; what stands in the way of reading them.
+    pub fn images(&self) -> Result<Images> {
+        match self {
+            Self::Digits => Dataset::find("digits")?.split("train"),
+            Self::Images { split, .. } => self.dataset()?.split(split),
+            Self::Spirals { .. } | Self::Moons { .. } => {
+                crate::bail!("{self:?} is a set of points, not of images")
+            }
+        }
+    }
+
     fn dataset(&self) -> Result<Dataset> {
         let Self::Images { of, size, limit, .. } = self else {
             crate::bail!("{self:?} is no dataset of images");

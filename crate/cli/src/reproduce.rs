@@ -1,0 +1,80 @@
+//! `reproduce NAME` and `report`: the experiments of `reproductions/`, run and set out.
+
+use clap::{Arg, ArgMatches, Command, value_parser};
+use consistency::record::write_atomically;
+use consistency::reproduce::{Effort, Options, Reproduction, report, reproduce};
+use consistency::{Result, bail};
+use std::path::PathBuf;
+
+/// The command line of `reproduce`.
+pub fn command() -> Command {
+    let option = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).help(help)
+    };
+    Command::new("reproduce")
+        .about("Train, sample, judge and record an experiment of reproductions/")
+        .arg(Arg::new("NAME").num_args(0..).help("A folder of reproductions/; none: list them"))
+        .arg(option("device", "DEVICE", "cpu, cuda or cuda:N").default_value("cpu"))
+        .arg(
+            option("budget", "BUDGET", "How many of its steps and samples: a fiftieth, a quarter, all")
+                .value_parser(["quick", "standard", "full"])
+                .default_value("full"),
+        )
+        .arg(
+            option("seeds", "S,..", "These seeds in place of the experiment's")
+                .value_delimiter(',')
+                .value_parser(value_parser!(u64)),
+        )
+        .after_help(
+            "A run that was interrupted goes on where it was; one that is finished is not repeated.\n\n\
+             Example:\n  cargo lab reproduce digits-teacher digits-cd --budget quick",
+        )
+}
+
+/// The command line of `report`.
+pub fn report_command() -> Command {
+    Command::new("report")
+        .about("Write reproductions/REPORT.md: what was reproduced, and the paper's tables")
+        .after_help("Example:\n  cargo lab report")
+}
+
+// Where `cargo lab` says that the project is; else where one stands.
+fn folder() -> PathBuf {
+    let project = std::env::var_os("LAB_PROJECT").filter(|path| !path.is_empty());
+    project.map_or_else(PathBuf::new, PathBuf::from).join("reproductions")
+}
+
+/// Run what the command line names.
+pub fn run(matches: &ArgMatches) -> Result<()> {
+    let folder = folder();
+    let names: Vec<&String> = matches.get_many("NAME").unwrap_or_default().collect();
+    if names.is_empty() {
+        for name in Reproduction::names(&folder)? {
+            println!("{name:<22} {}", Reproduction::read(&folder, &name)?.title);
+        }
+        return Ok(());
+    }
+    let text = |name: &str| matches.get_one::<String>(name).cloned().unwrap_or_default();
+    let options = Options {
+        folder,
+        runs: consistency::notebook::runs_folder().join("reproductions"),
+        effort: Effort::named(&text("budget"))?,
+        device: text("device"),
+        seeds: matches.get_many("seeds").unwrap_or_default().copied().collect(),
+    };
+    for name in names {
+        if reproduce(name, &options, &mut |line| println!("{line}"))?.is_empty() {
+            bail!("{name} gave no number");
+        }
+    }
+    Ok(())
+}
+
+/// Write the report.
+pub fn write_report(_: &ArgMatches) -> Result<()> {
+    let folder = folder();
+    let path = std::path::absolute(folder.join("REPORT.md"))?;
+    write_atomically(&path, report(&folder)?.as_bytes())?;
+    println!("{}", path.display());
+    Ok(())
+}

@@ -1,0 +1,14 @@
+//! Reproductions: an experiment over several seeds, trained, sampled, evaluated and recorded.
+//!
+//! `reproductions/NAME/experiment.toml` says what; [`reproduce`] does it, and keeps what came
+//! out beside it; [`report`] sets it out in tables.
+
+mod config;
+mod report;
+mod results;
+mod run;
+
+pub use config::{Effort, Evaluate, Reproduction};
+pub use report::report;
+pub use results::{Row, interval, read as read_results};
+pub use run::{Options, reproduce};
