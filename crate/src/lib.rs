@@ -4,13 +4,14 @@
 //! 2023) in Rust: called "the paper" throughout; "the talk" is the slide deck that the
 //! notebooks follow.
 //!
-//! A room uses only those below it: [`notebook`] and [`reproduce`], then [`theory`] and
-//! [`experiment`],
+//! A room uses only those below it: [`notebook`] and [`reproduce`], then [`theory`],
+//! [`experiment`] and [`edit`],
 //! [`sample`] and [`evaluate`], [`loss`], [`model`], [`nn`] and [`data`], [`process`], [`record`],
 //! [`hub`] and [`plot`], and at the bottom [`rng`], [`error`] and the two traits of [`seam`].
 
 pub mod data;
 pub mod device;
+pub mod edit;
 pub mod error;
 pub mod evaluate;
 pub mod experiment;

@@ -4,6 +4,7 @@ pub use crate::data::{
     Dataset, Digits, Entry, Images, batch_rows, catalog, digits, moons, rings_mixture, select,
     spirals,
 };
+pub use crate::edit::{self, Edit, Operator, Steps};
 pub use crate::evaluate::{Assignment, Judge, Neighbours, Score, frechet_distance};
 pub use crate::experiment::{
     Card, DataConfig, Experiment, Method, Monitor, Progress, RunFolder, Trained, Training, train,
@@ -29,7 +30,7 @@ pub use crate::process::{
 };
 pub use crate::record::{Provenance, Table};
 pub use crate::rng::Key;
-pub use crate::sample;
+pub use crate::sample::{self, Churn, Sampler};
 pub use crate::seam::{ConsistencyFunction, Counted, Denoiser};
 pub use crate::theory::{self, Dual, Limit, Number, Slope, Source, Tangent, TanhModel};
 pub use candle_core::{D, DType, Device, IndexOp, Tensor, Var};

@@ -56,7 +56,7 @@ fn two_kernels_at_once_and_a_restart() -> Result {
 }
 
 /// Types of the prelude, each bound by a plain `let`.
-const TYPES: [(&str, &str); 70] = [
+const TYPES: [(&str, &str); 75] = [
     ("Tensor", "let a1 = Tensor::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Var", "let a2 = Var::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Device", "let a3 = Device::Cpu;"),
@@ -145,6 +145,14 @@ const TYPES: [(&str, &str); 70] = [
     ("VpSchedule", "let g2 = VpSchedule::default();"),
     ("Pretrained", "let g3 = Pretrained::open(\"./nowhere\").ok();"),
     ("Card", "let g4 = Card::default();"),
+    ("Churn", "let g5 = Churn::default();"),
+    ("Sampler", "let g6 = Sampler::Heun { churn: g5 };"),
+    ("Operator", "let g7 = Operator::Patch(2);"),
+    ("Steps", "let g8 = Steps::along(&grid);"),
+    (
+        "Edit",
+        "let g9 = Edit { operator: g7, mask: digits.train.zeros_like()?, steps: g8.clone(), guided: false };",
+    ),
 ];
 
 /// Traits: they have methods, not values.

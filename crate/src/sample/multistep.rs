@@ -1,9 +1,8 @@
-//! Sampling: one step and multistep from a consistency function (the paper, algorithm
-//! 1), Heun or Euler along the PF ODE and the reverse SDE from a denoiser.
+//! Samples of a consistency function: one step, and multistep (the paper, algorithm 1).
 
-use crate::process::{Solver, TimeGrid, perturb, reverse_sde, trajectory};
+use crate::process::{TimeGrid, perturb};
 use crate::rng::Key;
-use crate::seam::{ConsistencyFunction, Denoiser};
+use crate::seam::ConsistencyFunction;
 use crate::{Result, ensure};
 use candle_core::Tensor;
 
@@ -115,25 +114,4 @@ pub fn grid_steps(grid: &TimeGrid, steps: usize) -> Result<Vec<f64>> {
     );
     let stride = points / steps;
     Ok((0..steps).map(|i| grid.times()[points - 1 - i * stride]).collect())
-}
-
-/// The PF ODE from T z down to eps along `grid`: NFE N - 1 by Euler, 2 (N - 1) by Heun.
-pub fn pf_ode(
-    denoiser: &dyn Denoiser,
-    solver: Solver,
-    z: &Tensor,
-    grid: &TimeGrid,
-) -> Result<Tensor> {
-    let start = (z * grid.last())?;
-    last(trajectory(denoiser, solver, &start, grid)?)
-}
-
-/// The reverse SDE from T z down to eps along `grid`, its noise under `key`.
-pub fn reverse(denoiser: &dyn Denoiser, z: &Tensor, grid: &TimeGrid, key: &Key) -> Result<Tensor> {
-    let start = (z * grid.last())?;
-    last(reverse_sde(denoiser, &start, grid, key)?)
-}
-
-fn last(mut path: Vec<Tensor>) -> Result<Tensor> {
-    path.pop().ok_or_else(|| crate::Error::new("a trajectory without points"))
 }
