@@ -2,11 +2,11 @@
 
 use super::catalog::{self, Classes, Encoding, Entry, Split};
 use super::decoded::{self, About, Decoded};
+use super::digits;
 use super::folder;
 use super::images::Images;
 use super::parquet::{self, Columns};
 use super::sheet::Sheet;
-use super::{decode, digits};
 use crate::hub::Hub;
 use crate::{Context, Error, Result, bail, ensure};
 use candle_core::{Device, Tensor};
@@ -24,15 +24,15 @@ use std::path::{Path, PathBuf};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Dataset {
-    entry: Entry,
-    place: Place,
-    limit: Option<usize>,
-    hub: Option<Hub>,
-    cache: Option<PathBuf>,
+    pub(super) entry: Entry,
+    pub(super) place: Place,
+    pub(super) limit: Option<usize>,
+    pub(super) hub: Option<Hub>,
+    pub(super) cache: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Place {
+pub(super) enum Place {
     Embedded,
     Hub,
     /// Parquet files of the user's own.
@@ -64,37 +64,13 @@ impl Dataset {
         Ok(Self::of(catalog::entry(name)?))
     }
 
-    fn of(entry: Entry) -> Self {
+    pub(super) fn of(entry: Entry) -> Self {
         let place = match (&entry.hub, entry.embedded) {
             (_, true) => Place::Embedded,
             (Some(_), false) => Place::Hub,
             (None, false) => Place::Elsewhere,
         };
         Self { entry, place, limit: None, hub: None, cache: None }
-    }
-
-    fn own_parquet(path: &Path) -> Result<Self> {
-        let Columns { image, label } = parquet::find_columns(path)?;
-        let mut first = None;
-        let columns = Columns { image, label };
-        parquet::read(path, &columns, 1, |images, _| {
-            first = images.first().map(|image| decode::decode(image)).transpose()?;
-            Ok(())
-        })?;
-        let Some(first) = first else { bail!("{} has no rows", path.display()) };
-        let splits = BTreeMap::from([("train".to_string(), Split::default())]);
-        let shape = [first.channels, first.height, first.width];
-        let entry =
-            Entry { label: columns.label, image: columns.image, ..own(path, shape, splits) };
-        Ok(Self { place: Place::Files(vec![path.to_path_buf()]), ..Self::of(entry) })
-    }
-
-    fn own_folder(path: &Path) -> Result<Self> {
-        let folders = folder::splits(path)?;
-        let shape = folder::shape(&folders)?;
-        let splits = folders.keys().map(|name| (name.clone(), Split::default())).collect();
-        let entry = own(path, shape, splits);
-        Ok(Self { place: Place::Folders(folders), ..Self::of(entry) })
     }
 
     /// The same with every image cropped to its middle square and reduced to `side` pixels.
@@ -389,31 +365,5 @@ impl Dataset {
             })?;
         }
         sheet.end()
-    }
-}
-
-fn own(path: &Path, shape: [usize; 3], splits: BTreeMap<String, Split>) -> Entry {
-    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    Entry {
-        title: format!("{} (your own)", path.display()),
-        name,
-        embedded: false,
-        hub: None,
-        revision: None,
-        verified: true,
-        login: None,
-        how: None,
-        image: String::new(),
-        label: None,
-        encoding: None,
-        shape,
-        resize: None,
-        values: [0, 255],
-        classes: Classes::default(),
-        licence: "yours to know".to_string(),
-        size: "here".to_string(),
-        citation: String::new(),
-        note: None,
-        splits,
     }
 }

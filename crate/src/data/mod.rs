@@ -8,6 +8,7 @@ mod decoded;
 mod digits;
 mod folder;
 mod images;
+mod own;
 mod parquet;
 mod plane;
 mod reduce;
