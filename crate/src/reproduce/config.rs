@@ -126,6 +126,13 @@ impl Reproduction {
         ensure!(self.evaluate.samples > 1, "evaluate.samples: give at least 2");
         let kinds = self.evaluate.taus.len() + self.evaluate.points.len();
         ensure!(kinds > 0, "evaluate: give taus (a consistency model) or points (a teacher)");
+        // Numbers are kept under the kind's name, which says how many steps it takes.
+        let mut steps: Vec<usize> = self.evaluate.taus.iter().map(Vec::len).collect();
+        steps.sort_unstable();
+        ensure!(
+            steps.windows(2).all(|pair| pair[0] != pair[1]),
+            "evaluate.taus: two kinds of as many steps would bear one name"
+        );
         for key in ["name", "seed"] {
             ensure!(
                 !self.experiment.contains_key(key),
