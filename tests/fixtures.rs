@@ -4,6 +4,10 @@
 //! `CONSISTENCY_FIXTURES` names another folder to search. Each tensor is a line of the
 //! output: `fixture <file stem> <tensor> max_abs_error=<x>`.
 
+#[path = "support/formula.rs"]
+mod formula;
+#[path = "support/judges.rs"]
+mod judges;
 #[path = "support/metrics.rs"]
 mod metrics;
 #[path = "support/networks.rs"]
@@ -16,7 +20,8 @@ use consistency::model::{
 };
 use consistency::nn::{Params, Scope, Shapes};
 use consistency::{Context, Error, Result, bail, ensure};
-use networks::{DDPM, Folder, formula, get, labels, load, numbers, unet, weights};
+use formula::{Folder, formula};
+use networks::{DDPM, get, labels, load, numbers, unet, weights};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -4,7 +4,11 @@ pub use crate::data::{
     Dataset, Digits, Entry, Images, batch_rows, catalog, digits, moons, rings_mixture, select,
     spirals,
 };
-pub use crate::evaluate::{Assignment, Judge, Neighbours, Score, frechet_distance};
+pub use crate::evaluate::{
+    Assignment, Classifier, ClassifierConfig, Features, Inception, InceptionFeatures, Judge, Lpips,
+    Neighbours, Pooling, PrecisionRecall, Score, Spread, Statistics, frechet_distance,
+    inception_score, kernel_distance, kernel_distance_of_subsets, precision_recall,
+};
 pub use crate::experiment::{
     Card, DataConfig, Experiment, Method, Monitor, Progress, RunFolder, Trained, Training, train,
 };

@@ -1,14 +1,14 @@
 //! Metrics of the fixtures: features, logits and distances as the reference implementations
 //! give them.
 
-use super::networks::{Folder, formula, get, load};
+use crate::formula::Folder;
+use crate::judges::write_weights;
+use crate::networks::{get, load};
 use candle_core::{DType, Device, Tensor, Var};
 use consistency::evaluate::{
     Inception, Lpips, frechet_distance, inception_score, kernel_distance, precision_recall,
 };
-use consistency::nn::Shapes;
 use consistency::{Error, Result, ensure};
-use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The metrics' fixtures, by their names.
@@ -55,30 +55,6 @@ fn report(
         Limit::Relative(limit) => relative < limit,
     };
     Ok((!near).then_some(name))
-}
-
-fn weight(name: &str, dims: &[usize]) -> Result<Tensor> {
-    match dims {
-        _ if name.starts_with("lin") => Ok(formula(name, dims, 1.0, 0.0)?.abs()?),
-        [_, rest @ ..] if !rest.is_empty() => {
-            let fan_in: usize = rest.iter().product();
-            formula(name, dims, (6.0 / fan_in as f64).sqrt(), 0.0)
-        }
-        _ if name.ends_with("weight") || name.ends_with("running_var") => {
-            formula(name, dims, 0.1, 1.0)
-        }
-        _ => formula(name, dims, 0.1, 0.0),
-    }
-}
-
-/// The formula's weights of these names and shapes, as a file in `folder`.
-pub fn write_weights(folder: &Folder, shapes: &Shapes) -> Result<std::path::PathBuf> {
-    let tensors: BTreeMap<String, Tensor> = shapes
-        .iter()
-        .map(|(name, dims)| Ok((name.to_string(), weight(name, dims)?)))
-        .collect::<Result<_>>()?;
-    folder.write("weights.safetensors", &safetensors::serialize(tensors, None)?)?;
-    Ok(folder.0.join("weights.safetensors"))
 }
 
 fn inception(path: &Path) -> Result<Vec<String>> {
@@ -128,7 +104,7 @@ fn lpips(path: &Path) -> Result<Vec<String>> {
     for (dtype, stem, by_distance, by_gradient) in
         [(DType::F64, "lpips_vgg", 1e-6, 1e-6), (DType::F32, "lpips_vgg.f32", 1e-5, 3e-3)]
     {
-        let metric = Lpips::load(&weights, dtype, &Device::Cpu)?;
+        let metric = Lpips::load(&weights, dtype, &Device::Cpu)?.with(consistency::nn::Settings { tensors: std::env::var_os("TENSORS").is_some(), ..Default::default() });
         let a = Var::from_tensor(&get(&tensors, "a")?.to_dtype(dtype)?)?;
         let b = get(&tensors, "b")?.to_dtype(dtype)?;
         let distance = metric.distance(a.as_tensor(), &b)?;
