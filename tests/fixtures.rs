@@ -1,9 +1,15 @@
-//! Promise: the networks of others. Every fixture is a configuration, inputs and what the
+//! Promise: the networks and the metrics of others. Every fixture is inputs and what the
 //! reference implementation answers; weights are made from their names by one formula.
 //!
 //! `CONSISTENCY_FIXTURES` names another folder to search. Each tensor is a line of the
 //! output: `fixture <file stem> <tensor> max_abs_error=<x>`.
 
+#[path = "support/formula.rs"]
+mod formula;
+#[path = "support/judges.rs"]
+mod judges;
+#[path = "support/metrics.rs"]
+mod metrics;
 #[path = "support/networks.rs"]
 mod networks;
 
@@ -14,7 +20,8 @@ use consistency::model::{
 };
 use consistency::nn::{Params, Scope, Shapes};
 use consistency::{Context, Error, Result, bail, ensure};
-use networks::{DDPM, Folder, formula, get, labels, load, numbers, unet, weights};
+use formula::{Folder, formula};
+use networks::{DDPM, get, labels, load, numbers, unet, weights};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -193,10 +200,12 @@ fn all() -> Result<()> {
     let networks = files(&folder, |name| name.ends_with(".config.json"))?;
     let pipelines =
         files(&folder, |name| name.ends_with(".safetensors") && name.contains(".pipeline"))?;
+    let metrics = files(&folder, |name| metrics::NAMES.contains(&name))?;
     ensure!(
-        !networks.is_empty() || !pipelines.is_empty(),
-        "{} holds no fixture: no *.config.json and no *.pipelineN.safetensors",
-        folder.display()
+        !networks.is_empty() || !pipelines.is_empty() || !metrics.is_empty(),
+        "{} holds no fixture: no *.config.json, no *.pipelineN.safetensors, none of {:?}",
+        folder.display(),
+        metrics::NAMES
     );
     let mut failed: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for path in &networks {
@@ -204,6 +213,9 @@ fn all() -> Result<()> {
     }
     for path in &pipelines {
         failed.insert(name_of(path), chains(path).with_context(|| name_of(path))?);
+    }
+    for path in &metrics {
+        failed.insert(name_of(path), metrics::compare(path).with_context(|| name_of(path))?);
     }
     let failed: Vec<String> = failed.into_values().flatten().collect();
     assert!(failed.is_empty(), "too far from the reference: {failed:?}");

@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use consistency::Result;
-use consistency::evaluate::Gaussian;
+use consistency::evaluate::Statistics;
 use consistency::process::{
     Empirical, FlowMap, GaussianMixture, NoiseRange, Solver, TimeGrid, forward_sde, perturb,
     pf_ode_slope, reverse_sde, trajectory,
@@ -207,9 +207,9 @@ fn the_gap_between_the_prior_and_p_t() -> Result<()> {
     let x0 = data.sample(count, &Key::new(5), DType::F64, &Device::Cpu)?;
     let z = Key::new(6).normal(0..count as u64, &[1], DType::F64, &Device::Cpu)?;
     for t in [2.0f64, 80.0] {
-        let p_t = Gaussian::fit(&perturb(&x0, &[t], &z)?)?;
+        let p_t = Statistics::of(&perturb(&x0, &[t], &z)?)?;
         // The prior with the same z: their difference is the data's alone.
-        let gap = p_t.distance(&Gaussian::fit(&(&z * t)?)?)?;
+        let gap = p_t.frechet_distance(&Statistics::of(&(&z * t)?)?)?;
         let want = m * m + ((t * t + s * s).sqrt() - t).powi(2);
         assert!((gap - want).abs() < 0.02 * want + 3e-3, "T = {t}: {gap}, the formula {want}");
         assert!(gap / (t * t) < 0.03);

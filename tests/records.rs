@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Device};
 use consistency::data::digits;
-use consistency::evaluate::{Gaussian, Judge, Neighbours, frechet_distance};
+use consistency::evaluate::{Judge, Neighbours, Statistics, frechet_distance};
 use consistency::experiment::{Experiment, Monitor, train};
 use consistency::notebook::Show;
 use consistency::plot::Figure;
@@ -115,21 +115,21 @@ fn frechet_distance_of_gaussians() -> Result<()> {
     // For diagonal covariances: |m1 - m2|^2 + sum (s1 - s2)^2, exactly once the samples'
     // moments are made exact.
     let z = Key::new(0).normal(0..500, &[3], DType::F64, &Device::Cpu)?;
-    let fit = |scale: [f64; 3], shift: f64| -> Result<Gaussian> {
+    let fit = |scale: [f64; 3], shift: f64| -> Result<Statistics> {
         let scale = candle_core::Tensor::new(&scale, &Device::Cpu)?;
-        Gaussian::fit(&(z.broadcast_mul(&scale)? + shift)?)
+        Statistics::of(&(z.broadcast_mul(&scale)? + shift)?)
     };
     let same = fit([1.0, 2.0, 0.5], 0.0)?;
-    assert!(same.distance(&same)?.abs() < 1e-9);
+    assert!(same.frechet_distance(&same)?.abs() < 1e-9);
     let moved = fit([1.0, 2.0, 0.5], 3.0)?;
-    assert!((same.distance(&moved)? - 27.0).abs() < 1e-9);
+    assert!((same.frechet_distance(&moved)? - 27.0).abs() < 1e-9);
     let wider = frechet_distance(&z, &(&z * 3.0)?)?;
     let mean = z.mean(0)?.sqr()?.sum_all()?.to_scalar::<f64>()? * 4.0;
     let variance = z.broadcast_sub(&z.mean(0)?)?.sqr()?.sum_all()?.to_scalar::<f64>()? / 499.0;
     assert!((wider - (mean + 4.0 * variance)).abs() < 1e-9, "{wider}");
     // A covariance without full rank.
     let flat = fit([1.0, 0.0, 0.0], 0.0)?;
-    assert!(flat.distance(&flat)?.abs() < 1e-9);
+    assert!(flat.frechet_distance(&flat)?.abs() < 1e-9);
     Ok(())
 }
 

@@ -5,7 +5,11 @@ pub use crate::data::{
     spirals,
 };
 pub use crate::edit::{self, Edit, Operator, Steps};
-pub use crate::evaluate::{Assignment, Judge, Neighbours, Score, frechet_distance};
+pub use crate::evaluate::{
+    Assignment, Classifier, ClassifierConfig, Features, Inception, InceptionFeatures, Judge, Lpips,
+    Neighbours, Pooling, PrecisionRecall, Score, Spread, Statistics, frechet_distance,
+    inception_score, kernel_distance, kernel_distance_of_subsets, precision_recall,
+};
 pub use crate::experiment::{
     Card, DataConfig, Experiment, Method, Monitor, Progress, RunFolder, Trained, Training, train,
 };

@@ -4,8 +4,8 @@ use super::{layer, noise};
 use candle_core::{DType, Device, Tensor};
 use consistency::nn::{
     Act, Attention, ClassEmbedding, Conv2d, Dropout, GroupNorm, Linear, Padding, Params, Plus,
-    Scope, Settings, average_pool2, concatenate, fir_blur, fir_down2, fir_up2, on_tape, silu,
-    upsample_nearest2,
+    Scope, Settings, Tape, Value, average_pool2, average_pool3, concatenate, fir_blur, fir_down2,
+    fir_up2, max_pool, on_tape, position_mean, relu, resize_bilinear, silu, upsample_nearest2,
 };
 use consistency::rng::Key;
 use consistency::{Error, Result};
@@ -227,4 +227,39 @@ fn classes() -> Result<()> {
             concatenate(t, x, &told)
         },
     )
+}
+
+#[test]
+fn pooling() -> Result<()> {
+    layer("ReLU", &[3, 7], |_| Ok(()), |(), t, x| relu(t, x))?;
+    for (kernel, stride, padding) in [(2, 2, 0), (3, 2, 0), (3, 1, 1), (3, 2, 1)] {
+        let what = format!("max pooling {kernel}, {stride}, {padding}");
+        let pool = move |(): &(), t: &mut Tape, x: &Value| max_pool(t, x, kernel, stride, padding);
+        layer(&what, &[2, 5, 6, 3], |_| Ok(()), pool)?;
+    }
+    layer("means of 3x3", &[2, 5, 4, 3], |_| Ok(()), |(), t, x| average_pool3(t, x))?;
+    layer("one row of means", &[1, 1, 3, 2], |_| Ok(()), |(), t, x| average_pool3(t, x))?;
+    layer("mean of positions", &[2, 3, 4, 5], |_| Ok(()), |(), t, x| position_mean(t, x))?;
+    layer("larger", &[2, 3, 4, 2], |_| Ok(()), |(), t, x| resize_bilinear(t, x, (7, 5)))?;
+    layer("smaller", &[2, 7, 9, 2], |_| Ok(()), |(), t, x| resize_bilinear(t, x, (3, 4)))
+}
+
+#[test]
+fn pooling_beside_definitions() -> Result<()> {
+    let mut tape = Tape::new(Settings::default(), false);
+    let xs = Tensor::new(&[[-1f64, 4.0, -2.0], [-5.0, -3.0, -8.0]], &Device::Cpu)?;
+    let xs = tape.constant(xs.reshape((1, 2, 3, 1))?);
+    let row = |ys: Value| -> Result<Vec<f64>> { Ok(ys.tensor().flatten_all()?.to_vec1()?) };
+    // What padding adds counts neither as a largest number nor in a mean.
+    assert_eq!(row(max_pool(&mut tape, &xs, 3, 2, 1)?)?, [4.0, 4.0]);
+    let means = row(average_pool3(&mut tape, &xs)?)?;
+    assert!((means[0] - -1.25).abs() < 1e-12 && (means[1] - -2.5).abs() < 1e-12, "{means:?}");
+    // Centres of 6 pixels over 3: the first lies before the first centre.
+    let wide = row(resize_bilinear(&mut tape, &xs, (2, 6))?)?;
+    for (ours, want) in wide.iter().zip([-1.0, 0.25, 2.75, 2.5, -0.5, -2.0]) {
+        assert!((ours - want).abs() < 1e-12, "{wide:?}");
+    }
+    let none = max_pool(&mut tape, &xs, 2, 1, 2).err();
+    assert!(none.is_some_and(|e| e.to_string().contains("some windows see nothing")));
+    Ok(())
 }

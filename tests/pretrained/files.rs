@@ -1,6 +1,7 @@
 //! Files that are old, missing, damaged or another network's.
 
-use crate::networks::{DDPM, Folder, numbers, unet, weights};
+use crate::formula::Folder;
+use crate::networks::{DDPM, numbers, unet, weights};
 use crate::{beside, message};
 use candle_core::{DType, Device, Tensor};
 use consistency::model::pretrained::Source;

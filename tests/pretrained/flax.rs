@@ -1,7 +1,8 @@
 //! Flax msgpack files. The files here are made by this test in the format of the paper's
 //! CIFAR-10 checkpoints, from the weights of a fixture; none of them is an official one.
 
-use crate::networks::{Folder, get, load, numbers, weights};
+use crate::formula::Folder;
+use crate::networks::{get, load, numbers, weights};
 use crate::{fixture, gap, message};
 use candle_core::{DType, Tensor};
 use consistency::model::pretrained::{FlaxOptions, FlaxParams, Kind};

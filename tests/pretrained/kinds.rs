@@ -1,6 +1,7 @@
 //! Consistency models and teachers from whole folders.
 
-use crate::networks::{DDPM, Folder, formula, get, labels, load, numbers, unet, weights};
+use crate::formula::{Folder, formula};
+use crate::networks::{DDPM, get, labels, load, numbers, unet, weights};
 use crate::{beside, fixture, gap, message};
 use candle_core::{DType, Device, Tensor};
 use consistency::model::pretrained::{Kind, Source};

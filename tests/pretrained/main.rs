@@ -3,6 +3,8 @@
 
 mod files;
 mod flax;
+#[path = "../support/formula.rs"]
+mod formula;
 mod kinds;
 #[path = "../support/networks.rs"]
 mod networks;

@@ -1,7 +1,8 @@
 //! A published teacher distils into a student of ours.
 
+use crate::formula::Folder;
 use crate::message;
-use crate::networks::{DDPM, Folder, unet, weights};
+use crate::networks::{DDPM, unet, weights};
 use consistency::Result;
 use consistency::experiment::{Experiment, Monitor, Trained, train};
 use std::path::Path;

@@ -1,29 +1,20 @@
 //! Networks of the fixtures: weights from their names by one formula, written as the folders
 //! that others publish.
 
+use crate::formula::{Folder, formula};
 use candle_core::{DType, Device, Tensor};
 use consistency::model::{UNet, UNetConfig};
 use consistency::nn::Shapes;
-use consistency::{Context, Error, Result};
-use rayon::prelude::*;
+use consistency::{Error, Result};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A scheduler under which a network is told time steps as they are.
 pub const DDPM: &str = r#"{"_class_name": "DDPMScheduler", "num_train_timesteps": 1000,
     "beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear"}"#;
 
-/// A folder that goes when the test ends.
-pub struct Folder(pub PathBuf);
-
 impl Folder {
-    pub fn new(name: &str) -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("consistency-{}-{name}", std::process::id()));
-        fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
-        Ok(Self(path))
-    }
-
     /// A whole pipeline: the network, its weights and its scheduler.
     pub fn pipeline(
         &self,
@@ -37,47 +28,6 @@ impl Folder {
         let bytes = safetensors::serialize(views, None)?;
         self.write("unet/diffusion_pytorch_model.safetensors", &bytes)
     }
-
-    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let path = self.0.join(name);
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        fs::write(&path, bytes).with_context(|| path.display().to_string())
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn fnv1a64(name: &str) -> u64 {
-    name.bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3))
-}
-
-fn splitmix64(state: u64) -> u64 {
-    let z = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
-}
-
-/// The numbers in [-1, 1) that belong to a name, times `scale` plus `shift`.
-pub fn formula(name: &str, dims: &[usize], scale: f64, shift: f64) -> Result<Tensor> {
-    let h = fnv1a64(name);
-    let count: usize = dims.iter().product();
-    let values: Vec<f32> = (0..count as u64)
-        .into_par_iter()
-        .map(|i| {
-            let z = splitmix64(h.wrapping_add(i.wrapping_mul(0x9E37_79B9_7F4A_7C15)));
-            let u = (z >> 40) as f64 / f64::from(1 << 23) - 1.0;
-            (u * scale + shift) as f32
-        })
-        .collect();
-    Ok(Tensor::from_vec(values, dims, &Device::Cpu)?)
 }
 
 fn weight(name: &str, dims: &[usize]) -> Result<Tensor> {

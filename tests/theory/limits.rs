@@ -2,12 +2,12 @@
 
 use super::{agrees, column, masses, toy};
 use candle_core::{Device, Tensor};
-use consistency::Result;
 use consistency::loss::Metric;
 use consistency::process::{GaussianMixture, NoiseRange, pf_ode_slope};
 use consistency::seam::ConsistencyFunction;
 use consistency::theory::{Jet, Limit, Number, Tangent, limit_table, metric_tensors};
-use nalgebra::{DMatrix, SymmetricEigen};
+use consistency::{Error, Result};
+use faer::{Mat, Side};
 
 fn table(
     limit: Limit,
@@ -52,18 +52,20 @@ fn values_and_limits_agree_to_the_digits() -> Result<()> {
 #[test]
 fn fixed_nodes_miss_the_kinks_of_theorem_4() -> Result<()> {
     // Golub and Welsch: nodes and weights from the eigenvectors of the Jacobi matrix.
-    let rule = |count: usize, beside: &dyn Fn(f64) -> f64| -> Vec<(f64, f64)> {
-        let mut jacobi = DMatrix::<f64>::zeros(count, count);
+    let rule = |count: usize, beside: &dyn Fn(f64) -> f64| -> Result<Vec<(f64, f64)>> {
+        let mut jacobi = Mat::<f64>::zeros(count, count);
         for i in 1..count {
             (jacobi[(i, i - 1)], jacobi[(i - 1, i)]) = (beside(i as f64), beside(i as f64));
         }
-        let eigen = SymmetricEigen::new(jacobi);
-        let weight = |i: usize| eigen.eigenvectors[(0, i)].powi(2);
-        (0..count).map(|i| (eigen.eigenvalues[i], weight(i))).collect()
+        let eigen = jacobi
+            .self_adjoint_eigen(Side::Lower)
+            .map_err(|e| Error::new(format!("Golub and Welsch: {e:?}")))?;
+        let (nodes, vectors) = (eigen.S().column_vector(), eigen.U());
+        Ok((0..count).map(|i| (nodes[i], vectors[(0, i)].powi(2))).collect())
     };
-    let hermite = rule(200, &f64::sqrt);
+    let hermite = rule(200, &f64::sqrt)?;
     // 40 panels of 100 nodes resolve u as 4000 nodes do.
-    let legendre = rule(100, &|i| i / (4.0 * i * i - 1.0).sqrt());
+    let legendre = rule(100, &|i| i / (4.0 * i * i - 1.0).sqrt())?;
     let (noise, data) = (NoiseRange::default(), masses()?);
     let mut sum = 0.0;
     for panel in 0..40 {

@@ -1,73 +1,80 @@
 //! The Frechet distance between two sets (Dowson and Landau 1982): the distance of the
-//! Gaussians that have their means and covariances.
+//! Gaussians that have their means and covariances. On Inception's features it is FID
+//! (Heusel et al. 2017).
 
-use crate::{Result, ensure};
-use candle_core::{DType, Tensor};
-use nalgebra::{DMatrix, DVector, SymmetricEigen};
+use super::points::multiply;
+use super::statistics::Statistics;
+use crate::{Error, Result, ensure};
+use candle_core::Tensor;
+use faer::{Mat, MatRef, Side};
 
-/// The mean and the covariance of a set of points.
-#[derive(Clone, Debug)]
-pub struct Gaussian {
-    mean: DVector<f64>,
-    covariance: DMatrix<f64>,
-}
+/// Eigenvalues below this part of the largest are rounding.
+const ROUNDING: f64 = 4.0 * f64::EPSILON;
 
-impl Gaussian {
-    /// Of the rows of `points`, shape `(N, ..)`; the covariance is divided by N - 1.
+impl Statistics {
+    /// |m1 - m2|^2 + tr(S1 + S2 - 2 (S1^1/2 S2 S1^1/2)^1/2), with covariances divided by
+    /// N - 1.
+    ///
+    /// Both sides are biased by their number of rows: compare equal numbers with equal.
     ///
     /// # Errors
-    /// Fewer than two rows, or a value that is not finite.
-    pub fn fit(points: &Tensor) -> Result<Self> {
-        let points = points.flatten_from(1)?.to_dtype(DType::F64)?;
-        let (rows, dim) = points.dims2()?;
-        ensure!(rows >= 2, "a covariance needs 2 points or more, got {rows}");
-        let values = points.flatten_all()?.to_vec1::<f64>()?;
+    /// Dimensions or features that differ, or a set of fewer than two rows.
+    pub fn frechet_distance(&self, other: &Self) -> Result<f64> {
+        self.features().must_equal(other.features())?;
+        let (mine, theirs) = (self.mean(), other.mean());
         ensure!(
-            values.iter().all(|v| v.is_finite()),
-            "a Frechet distance of points that are not all finite"
-        );
-        let matrix = DMatrix::from_row_slice(rows, dim, &values);
-        let mean = matrix.row_mean().transpose();
-        let mut centred = matrix;
-        for mut row in centred.row_iter_mut() {
-            row -= mean.transpose();
-        }
-        let covariance = centred.transpose() * &centred / (rows - 1) as f64;
-        Ok(Self { mean, covariance })
-    }
-
-    /// |m1 - m2|^2 + tr(S1 + S2 - 2 (S1^1/2 S2 S1^1/2)^1/2).
-    ///
-    /// # Errors
-    /// Dimensions that differ.
-    pub fn distance(&self, other: &Self) -> Result<f64> {
-        ensure!(
-            self.mean.len() == other.mean.len(),
+            mine.len() == theirs.len(),
             "a Frechet distance between dimensions {} and {}",
-            self.mean.len(),
-            other.mean.len()
+            mine.len(),
+            theirs.len()
         );
-        let root = square_root(&self.covariance);
-        let product = &root * &other.covariance * &root;
-        // Symmetric in exact arithmetic; the solver reads one triangle.
-        let product = (&product + product.transpose()) * 0.5;
-        let cross: f64 =
-            SymmetricEigen::new(product).eigenvalues.iter().map(|v| v.max(0.0).sqrt()).sum();
-        let means = (&self.mean - &other.mean).norm_squared();
-        Ok(means + self.covariance.trace() + other.covariance.trace() - 2.0 * cross)
+        let means: f64 = mine.iter().zip(theirs).map(|(a, b)| (a - b).powi(2)).sum();
+        let (s1, s2) = (self.covariance_matrix()?, other.covariance_matrix()?);
+        let traces = trace(s1.as_ref()) + trace(s2.as_ref());
+        Ok(means + traces - 2.0 * trace_of_root(s1.as_ref(), s2.as_ref())?)
+    }
+
+    /// The Frechet Inception distance: [`Statistics::frechet_distance`] where the features
+    /// are those of the published Inception.
+    ///
+    /// # Errors
+    /// Other features, which have no FID; and those of the distance.
+    pub fn fid(&self, other: &Self) -> Result<f64> {
+        self.features().must_be_inception("FID")?;
+        self.frechet_distance(other)
     }
 }
 
-fn square_root(matrix: &DMatrix<f64>) -> DMatrix<f64> {
-    let eigen = SymmetricEigen::new(matrix.clone());
-    let roots = eigen.eigenvalues.map(|v| v.max(0.0).sqrt());
-    &eigen.eigenvectors * DMatrix::from_diagonal(&roots) * eigen.eigenvectors.transpose()
+fn trace(matrix: MatRef<f64>) -> f64 {
+    (0..matrix.nrows()).map(|i| matrix[(i, i)]).sum()
 }
 
-/// The Frechet distance between the rows of `a` and of `b`, on the values themselves:
-/// for images, a distance on pixels, which is not FID.
+/// tr (a^1/2 b a^1/2)^1/2 of two covariances: with a = w w', the eigenvalues of w' b w. Where
+/// `a` has not full rank, w has fewer columns.
+fn trace_of_root(a: MatRef<f64>, b: MatRef<f64>) -> Result<f64> {
+    let failed = |e| Error::new(format!("the eigenvalues of a covariance: {e:?}"));
+    let eigen = a.self_adjoint_eigen(Side::Lower).map_err(failed)?;
+    let (vectors, values) = (eigen.U(), eigen.S().column_vector());
+    let largest = values.iter().fold(0.0, |m: f64, v| m.max(*v));
+    let kept: Vec<usize> = (0..a.nrows()).filter(|i| values[*i] > ROUNDING * largest).collect();
+    if kept.is_empty() {
+        return Ok(0.0);
+    }
+    let w =
+        Mat::from_fn(a.nrows(), kept.len(), |i, j| vectors[(i, kept[j])] * values[kept[j]].sqrt());
+    let inner = multiply(w.transpose(), multiply(b, w.as_ref()).as_ref());
+    let values = inner.self_adjoint_eigenvalues(Side::Lower).map_err(failed)?;
+    let largest = values.iter().fold(0.0, |m: f64, v| m.max(*v));
+    Ok(values.into_iter().filter(|v| *v > ROUNDING * largest).map(f64::sqrt).sum())
+}
+
+/// The Frechet distance between the rows of `a` and of `b`, shape `(N, ..)`, on the values
+/// themselves: for images, a distance on pixels, which is not FID.
 ///
 /// Both sides are biased by their number of rows: compare equal numbers with equal.
+///
+/// # Errors
+/// Fewer than two rows, dimensions that differ, or a value that is not finite.
 pub fn frechet_distance(a: &Tensor, b: &Tensor) -> Result<f64> {
-    Gaussian::fit(a)?.distance(&Gaussian::fit(b)?)
+    Statistics::of(a)?.frechet_distance(&Statistics::of(b)?)
 }

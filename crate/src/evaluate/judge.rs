@@ -1,7 +1,7 @@
 //! Sampled digits beside real ones, with the floor and the ceiling of each number.
 
-use super::frechet::Gaussian;
 use super::neighbours::Neighbours;
+use super::statistics::Statistics;
 use crate::data::{Digits, batch_rows, select};
 use crate::rng::Key;
 use crate::seam::Counted;
@@ -31,7 +31,7 @@ pub struct Score {
 /// Compares samples with the held-out digits, a row of a table a method.
 pub struct Judge {
     held_out: Tensor,
-    reference: Gaussian,
+    reference: Statistics,
     neighbours: Neighbours,
     agreement: f64,
     rows: Vec<(String, Option<usize>, Option<f64>, Score)>,
@@ -44,7 +44,7 @@ impl Judge {
         let neighbours = Neighbours::new(&digits.train, &digits.train_labels, NEIGHBOURS)?;
         let mut judge = Self {
             held_out: digits.held_out.clone(),
-            reference: Gaussian::fit(&digits.held_out)?,
+            reference: Statistics::of(&digits.held_out)?,
             agreement: neighbours.usual_agreement(&digits.held_out, USUAL)?,
             neighbours,
             rows: Vec::new(),
@@ -78,7 +78,7 @@ impl Judge {
         let samples = samples.clamp(-1.0, 1.0)?;
         let mut frechet = 0.0;
         for set in samples.chunk(rows / each, 0)? {
-            frechet += Gaussian::fit(&set)?.distance(&self.reference)?;
+            frechet += Statistics::of(&set)?.frechet_distance(&self.reference)?;
         }
         Ok(Score {
             frechet: frechet * each as f64 / rows as f64,

@@ -1,9 +1,29 @@
 //! How good samples are: distances between sets of images.
+//!
+//! A metric bears the name of its features. [`frechet_distance`] and [`kernel_distance`] take
+//! any; FID and KID are asked of what the published [`Inception`] gave and of nothing else.
 
+mod classifier;
+mod features;
 mod frechet;
+mod inception;
 mod judge;
+mod kernel;
+mod lpips;
+mod manifold;
 mod neighbours;
+mod points;
+mod score;
+mod statistics;
 
-pub use frechet::{Gaussian, frechet_distance};
+pub use classifier::{Classifier, ClassifierConfig};
+pub use features::Features;
+pub use frechet::frechet_distance;
+pub use inception::{Inception, InceptionFeatures};
 pub use judge::{Judge, Score};
+pub use kernel::{Spread, kernel_distance, kernel_distance_of_subsets};
+pub use lpips::{Lpips, Pooling};
+pub use manifold::{NEIGHBOURS, PrecisionRecall, precision_recall};
 pub use neighbours::{Assignment, Neighbours};
+pub use score::inception_score;
+pub use statistics::Statistics;

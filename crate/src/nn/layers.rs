@@ -101,8 +101,21 @@ impl Conv2d {
             Padding::Each(count) => [count; 4],
             Padding::Sides(sides) => sides,
         };
-        let std = gain / ((inputs * kernel * kernel) as f64).sqrt();
-        let weight = [outputs, inputs, kernel, kernel];
+        Self::windowed(scope, (inputs, outputs), (kernel, kernel), gain, stride, padding)
+    }
+
+    /// The same with a window of any `rows` and `columns` and zeros above, left of, below and
+    /// right of the image.
+    pub(crate) fn windowed(
+        scope: &mut Scope,
+        (inputs, outputs): (usize, usize),
+        (rows, columns): (usize, usize),
+        gain: f64,
+        stride: usize,
+        padding: [usize; 4],
+    ) -> Result<Self> {
+        let std = gain / ((inputs * rows * columns) as f64).sqrt();
+        let weight = [outputs, inputs, rows, columns];
         Ok(Self {
             weight: scope.parameter("weight", &weight, Init::Normal(std))?,
             bias: scope.parameter("bias", &[outputs], Init::Constant(0.0))?,

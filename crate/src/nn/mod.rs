@@ -16,6 +16,7 @@ pub(crate) mod memory;
 mod ops;
 mod optim;
 mod params;
+mod pool;
 mod shapes;
 mod tape;
 
@@ -30,6 +31,7 @@ pub use layers::{
 pub use ops::Plus;
 pub use optim::{Optimizer, OptimizerConfig, OptimizerKind};
 pub use params::{Init, Parameter, Params, Scope};
+pub use pool::{average_pool3, max_pool, position_mean, relu, resize_bilinear};
 pub use shapes::Shapes;
 pub use tape::{Precision, Settings, Tape, Value};
 

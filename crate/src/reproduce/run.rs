@@ -2,7 +2,7 @@
 
 use super::config::{Effort, Reproduction};
 use super::results::{self, Row};
-use crate::evaluate::Gaussian;
+use crate::evaluate::Statistics;
 use crate::experiment::{Experiment, Method, Monitor, Trained, train};
 use crate::plot::Figure;
 use crate::process::Solver;
@@ -113,7 +113,7 @@ fn judge(
             sampler,
             nfe: nfe as u64,
             metric: METRIC.to_string(),
-            value: fit(&samples)?.distance(&reference)?,
+            value: fit(&samples)?.frechet_distance(&reference)?,
             samples: count as u64,
             iterations: experiment.training.iterations,
             budget: options.effort.name().to_string(),
@@ -123,10 +123,10 @@ fn judge(
     Ok(rows)
 }
 
-fn fit(images: &Tensor) -> Result<Gaussian> {
+fn fit(images: &Tensor) -> Result<Statistics> {
     let pixels: usize = images.dims()[1..].iter().product();
     ensure!(pixels <= PIXELS, "{METRIC}: {pixels} pixels are more than {PIXELS}");
-    Gaussian::fit(&images.clamp(-1f32, 1f32)?.to_dtype(DType::F64)?)
+    Statistics::of(&images.clamp(-1f32, 1f32)?)
 }
 
 /// Draws the samples of these indices: them, and the network evaluations of each.

@@ -9,6 +9,7 @@ pub(crate) mod convolution;
 pub(crate) mod group_norm;
 pub(crate) mod panels;
 pub(crate) mod pointwise;
+pub(crate) mod pool;
 pub(crate) mod product;
 pub(crate) mod resample;
 pub(crate) mod simd;

@@ -26,6 +26,27 @@ impl Taps {
         }
     }
 
+    /// The mean of each three, of two at the ends.
+    pub fn mean3(inputs: usize) -> Self {
+        let row = |i: usize| {
+            let seen = i.saturating_sub(1)..(i + 2).min(inputs);
+            let weight = 1.0 / seen.len() as f64;
+            seen.map(|at| (at, weight)).collect()
+        };
+        Self { inputs, rows: (0..inputs).map(row).collect() }
+    }
+
+    /// Linear interpolation at the centres of `outputs` pixels.
+    pub fn linear(inputs: usize, outputs: usize) -> Self {
+        let row = |i: usize| {
+            let place = ((i as f64 + 0.5) * inputs as f64 / outputs as f64 - 0.5).max(0.0);
+            let left = (place as usize).min(inputs - 1);
+            let part = place - left as f64;
+            vec![(left, 1.0 - part), ((left + 1).min(inputs - 1), part)]
+        };
+        Self { inputs, rows: (0..outputs).map(row).collect() }
+    }
+
     /// `kernel` on the inputs with `up - 1` zeros after each and `padding` zeros before and
     /// after all, every `down`-th output: "upfirdn" (Karras et al. 2019).
     pub fn fir(

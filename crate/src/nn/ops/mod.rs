@@ -9,6 +9,7 @@ mod convolution;
 mod group_norm;
 mod linear;
 mod pointwise;
+mod pool;
 mod resample;
 mod tensors;
 mod update;

@@ -12,6 +12,8 @@ pub(crate) enum Resampling {
     NearestUp,
     /// The mean of each four.
     MeanDown,
+    /// The mean of each 3x3 window, of what lies within the image.
+    Mean3,
     /// Zeros between the pixels, then the filter with gain 4.
     FirUp,
     /// The filter, then every second pixel.
@@ -27,6 +29,7 @@ impl Resampling {
         match self {
             Self::NearestUp => Taps::nearest_up(size),
             Self::MeanDown => Taps::mean_down(size),
+            Self::Mean3 => Taps::mean3(size),
             Self::FirUp => Taps::fir(size, &fir(2.0), 2, 1, (2, 1)),
             Self::FirDown => Taps::fir(size, &fir(1.0), 1, 2, (1, 1)),
             Self::FirBlur => Taps::fir(size, &fir(1.0), 1, 1, (2, 2)),
@@ -42,7 +45,20 @@ impl Tape {
         if halves && !(height.is_multiple_of(2) && width.is_multiple_of(2)) {
             bail!("halving an image needs an even size, got {height}x{width}");
         }
-        let (down, across) = (how.taps(height), how.taps(width));
+        self.by_taps(xs, how.taps(height), how.taps(width))
+    }
+
+    /// (B, H, W, C) to (B, H', W', C), interpolated at the centres of pixels.
+    pub(crate) fn resize_bilinear(
+        &mut self,
+        xs: &Value,
+        (rows, columns): (usize, usize),
+    ) -> Result<Value> {
+        let (_, height, width, _) = xs.tensor().dims4()?;
+        self.by_taps(xs, Taps::linear(height, rows), Taps::linear(width, columns))
+    }
+
+    fn by_taps(&mut self, xs: &Value, down: Taps, across: Taps) -> Result<Value> {
         let on_kernels = self.on_kernels(xs.tensor());
         let ys = run(xs.tensor(), &down, &across, on_kernels)?;
         let saved = xs.clone();

@@ -81,7 +81,6 @@ pub(super) fn convolution_weight(
     dw.reshape((rows, columns, inputs, outputs))?.permute((3, 2, 0, 1))?.contiguous()
 }
 
-// Each window's gradient put back where the window lay.
 pub(super) fn convolution_input(
     settings: Settings,
     dys: &Tensor,
@@ -90,18 +89,21 @@ pub(super) fn convolution_input(
 ) -> Result<Tensor> {
     let (batch, rows, columns, outputs) = dys.dims4()?;
     let inputs = weight.dims()[1];
-    let ((height, width), stride) = (window.size, window.stride);
-    let [top, left, bottom, right] = window.padding;
     let flat = dys.reshape((batch * rows * columns, outputs))?;
     let seen = product(settings, &flat, &matrix(weight)?.t()?)?; // (B H' W', k k C)
     let seen = seen.reshape((batch, rows, columns, window.places() * inputs))?;
+    put_back(window, &mut |place| seen.narrow(3, place * inputs, inputs)?.contiguous())
+}
+
+// The gradient of each place of the window, (B, H', W', C), put back where that place lay.
+fn put_back(window: &Window, part: &mut dyn FnMut(usize) -> Result<Tensor>) -> Result<Tensor> {
+    let ((height, width), stride) = (window.size, window.stride);
+    let [top, left, bottom, right] = window.padding;
     let (tall, wide) = (height + top + bottom, width + left + right);
     let mut sum: Option<Tensor> = None;
     for u in 0..window.kernel.0 {
         for v in 0..window.kernel.1 {
-            let place = u * window.kernel.1 + v;
-            let part = seen.narrow(3, place * inputs, inputs)?.contiguous()?;
-            let part = spread(&part, stride)?;
+            let part = spread(&part(u * window.kernel.1 + v)?, stride)?;
             let (h, w) = (part.dims()[1], part.dims()[2]);
             let (h, w) = (h.min(tall - u), w.min(wide - v));
             let part = part.narrow(1, 0, h)?.narrow(2, 0, w)?;
@@ -113,8 +115,54 @@ pub(super) fn convolution_input(
             });
         }
     }
-    let sum = sum.unwrap_or(dys.zeros_like()?);
+    let Some(sum) = sum else { candle_core::bail!("a window without a place") };
     sum.narrow(1, top, height)?.narrow(2, left, width)?.contiguous()
+}
+
+// What each place of the window sees, (B, H', W', C); -inf outside the image.
+fn seen(xs: &Tensor, window: &Window) -> Result<Vec<Tensor>> {
+    let ((rows, columns), stride) = (window.output(), window.stride);
+    let [top, left, bottom, right] = window.padding;
+    let none = |dim: usize, count: usize, like: &Tensor| -> Result<Tensor> {
+        let mut dims = like.dims().to_vec();
+        dims[dim] = count;
+        Tensor::full(f32::NEG_INFINITY, dims, like.device())?.to_dtype(like.dtype())
+    };
+    let (above, below) = (none(1, top, xs)?, none(1, bottom + stride - 1, xs)?);
+    let tall = Tensor::cat(&[&above, xs, &below], 1)?;
+    let (before, behind) = (none(2, left, &tall)?, none(2, right + stride - 1, &tall)?);
+    let all = Tensor::cat(&[&before, &tall, &behind], 2)?;
+    let mut places = Vec::with_capacity(window.places());
+    for u in 0..window.kernel.0 {
+        for v in 0..window.kernel.1 {
+            let part = all.narrow(1, u, rows * stride)?.narrow(2, v, columns * stride)?;
+            places.push(every(&part, stride)?);
+        }
+    }
+    Ok(places)
+}
+
+/// The largest of each window.
+pub(super) fn largest(xs: &Tensor, window: &Window) -> Result<Tensor> {
+    let mut places = seen(xs, window)?.into_iter();
+    let Some(first) = places.next() else { candle_core::bail!("a window without a place") };
+    places.try_fold(first, |most, place| most.maximum(&place))
+}
+
+/// Its gradient, to the first place that has the largest.
+pub(super) fn largest_back(
+    xs: &Tensor,
+    ys: &Tensor,
+    dys: &Tensor,
+    window: &Window,
+) -> Result<Tensor> {
+    let places = seen(xs, window)?;
+    let mut open = ys.ones_like()?;
+    put_back(window, &mut |place| {
+        let hit = (places[place].eq(ys)?.to_dtype(ys.dtype())? * &open)?;
+        open = (&open - &hit)?;
+        dys * hit
+    })
 }
 
 // `stride - 1` zeros behind every row and column.

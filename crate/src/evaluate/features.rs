@@ -1,0 +1,69 @@
+//! What the numbers that a distance compares are, so that a distance bears their name.
+
+use crate::{Result, ensure};
+
+const INCEPTION: &str = "inception";
+/// SHA-256 of the published weights of pytorch-fid's Inception, as safetensors.
+pub(super) const PUBLISHED: &str =
+    "b7a528bf4051f62c057bc14657865abf180a23eb1748d00ff0933d84698202ed";
+
+/// What the rows of a set are: pixels, or what a network says of images.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Features(String);
+
+impl Features {
+    /// Numbers of no particular kind, pixels for example.
+    pub fn values() -> Self {
+        Self("values".to_string())
+    }
+
+    /// Features of this name: it says which network, and which of its weights.
+    ///
+    /// # Errors
+    /// An empty name, or one that begins with `inception`: those features come from
+    /// [`Inception`](super::Inception) alone.
+    pub fn named(name: &str) -> Result<Self> {
+        ensure!(!name.trim().is_empty(), "features without a name");
+        ensure!(
+            !name.to_lowercase().starts_with(INCEPTION),
+            "features called {name:?}: Inception's come from Inception::features alone, and a \
+             distance on others is not FID"
+        );
+        Ok(Self(name.to_string()))
+    }
+
+    pub(super) fn inception(sha256: &str) -> Self {
+        Self(format!("{INCEPTION} {sha256}"))
+    }
+
+    /// As a file says it: an `inception` of any weights is taken at its word.
+    pub(super) fn stored(name: &str) -> Self {
+        Self(name.to_string())
+    }
+
+    /// Their name.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether distances on them are FID, KID and the like: pytorch-fid's Inception with the
+    /// published weights.
+    pub fn is_inception(&self) -> bool {
+        *self == Self::inception(PUBLISHED)
+    }
+
+    /// Refuse what has no right to the name `metric`.
+    pub(super) fn must_be_inception(&self, metric: &str) -> Result<()> {
+        ensure!(
+            self.is_inception(),
+            "{metric} is of the published Inception's features; these are {:?}",
+            self.0
+        );
+        Ok(())
+    }
+
+    pub(super) fn must_equal(&self, other: &Self) -> Result<()> {
+        ensure!(self == other, "a distance between features {:?} and {:?}", self.0, other.0);
+        Ok(())
+    }
+}

@@ -1,0 +1,229 @@
+//! The Inception network behind FID, KID and the Inception score.
+
+mod network;
+mod weights;
+
+use super::features::{Features, PUBLISHED};
+use super::kernel::{Spread, kernel_distance, kernel_distance_of_subsets};
+use super::manifold::{NEIGHBOURS, PrecisionRecall, precision_recall};
+use super::score::inception_score;
+use super::statistics::Statistics;
+use crate::hub::Hub;
+use crate::nn::{Params, Settings, Shapes, on_tape, position_mean, resize_bilinear};
+use crate::rng::Key;
+use crate::{Context, Result, ensure};
+use candle_core::{DType, Device, Tensor};
+use network::{FEATURES, Network};
+use sha2::{Digest, Sha256};
+use std::path::Path;
+
+const REPOSITORY: &str = "nikhilr01/sen-bridge-weights";
+const FILE: &str = "fid_inception.safetensors";
+/// The side that every image is resized to.
+const SIDE: usize = 299;
+/// Images of one pass: their largest activations are 180 MB.
+const BATCH: usize = 32;
+
+/// pytorch-fid's Inception, for inference in f32.
+pub struct Inception {
+    network: Network,
+    features: Features,
+    device: Device,
+}
+
+/// What Inception says of a set of images.
+#[derive(Clone, Debug)]
+pub struct InceptionFeatures {
+    features: Features,
+    pool: Tensor,
+    unbiased: Tensor,
+}
+
+impl std::fmt::Debug for Inception {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Inception({})", self.features.name())
+    }
+}
+
+impl Inception {
+    /// With the weights of a safetensors file under pytorch-fid's names, on `device`.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or names and shapes that are not the network's, all in one
+    /// message.
+    pub fn load(path: &Path, device: &Device) -> Result<Self> {
+        let what = || format!("Inception's weights {}", path.display());
+        let hash = sha256(path).with_context(what)?;
+        let tensors = weights::read(path).with_context(what)?;
+        let params = Params::given(Network::new, tensors, DType::F32, device)?;
+        Ok(Self {
+            network: params.frozen(Network::new)?,
+            features: Features::inception(&hash),
+            device: device.clone(),
+        })
+    }
+
+    /// With the published weights, from the Hub or its cache (95 MB).
+    ///
+    /// # Errors
+    /// Those of the Hub, and a file that is not the published one.
+    pub fn from_hub(hub: &Hub, device: &Device) -> Result<Self> {
+        let path = hub.model(REPOSITORY, "main")?.file(FILE)?;
+        let inception = Self::load(&path, device)?;
+        ensure!(
+            inception.features.is_inception(),
+            "{} of {REPOSITORY}: its features would be {:?}, and FID is of weights with SHA-256 \
+             {PUBLISHED}: the repository has changed, or the file in the cache was replaced",
+            path.display(),
+            inception.features.name()
+        );
+        Ok(inception)
+    }
+
+    /// The names and shapes of its weights in a file.
+    pub fn shapes() -> Result<Shapes> {
+        weights::published()
+    }
+
+    /// What the features are: which weights.
+    pub fn features(&self) -> &Features {
+        &self.features
+    }
+
+    /// The pool features and logits of `images`, (N, 3, H, W) in \[0, 1\], resized bilinearly
+    /// to 299 x 299.
+    ///
+    /// # Errors
+    /// Another number of channels, or numbers outside of \[0, 1\].
+    pub fn evaluate(&self, images: &Tensor) -> Result<InceptionFeatures> {
+        let (count, channels, ..) = images.dims4()?;
+        ensure!(
+            channels == 3,
+            "Inception takes three channels, got images of shape {:?}; repeat a single one",
+            images.dims()
+        );
+        ensure!(count > 0, "Inception's features of no images");
+        let images = images.to_device(&self.device)?.to_dtype(DType::F32)?;
+        let (low, high) = (images.min_all()?, images.max_all()?);
+        let (low, high) = (low.to_scalar::<f32>()?, high.to_scalar::<f32>()?);
+        ensure!(
+            low >= 0.0 && high <= 1.0,
+            "Inception takes images in [0, 1], these lie in [{low}, {high}]; those in [-1, 1] \
+             are (x + 1) / 2, clamped"
+        );
+        let mut pooled = Vec::with_capacity(count.div_ceil(BATCH));
+        for first in (0..count).step_by(BATCH) {
+            let part = images.narrow(0, first, BATCH.min(count - first))?;
+            pooled.push(self.pool(&part)?);
+        }
+        let pool = Tensor::cat(&pooled, 0)?;
+        let unbiased = pool.matmul(&self.network.classifier.tensor().t()?)?;
+        Ok(InceptionFeatures { features: self.features.clone(), pool, unbiased })
+    }
+
+    fn pool(&self, images: &Tensor) -> Result<Tensor> {
+        on_tape(images, None, Settings::default(), |tape, xs| {
+            let xs = tape.channels_last(xs)?;
+            let xs = resize_bilinear(tape, &xs, (SIDE, SIDE))?;
+            let xs = tape.constant(xs.tensor().affine(2.0, -1.0)?);
+            let ys = self.network.forward(tape, &xs)?;
+            position_mean(tape, &ys)
+        })
+    }
+
+    /// The logits (N, 1008) with the classifier's bias.
+    pub fn logits(&self, of: &InceptionFeatures) -> Result<Tensor> {
+        Ok(of.unbiased.broadcast_add(self.network.classifier_bias.tensor())?)
+    }
+
+    /// No statistics yet of this network's features.
+    pub fn statistics(&self) -> Result<Statistics> {
+        Statistics::new(self.features.clone(), FEATURES)
+    }
+}
+
+impl InceptionFeatures {
+    /// The pool features, (N, 2048).
+    pub fn pool(&self) -> &Tensor {
+        &self.pool
+    }
+
+    /// The logits without the classifier's bias, (N, 1008): those of the Inception score.
+    pub fn unbiased_logits(&self) -> &Tensor {
+        &self.unbiased
+    }
+
+    /// What they are: which weights.
+    pub fn features(&self) -> &Features {
+        &self.features
+    }
+
+    /// Their mean and covariance.
+    pub fn statistics(&self) -> Result<Statistics> {
+        let mut statistics = Statistics::new(self.features.clone(), FEATURES)?;
+        statistics.add(&self.pool)?;
+        Ok(statistics)
+    }
+
+    /// The Frechet Inception distance.
+    ///
+    /// # Errors
+    /// Weights other than the published ones, on either side; fewer than two images.
+    pub fn fid(&self, other: &Self) -> Result<f64> {
+        self.statistics()?.fid(&other.statistics()?)
+    }
+
+    /// The kernel Inception distance, all images in one block.
+    ///
+    /// # Errors
+    /// As [`InceptionFeatures::fid`].
+    pub fn kid(&self, other: &Self) -> Result<f64> {
+        self.same("KID", other)?;
+        kernel_distance(&self.pool, &other.pool)
+    }
+
+    /// The same over `subsets` random subsets of `size` images; the public implementations take
+    /// 100 of 1000.
+    ///
+    /// # Errors
+    /// As [`InceptionFeatures::fid`], and a size beyond the number of images.
+    pub fn kid_of_subsets(
+        &self,
+        other: &Self,
+        subsets: usize,
+        size: usize,
+        key: &Key,
+    ) -> Result<Spread> {
+        self.same("KID", other)?;
+        kernel_distance_of_subsets(&self.pool, &other.pool, subsets, size, key)
+    }
+
+    /// Improved precision and recall of the images `fake` against these real ones, k = 3.
+    ///
+    /// # Errors
+    /// As [`InceptionFeatures::fid`]; fewer than four images.
+    pub fn precision_recall(&self, fake: &Self) -> Result<PrecisionRecall> {
+        self.same("precision and recall", fake)?;
+        precision_recall(&self.pool, &fake.pool, NEIGHBOURS)
+    }
+
+    /// The Inception score over `splits` parts.
+    ///
+    /// # Errors
+    /// Weights other than the published ones; more splits than images.
+    pub fn inception_score(&self, splits: usize) -> Result<Spread> {
+        self.features.must_be_inception("the Inception score")?;
+        inception_score(&self.unbiased, splits)
+    }
+
+    fn same(&self, metric: &str, other: &Self) -> Result<()> {
+        self.features.must_be_inception(metric)?;
+        self.features.must_equal(&other.features)
+    }
+}
+
+fn sha256(path: &Path) -> Result<String> {
+    let mut hash = Sha256::new();
+    std::io::copy(&mut std::fs::File::open(path)?, &mut hash)?;
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,201 @@
+//! LPIPS (Zhang et al. 2018): a distance between images in the features of VGG16. It serves as
+//! a metric and, as in the paper, as the distance of a loss.
+//!
+//! VGG16 has seen ImageNet, as Inception has: what is trained under LPIPS has a head start in
+//! FID, and a number says so.
+
+use crate::nn::{
+    Conv2d, Init, Params, Scope, Settings, Shapes, Tape, Value, average_pool2, max_pool, on_tape,
+    relu,
+};
+use crate::{Context, Error, Result, ensure};
+use candle_core::{DType, Device, Tensor};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Of each block of VGG16: its channels, and torchvision's numbers of its convolutions.
+const BLOCKS: [(usize, &[usize]); 5] = [
+    (64, &[0, 2]),
+    (128, &[5, 7]),
+    (256, &[10, 12, 14]),
+    (512, &[17, 19, 21]),
+    (512, &[24, 26, 28]),
+];
+const SHIFT: [f64; 3] = [-0.030, -0.088, -0.188];
+const SCALE: [f64; 3] = [0.458, 0.448, 0.450];
+/// What is added to the norm of a position's features.
+const EPS: f64 = 1e-10;
+
+/// What lies between VGG16's blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pooling {
+    /// The largest of each four, as VGG16 was trained.
+    #[default]
+    Max,
+    /// The mean of each four, as the public code of consistency models has it.
+    Average,
+}
+
+/// The distance.
+pub struct Lpips {
+    network: Network,
+    pooling: Pooling,
+    settings: Settings,
+    dtype: DType,
+    device: Device,
+}
+
+struct Network {
+    blocks: Vec<Vec<Conv2d>>,
+    weights: Vec<Tensor>, // (C) of each block
+}
+
+impl std::fmt::Debug for Lpips {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Lpips({:?}, {:?})", self.pooling, self.dtype)
+    }
+}
+
+impl Network {
+    fn new(scope: &mut Scope) -> Result<Self> {
+        let (mut blocks, mut weights, mut inputs) = (Vec::new(), Vec::new(), 3);
+        for (block, (channels, numbers)) in BLOCKS.into_iter().enumerate() {
+            let mut convolutions = Vec::new();
+            for number in numbers {
+                let mut place = scope.at(format!("features.{number}"));
+                convolutions.push(Conv2d::new(&mut place, inputs, channels, 3, 1.0)?);
+                inputs = channels;
+            }
+            blocks.push(convolutions);
+            let line = format!("lin{block}.model.1.weight");
+            let zero = Init::Constant(0.0);
+            weights.push(scope.fixed(&line, &[1, channels, 1, 1], zero)?.reshape(channels)?);
+        }
+        Ok(Self { blocks, weights })
+    }
+
+    /// The activations (B, H, W, C) at the end of each block.
+    fn features(&self, tape: &mut Tape, xs: &Value, pooling: Pooling) -> Result<Vec<Value>> {
+        let mut xs = xs.clone();
+        let mut features: Vec<Value> = Vec::with_capacity(BLOCKS.len());
+        for (i, block) in self.blocks.iter().enumerate() {
+            if i > 0 {
+                xs = match pooling {
+                    Pooling::Max => max_pool(tape, &xs, 2, 2, 0)?,
+                    Pooling::Average => average_pool2(tape, &xs)?,
+                };
+            }
+            for convolution in block {
+                let ys = convolution.forward(tape, &xs)?;
+                xs = relu(tape, &ys)?;
+            }
+            features.push(xs.clone());
+        }
+        Ok(features)
+    }
+}
+
+impl Lpips {
+    /// With the weights of a safetensors file: VGG16 under torchvision's names
+    /// (`features.N.weight`), the linear layers as `linK.model.1.weight`. torchvision's
+    /// classifier is passed over where it is there. It computes in `dtype`, on `device`.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or names and shapes that are not the network's, all in one
+    /// message.
+    pub fn load(path: &Path, dtype: DType, device: &Device) -> Result<Self> {
+        let read = || -> Result<Params> {
+            let tensors = candle_core::safetensors::load(path, &Device::Cpu)?;
+            let tensors: BTreeMap<String, Tensor> =
+                tensors.into_iter().filter(|(name, _)| !name.starts_with("classifier.")).collect();
+            Self::shapes()?.check(&Shapes::of_tensors(&tensors))?;
+            Params::given(Network::new, tensors, dtype, device)
+        };
+        let params = read().with_context(|| format!("LPIPS's weights {}", path.display()))?;
+        Ok(Self {
+            network: params.frozen(Network::new)?,
+            pooling: Pooling::Max,
+            settings: Settings::default(),
+            dtype,
+            device: device.clone(),
+        })
+    }
+
+    /// The names and shapes of its weights in a file.
+    pub fn shapes() -> Result<Shapes> {
+        Shapes::of(Network::new)
+    }
+
+    /// The same with other pooling.
+    #[must_use]
+    pub fn with_pooling(mut self, pooling: Pooling) -> Self {
+        self.pooling = pooling;
+        self
+    }
+
+    /// The same, run as `settings` say.
+    #[must_use]
+    pub fn with(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// The distance of each image of `a` from that of `b`, both (N, 3, H, W) in \[-1, 1\], not
+    /// resized: (N). It is one operation of candle's graph, with gradients by whichever of the
+    /// two candle follows.
+    ///
+    /// # Errors
+    /// Shapes that differ, another number of channels, or images too small for four halvings.
+    pub fn distance(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        ensure!(a.dims() == b.dims(), "LPIPS between shapes {:?} and {:?}", a.dims(), b.dims());
+        let (_, channels, height, width) = a.dims4()?;
+        ensure!(
+            channels == 3 && height >= 16 && width >= 16,
+            "LPIPS takes images of three channels and at least 16 x 16 pixels, got {:?}",
+            a.dims()
+        );
+        ensure!(
+            a.dtype() == self.dtype && b.dtype() == self.dtype,
+            "images in {:?} and {:?} for an LPIPS in {:?}",
+            a.dtype(),
+            b.dtype(),
+            self.dtype
+        );
+        let along_a = self.one_sided(a, &b.detach())?;
+        if !b.track_op() {
+            return Ok(along_a);
+        }
+        // It is symmetric: the slope by the second image is that by the first the other way
+        // round, with a value of zero added.
+        let along_b = self.one_sided(b, &a.detach())?;
+        Ok((along_a + (&along_b - along_b.detach())?)?)
+    }
+
+    fn one_sided(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        let line = |values: [f64; 3]| -> Result<Tensor> {
+            Ok(Tensor::new(&values, &Device::Cpu)?
+                .to_dtype(self.dtype)?
+                .to_device(&self.device)?
+                .reshape((1, 3, 1, 1))?)
+        };
+        let (shift, scale) = (line(SHIFT)?, line(SCALE)?);
+        let scaled = |x: &Tensor| x.broadcast_sub(&shift)?.broadcast_div(&scale);
+        let mut quiet = Tape::new(self.settings, false);
+        let other = quiet.constant(scaled(b)?.contiguous()?);
+        let other = quiet.channels_last(&other)?;
+        let others = self.network.features(&mut quiet, &other, self.pooling)?;
+        on_tape(&scaled(a)?, None, self.settings, |tape, xs| {
+            let xs = tape.channels_last(xs)?;
+            let features = self.network.features(tape, &xs, self.pooling)?;
+            let mut sum: Option<Value> = None;
+            for ((own, other), weights) in features.iter().zip(&others).zip(&self.network.weights) {
+                let part = tape.unit_difference(own, other.tensor(), weights, EPS)?;
+                sum = Some(match &sum {
+                    Some(sum) => tape.add(sum, &part, 1.0)?,
+                    None => part,
+                });
+            }
+            sum.ok_or_else(|| Error::new("an LPIPS of no blocks"))
+        })
+    }
+}
