@@ -1,6 +1,6 @@
 //! `reproduce NAME` and `report`: the experiments of `reproductions/`, run and set out.
 
-use clap::{Arg, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use consistency::record::write_atomically;
 use consistency::reproduce::{Effort, Options, Reproduction, report, reproduce};
 use consistency::{Result, bail};
@@ -13,7 +13,17 @@ pub fn command() -> Command {
     };
     Command::new("reproduce")
         .about("Train, sample, judge and record an experiment of reproductions/")
-        .arg(Arg::new("NAME").num_args(0..).help("A folder of reproductions/; none: list them"))
+        .arg(
+            Arg::new("NAME")
+                .num_args(0..)
+                .help("A folder of reproductions/, or FOLDER.VARIANT; none: list them"),
+        )
+        .arg(
+            Arg::new("variants")
+                .long("variants")
+                .action(ArgAction::SetTrue)
+                .help("The variants of each NAME, too"),
+        )
         .arg(option("device", "DEVICE", "cpu, cuda or cuda:N").default_value("cpu"))
         .arg(
             option("budget", "BUDGET", "How many of its steps and samples: a fiftieth, a quarter, all")
@@ -27,7 +37,7 @@ pub fn command() -> Command {
         )
         .after_help(
             "A run that was interrupted goes on where it was; one that is finished is not repeated.\n\n\
-             Example:\n  cargo lab reproduce digits-teacher digits-cd --budget quick",
+             Example:\n  cargo lab reproduce digits-teacher digits-cd --budget quick\n  cargo lab reproduce digits-cd --variants",
         )
 }
 
@@ -50,7 +60,11 @@ pub fn run(matches: &ArgMatches) -> Result<()> {
     let names: Vec<&String> = matches.get_many("NAME").unwrap_or_default().collect();
     if names.is_empty() {
         for name in Reproduction::names(&folder)? {
-            println!("{name:<22} {}", Reproduction::read(&folder, &name)?.title);
+            let reproduction = Reproduction::read(&folder, &name)?;
+            println!("{name:<22} {}", reproduction.title);
+            for variant in reproduction.variants() {
+                println!("  {variant:<20} {}", Reproduction::read(&folder, &variant)?.title);
+            }
         }
         return Ok(());
     }
@@ -62,7 +76,14 @@ pub fn run(matches: &ArgMatches) -> Result<()> {
         device: text("device"),
         seeds: matches.get_many("seeds").unwrap_or_default().copied().collect(),
     };
+    let mut all = Vec::new();
     for name in names {
+        all.push(name.clone());
+        if matches.get_flag("variants") {
+            all.extend(Reproduction::read(&options.folder, name)?.variants());
+        }
+    }
+    for name in &all {
         if reproduce(name, &options, &mut |line| println!("{line}"))?.is_empty() {
             bail!("{name} gave no number");
         }

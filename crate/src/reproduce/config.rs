@@ -3,13 +3,17 @@
 use crate::experiment::Experiment;
 use crate::{Context, Error, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A reproduction: an experiment, the seeds it is run with, and how it is judged.
+///
+/// Its variants are the same file with some values replaced: what an ablation compares, or the
+/// released code where it departs from the paper. `NAME.VARIANT` is the name of one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reproduction {
-    /// Its name: that of its folder.
+    /// Its name: that of its folder, and after a dot that of the variant.
     #[serde(skip)]
     pub name: String,
     /// One line on what it shows.
@@ -22,6 +26,9 @@ pub struct Reproduction {
     pub evaluate: Evaluate,
     /// The experiment without `name`, `seed` and the teacher's folder.
     experiment: toml::Table,
+    /// What each variant has in other values: any part of the file.
+    #[serde(default)]
+    variants: BTreeMap<String, toml::Table>,
 }
 
 /// How samples are drawn and judged.
@@ -37,6 +44,26 @@ pub struct Evaluate {
     /// For a teacher: the points of Heun's grid, for each kind of sampling.
     #[serde(default)]
     pub points: Vec<usize>,
+    /// By what.
+    #[serde(default = "by_pixels_and_classifier")]
+    pub by: Vec<By>,
+}
+
+/// What samples are judged by, against the images of the training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum By {
+    /// The Frechet distance on pixels, of which there may be 1024.
+    Pixels,
+    /// The Frechet distance on the features of a classifier that is trained on the data.
+    Classifier,
+    /// FID, the Inception score, precision and recall: for colour images. The weights are on
+    /// the Hub.
+    Inception,
+}
+
+fn by_pixels_and_classifier() -> Vec<By> {
+    vec![By::Pixels, By::Classifier]
 }
 
 /// How much of a reproduction is run.
@@ -84,25 +111,52 @@ impl Effort {
 }
 
 impl Reproduction {
-    /// The reproduction `name` in `folder` (`reproductions/`).
+    /// The reproduction `name` in `folder` (`reproductions/`), or with `NAME.VARIANT` a variant.
     ///
     /// # Errors
-    /// No such folder: those that there are; a file that is no reproduction, by field.
+    /// No such folder or variant: those that there are; a file that is no reproduction, by field.
     pub fn read(folder: &Path, name: &str) -> Result<Self> {
-        let path = folder.join(name).join("experiment.toml");
+        let (base, variant) = match name.split_once('.') {
+            Some((base, variant)) => (base, Some(variant)),
+            None => (name, None),
+        };
+        let path = folder.join(base).join("experiment.toml");
         if !path.is_file() {
             bail!(
-                "there is no reproduction '{name}'; there are {}",
+                "there is no reproduction '{base}'; there are {}",
                 Self::names(folder)?.join(", ")
             );
         }
         let reading = || format!("reading {}", path.display());
         let text = std::fs::read_to_string(&path).with_context(reading)?;
-        let read: Self =
-            toml::from_str(&text).map_err(|e| Error::new(e.to_string())).with_context(reading)?;
+        let read = Self::parse(&text, variant).with_context(reading)?;
         let read = Self { name: name.to_string(), ..read };
         read.check().with_context(reading)?;
         Ok(read)
+    }
+
+    fn parse(text: &str, variant: Option<&str>) -> Result<Self> {
+        let parsed = |e: toml::de::Error| Error::new(e.to_string());
+        let read: Self = toml::from_str(text).map_err(parsed)?;
+        let Some(variant) = variant else { return Ok(read) };
+        let Some(other) = read.variants.get(variant) else {
+            let known: Vec<&str> = read.variants.keys().map(String::as_str).collect();
+            bail!("there is no variant '{variant}'; there are {}", known.join(", "));
+        };
+        let mut table: toml::Table = toml::from_str(text).map_err(parsed)?;
+        table.remove("variants");
+        overlay(&mut table, other);
+        table.try_into().map_err(parsed).with_context(|| format!("variants.{variant}"))
+    }
+
+    /// The names of its variants, `NAME.VARIANT`, in order.
+    pub fn variants(&self) -> Vec<String> {
+        self.variants.keys().map(|variant| format!("{}.{variant}", self.name)).collect()
+    }
+
+    /// The folder that it is from, in `reproductions`; its variants are from the same.
+    pub fn folder(&self, reproductions: &Path) -> PathBuf {
+        reproductions.join(self.name.split('.').next().unwrap_or_default())
     }
 
     /// The names of all reproductions in `folder`, in order.
@@ -126,13 +180,7 @@ impl Reproduction {
         ensure!(self.evaluate.samples > 1, "evaluate.samples: give at least 2");
         let kinds = self.evaluate.taus.len() + self.evaluate.points.len();
         ensure!(kinds > 0, "evaluate: give taus (a consistency model) or points (a teacher)");
-        // Numbers are kept under the kind's name, which says how many steps it takes.
-        let mut steps: Vec<usize> = self.evaluate.taus.iter().map(Vec::len).collect();
-        steps.sort_unstable();
-        ensure!(
-            steps.windows(2).all(|pair| pair[0] != pair[1]),
-            "evaluate.taus: two kinds of as many steps would bear one name"
-        );
+        ensure!(!self.evaluate.by.is_empty(), "evaluate.by: pixels, classifier or inception");
         for key in ["name", "seed"] {
             ensure!(
                 !self.experiment.contains_key(key),
@@ -179,5 +227,23 @@ impl Reproduction {
     /// How many samples an effort draws.
     pub fn samples(&self, effort: Effort) -> usize {
         (effort.of(self.evaluate.samples as u64) as usize).max(100).min(self.evaluate.samples)
+    }
+}
+
+// Put the values of `other` into `table`, tables into tables. What a distance or a network is
+// has a `kind`: another kind replaces the whole.
+fn overlay(table: &mut toml::Table, other: &toml::Table) {
+    for (key, value) in other {
+        match (table.get_mut(key), value) {
+            (Some(toml::Value::Table(old)), toml::Value::Table(new)) => {
+                match new.contains_key("kind") {
+                    true => *old = new.clone(),
+                    false => overlay(old, new),
+                }
+            }
+            _ => {
+                table.insert(key.clone(), value.clone());
+            }
+        }
     }
 }

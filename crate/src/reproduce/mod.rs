@@ -4,11 +4,12 @@
 //! out beside it; [`report`] sets it out in tables.
 
 mod config;
+mod judges;
 mod report;
 mod results;
 mod run;
 
-pub use config::{Effort, Evaluate, Reproduction};
+pub use config::{By, Effort, Evaluate, Reproduction};
 pub use report::report;
 pub use results::{Row, interval, read as read_results};
 pub use run::{Options, reproduce};

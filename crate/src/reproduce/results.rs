@@ -65,7 +65,9 @@ impl Row {
     // A number that is measured again takes the place of the earlier one.
     fn is_same(&self, other: &Self) -> bool {
         let key = |row: &Self| {
-            (row.sampler.clone(), row.metric.clone(), row.budget.clone(), row.provenance.seed)
+            let of = &row.provenance;
+            let texts = [&of.experiment, &row.sampler, &row.metric, &row.budget].map(String::clone);
+            (texts, of.seed)
         };
         key(self) == key(other)
     }

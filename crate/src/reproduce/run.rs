@@ -1,8 +1,8 @@
 //! One reproduction: each seed trained, sampled, judged and recorded.
 
 use super::config::{Effort, Reproduction};
+use super::judges::Judges;
 use super::results::{self, Row};
-use crate::evaluate::Statistics;
 use crate::experiment::{Experiment, Method, Monitor, Trained, train};
 use crate::plot::Figure;
 use crate::process::Solver;
@@ -13,12 +13,8 @@ use crate::seam::Counted;
 use crate::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// What is judged by: the Frechet distance between Gaussians fitted to pixels.
-const METRIC: &str = "Frechet distance on pixels";
-/// The covariance of more pixels takes too long to take apart.
-const PIXELS: usize = 1024;
 /// Samples drawn at a time.
 const BATCH: usize = 500;
 /// Samples in the picture that is kept.
@@ -52,14 +48,20 @@ pub fn reproduce(name: &str, options: &Options, tell: &mut dyn FnMut(String)) ->
         false => options.seeds.clone(),
     };
     let mut all = Vec::new();
+    let mut judges = None;
     for seed in seeds {
         let trained = trained(&reproduction, options, seed, tell)?;
-        let rows = judge(&reproduction, &trained, options, seed)
+        // The data and the judges are the same for all seeds.
+        let judges = match &judges {
+            Some(judges) => judges,
+            None => judges.insert(Judges::new(&reproduction.evaluate.by, &trained)?),
+        };
+        let rows = judge(&reproduction, &trained, judges, options, seed)
             .with_context(|| format!("{name}, seed {seed}"))?;
         for row in &rows {
             tell(format!("{name}, seed {seed}: {}, {}: {:.4}", row.sampler, row.metric, row.value));
         }
-        results::add(&options.folder.join(name), &rows)?;
+        results::add(&reproduction.folder(&options.folder), &rows)?;
         all.extend(rows);
     }
     Ok(all)
@@ -92,41 +94,38 @@ fn trained(
 fn judge(
     reproduction: &Reproduction,
     trained: &Trained,
+    judges: &Judges,
     options: &Options,
     seed: u64,
 ) -> Result<Vec<Row>> {
     let experiment = trained.experiment();
-    let real = experiment.data.images()?;
-    let reference = fit(&real.all(DType::F32)?)?;
     let count = reproduction.samples(options.effort);
     let mut rows = Vec::new();
     let key = Key::new(seed).stream("reproduce");
-    for (sampler, draw) in samplers(reproduction, trained, real.shape(), key)? {
-        let (samples, nfe) = drawn(count, &*draw)?;
-        let mut name = sampler.replace(", ", "-").replace(' ', "-") + &format!("-{seed}");
-        if options.effort != Effort::Full {
-            name = format!("{name}-{}", options.effort.name());
+    for (sampler, draw) in samplers(reproduction, trained, judges.shape(), key)? {
+        let (mut judged, mut nfe) = (judges.start()?, 0);
+        for first in (0..count).step_by(BATCH) {
+            let (samples, evaluations) = draw(first as u64..(first + BATCH).min(count) as u64)?;
+            nfe = evaluations;
+            judged.add(&samples)?;
+            if first == 0 {
+                picture(reproduction, options, seed, &sampler, &samples)?;
+            }
         }
-        let path = options.folder.join(&reproduction.name).join(format!("{name}.png"));
-        picture(&path, &format!("{}: {sampler}, seed {seed}", reproduction.name), &samples)?;
-        rows.push(Row {
-            sampler,
-            nfe: nfe as u64,
-            metric: METRIC.to_string(),
-            value: fit(&samples)?.frechet_distance(&reference)?,
-            samples: count as u64,
-            iterations: experiment.training.iterations,
-            budget: options.effort.name().to_string(),
-            provenance: trained.provenance()?,
-        });
+        for (metric, value) in judged.finish()? {
+            rows.push(Row {
+                sampler: sampler.clone(),
+                nfe: nfe as u64,
+                metric: metric.to_string(),
+                value,
+                samples: count as u64,
+                iterations: experiment.training.iterations,
+                budget: options.effort.name().to_string(),
+                provenance: trained.provenance()?,
+            });
+        }
     }
     Ok(rows)
-}
-
-fn fit(images: &Tensor) -> Result<Statistics> {
-    let pixels: usize = images.dims()[1..].iter().product();
-    ensure!(pixels <= PIXELS, "{METRIC}: {pixels} pixels are more than {PIXELS}");
-    Statistics::of(&images.clamp(-1f32, 1f32)?)
 }
 
 /// Draws the samples of these indices: them, and the network evaluations of each.
@@ -171,28 +170,34 @@ fn samplers<'a>(
             let drawn = chain.sample(&counted, &z(&start, samples.clone())?, again)?;
             Ok((drawn, counted.nfe()))
         };
+        let levels: Vec<String> = taus.iter().map(f64::to_string).collect();
         let name = match taus.len() {
             0 => "one step".to_string(),
-            count => format!("{} steps", count + 1),
+            count => format!("{} steps, tau {}", count + 1, levels.join(" and ")),
         };
         all.push((name, Box::new(draw)));
     }
     Ok(all)
 }
 
-/// `count` samples on the CPU, and the network evaluations of each.
-fn drawn(count: usize, draw: &Draw) -> Result<(Tensor, usize)> {
-    let (mut parts, mut nfe) = (Vec::new(), 0);
-    for first in (0..count).step_by(BATCH) {
-        let (samples, evaluations) = draw(first as u64..(first + BATCH).min(count) as u64)?;
-        nfe = evaluations;
-        parts.push(samples);
+// The first samples, of a reproduction and not of its variants.
+fn picture(
+    reproduction: &Reproduction,
+    options: &Options,
+    seed: u64,
+    sampler: &str,
+    samples: &Tensor,
+) -> Result<()> {
+    if reproduction.name.contains('.') {
+        return Ok(());
     }
-    Ok((Tensor::cat(&parts, 0)?, nfe))
-}
-
-fn picture(path: &Path, title: &str, samples: &Tensor) -> Result<()> {
+    let mut name = sampler.replace(", ", "-").replace(' ', "-") + &format!("-{seed}");
+    if options.effort != Effort::Full {
+        name = format!("{name}-{}", options.effort.name());
+    }
+    let path = reproduction.folder(&options.folder).join(format!("{name}.png"));
     let shown = samples.narrow(0, 0, SHOWN.min(samples.dims()[0]))?;
+    let title = format!("{}: {sampler}, seed {seed}", reproduction.name);
     let figure = Figure::images(title, &shown.clamp(-1f32, 1f32)?, 20)?;
-    write_atomically(path, &figure.png()?)
+    write_atomically(&path, &figure.png()?)
 }

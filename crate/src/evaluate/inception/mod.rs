@@ -11,7 +11,7 @@ use super::statistics::Statistics;
 use crate::hub::Hub;
 use crate::nn::{Params, Settings, Shapes, on_tape, position_mean, resize_bilinear};
 use crate::rng::Key;
-use crate::{Context, Result, ensure};
+use crate::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 use network::{FEATURES, Network};
 use sha2::{Digest, Sha256};
@@ -156,6 +156,21 @@ impl InceptionFeatures {
     /// What they are: which weights.
     pub fn features(&self) -> &Features {
         &self.features
+    }
+
+    /// Those of several sets of images, one after the other.
+    ///
+    /// # Errors
+    /// Features of different weights, or no set.
+    pub fn join(parts: &[Self]) -> Result<Self> {
+        let Some(first) = parts.first() else { bail!("Inception's features of no images") };
+        for part in parts {
+            first.features.must_equal(&part.features)?;
+        }
+        let all =
+            |of: fn(&Self) -> &Tensor| Tensor::cat(&parts.iter().map(of).collect::<Vec<_>>(), 0);
+        let (pool, unbiased) = (all(Self::pool)?, all(Self::unbiased_logits)?);
+        Ok(Self { features: first.features.clone(), pool, unbiased })
     }
 
     /// Their mean and covariance.
