@@ -56,7 +56,7 @@ fn two_kernels_at_once_and_a_restart() -> Result {
 }
 
 /// Types of the prelude, each bound by a plain `let`.
-const TYPES: [(&str, &str); 75] = [
+const TYPES: [(&str, &str); 85] = [
     ("Tensor", "let a1 = Tensor::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Var", "let a2 = Var::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Device", "let a3 = Device::Cpu;"),
@@ -102,6 +102,16 @@ const TYPES: [(&str, &str); 75] = [
         "Pair",
         "let x0 = digits.train.narrow(0, 0, 2)?; let pair = training_pair(&x0, &x0, &[1, 2], &grid)?;",
     ),
+    ("Statistics", "let m1 = Statistics::of(&digits.train)?;"),
+    ("Features", "let m2 = m1.features().clone();"),
+    ("ClassifierConfig", "let m3 = ClassifierConfig { steps: 1, ..Default::default() };"),
+    ("Classifier", "let m4 = Classifier::train(&x0, &[0, 1], 2, m3, &key)?;"),
+    ("Inception", "let m5: Option<Inception> = None;"),
+    ("InceptionFeatures", "let m6: Option<InceptionFeatures> = None;"),
+    ("Lpips", "let m7: Option<Lpips> = None;"),
+    ("Pooling", "let m8 = Pooling::Max;"),
+    ("PrecisionRecall", "let m9: Option<PrecisionRecall> = None;"),
+    ("Spread", "let m10: Option<Spread> = None;"),
     ("MlpConfig", "let e1 = MlpConfig { width: 8, blocks: 1, time_features: 4 };"),
     ("UNetConfig", "let e2 = UNetConfig::default();"),
     ("NcsnppConfig", "let e3b = NcsnppConfig::default();"),
