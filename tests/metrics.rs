@@ -6,14 +6,13 @@ mod formula;
 #[path = "support/judges.rs"]
 mod judges;
 
-use candle_core::{D, DType, Device, Tensor, Var};
+use candle_core::{D, DType, Device, Tensor};
 use consistency::data::{digits, select};
 use consistency::evaluate::{
-    Classifier, ClassifierConfig, Features, Inception, Lpips, Pooling, Statistics,
-    frechet_distance, inception_score, kernel_distance, kernel_distance_of_subsets,
-    precision_recall,
+    Classifier, ClassifierConfig, Features, Inception, Statistics, frechet_distance,
+    inception_score, kernel_distance, kernel_distance_of_subsets, precision_recall,
 };
-use consistency::nn::Settings;
+use consistency::loss::Lpips;
 use consistency::rng::Key;
 use consistency::{Error, Result};
 use formula::{Folder, formula};
@@ -292,62 +291,6 @@ fn bad_sets_are_named() -> Result<()> {
     assert!(message(subset)?.contains("subsets of 9 among 6"));
     let narrow = good.narrow(1, 0, 3)?;
     assert!(message(frechet_distance(&narrow, &good))?.contains("dimensions 3 and 4"));
-    Ok(())
-}
-
-#[test]
-fn gradients_of_lpips() -> Result<()> {
-    let folder = Folder::new("lpips")?;
-    let file = write_weights(&folder, &Lpips::shapes()?)?;
-    let image = |name: &str| -> Result<Tensor> {
-        Ok(formula(name, &[2, 3, 16, 16], 0.9, 0.0)?.to_dtype(DType::F64)?)
-    };
-    let (x, y) = (image("x")?, image("y")?);
-    for (pooling, tensors) in
-        [(Pooling::Max, false), (Pooling::Average, false), (Pooling::Max, true)]
-    {
-        let settings = Settings { tensors, ..Settings::default() };
-        let lpips = Lpips::load(&file, DType::F64, &CPU)?.with_pooling(pooling).with(settings);
-        assert_eq!(lpips.distance(&x, &x)?.to_vec1::<f64>()?, [0.0, 0.0]);
-        let (a, b) = (Var::from_tensor(&x)?, Var::from_tensor(&y)?);
-        let there = lpips.distance(&x, &y)?.to_vec1::<f64>()?;
-        let back = lpips.distance(&y, &x)?.to_vec1::<f64>()?;
-        near("the other way round", back[0], there[0], 1e-12);
-        // Weights of one a sample: a gradient that mixes samples would show.
-        let weights = Tensor::new(&[1.0, -0.7], &CPU)?;
-        let loss = |a: &Tensor, b: &Tensor| -> Result<Tensor> {
-            Ok((lpips.distance(a, b)? * &weights)?.sum_all()?)
-        };
-        let both = loss(a.as_tensor(), b.as_tensor())?;
-        near("its value", both.to_scalar()?, there[0] - 0.7 * there[1], 1e-12);
-        let store = both.backward()?;
-        for (which, var, value) in [("a", &a, &x), ("b", &b, &y)] {
-            let gradient = store
-                .get(var.as_tensor())
-                .ok_or_else(|| Error::new(format!("no gradient by {which}")))?;
-            // Along random directions, small enough to stay within the ReLUs' pieces.
-            for trial in 0..if tensors { 1 } else { 2 } {
-                let name = format!("{which}{trial}");
-                let along =
-                    Key::new(4).stream(&name).normal(0..2, &[3, 16, 16], DType::F64, &CPU)?;
-                let step = 1e-7;
-                let moved = |sign: f64| -> Result<f64> {
-                    let at = (value + (&along * (sign * step))?)?;
-                    let value = if which == "a" { loss(&at, &y)? } else { loss(&x, &at)? };
-                    Ok(value.to_scalar()?)
-                };
-                let slope = (moved(1.0)? - moved(-1.0)?) / (2.0 * step);
-                let ours = (gradient * &along)?.sum_all()?.to_scalar::<f64>()?;
-                let scale = gradient.sqr()?.sum_all()?.sqrt()?.to_scalar::<f64>()?;
-                near(&format!("{pooling:?} by {which}"), ours, slope, 1e-4 * scale);
-            }
-        }
-    }
-    let lpips = Lpips::load(&file, DType::F64, &CPU)?;
-    let small = x.narrow(D::Minus1, 0, 8)?.contiguous()?;
-    assert!(message(lpips.distance(&small, &small))?.contains("at least 16 x 16"));
-    let mixed = x.to_dtype(DType::F32)?;
-    assert!(message(lpips.distance(&mixed, &mixed))?.contains("for an LPIPS in F64"));
     Ok(())
 }
 

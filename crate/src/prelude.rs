@@ -6,17 +6,17 @@ pub use crate::data::{
 };
 pub use crate::edit::{self, Edit, Operator, Steps};
 pub use crate::evaluate::{
-    Assignment, Classifier, ClassifierConfig, Features, Inception, InceptionFeatures, Judge, Lpips,
-    Neighbours, Pooling, PrecisionRecall, Score, Spread, Statistics, frechet_distance,
-    inception_score, kernel_distance, kernel_distance_of_subsets, precision_recall,
+    Assignment, Classifier, ClassifierConfig, Features, Inception, InceptionFeatures, Judge,
+    Neighbours, PrecisionRecall, Score, Spread, Statistics, frechet_distance, inception_score,
+    kernel_distance, kernel_distance_of_subsets, precision_recall,
 };
 pub use crate::experiment::{
     Card, DataConfig, Experiment, Method, Monitor, Progress, RunFolder, Trained, Training, train,
 };
 pub use crate::hub::Hub;
 pub use crate::loss::{
-    Distance, Metric, Pair, Reduction, ScoreMatching, Weight, Weighting, consistency_loss,
-    distillation_pair, score_matching_loss, training_pair,
+    Compare, Distance, Lpips, LpipsConfig, Metric, Pair, Pooling, Reduction, ScoreMatching, Weight,
+    Weighting, consistency_loss, distillation_pair, score_matching_loss, training_pair,
 };
 pub use crate::model::{
     ConsistencyModel, EdmDenoiser, MlpConfig, NcsnppConfig, Network, NetworkConfig, Pretrained,

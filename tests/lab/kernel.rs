@@ -56,7 +56,7 @@ fn two_kernels_at_once_and_a_restart() -> Result {
 }
 
 /// Types of the prelude, each bound by a plain `let`.
-const TYPES: [(&str, &str); 85] = [
+const TYPES: [(&str, &str); 86] = [
     ("Tensor", "let a1 = Tensor::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Var", "let a2 = Var::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Device", "let a3 = Device::Cpu;"),
@@ -109,6 +109,7 @@ const TYPES: [(&str, &str); 85] = [
     ("Inception", "let m5: Option<Inception> = None;"),
     ("InceptionFeatures", "let m6: Option<InceptionFeatures> = None;"),
     ("Lpips", "let m7: Option<Lpips> = None;"),
+    ("LpipsConfig", "let m11 = LpipsConfig::default();"),
     ("Pooling", "let m8 = Pooling::Max;"),
     ("PrecisionRecall", "let m9: Option<PrecisionRecall> = None;"),
     ("Spread", "let m10: Option<Spread> = None;"),

@@ -6,8 +6,9 @@ use crate::judges::write_weights;
 use crate::networks::{get, load};
 use candle_core::{DType, Device, Tensor, Var};
 use consistency::evaluate::{
-    Inception, Lpips, frechet_distance, inception_score, kernel_distance, precision_recall,
+    Inception, frechet_distance, inception_score, kernel_distance, precision_recall,
 };
+use consistency::loss::Lpips;
 use consistency::{Error, Result, ensure};
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! An experiment as a TOML file.
 
 use super::data::DataConfig;
-use crate::loss::{Distance, ScoreMatching, Weighting};
+use crate::loss::{Distance, LpipsConfig, ScoreMatching, Weighting};
 use crate::model::NetworkConfig;
 use crate::nn::{OptimizerConfig, OptimizerKind, Precision, Settings};
 use crate::process::{NoiseRange, Parameterization, Schedule, Solver};
@@ -63,6 +63,9 @@ pub enum Method {
         /// d.
         #[serde(default)]
         distance: Distance,
+        /// LPIPS as d, in place of `distance`: for colour images.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lpips: Option<LpipsConfig>,
         /// lambda.
         #[serde(default)]
         weighting: Weighting,
@@ -79,6 +82,9 @@ pub enum Method {
         /// d.
         #[serde(default)]
         distance: Distance,
+        /// LPIPS as d, in place of `distance`: for colour images.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lpips: Option<LpipsConfig>,
         /// lambda.
         #[serde(default)]
         weighting: Weighting,
@@ -276,14 +282,25 @@ impl Experiment {
             Method::ScoreMatching(config) => {
                 ensure!(config.p_std > 0.0, "method.p_std = {}: needs > 0", config.p_std);
             }
-            Method::Distillation { points, mu, .. } => {
+            Method::Distillation { points, mu, distance, lpips, .. } => {
+                check_lpips(lpips.as_ref(), distance)?;
                 ensure!(*points >= 2, "method.points = {points}: a grid needs 2 or more");
                 ensure!((0.0..1.0).contains(mu), "method.mu = {mu}: needs 0 <= mu < 1");
             }
-            Method::ConsistencyTraining { schedule, .. } => {
+            Method::ConsistencyTraining { schedule, distance, lpips, .. } => {
+                check_lpips(lpips.as_ref(), distance)?;
                 schedule.check().context("method.schedule")?;
             }
         }
         Ok(())
     }
+}
+
+fn check_lpips(lpips: Option<&LpipsConfig>, distance: &Distance) -> Result<()> {
+    let Some(lpips) = lpips else { return Ok(()) };
+    ensure!(
+        *distance == Distance::default(),
+        "method.lpips and method.distance: one of them is d, leave the other out"
+    );
+    lpips.check().context("method.lpips")
 }

@@ -3,7 +3,8 @@
 use super::config::{Experiment, Method};
 use super::run::RunFolder;
 use crate::loss::{
-    ScoreMatching, consistency_loss, distillation_pair, score_matching_loss, training_pair,
+    Compare, Lpips, ScoreMatching, consistency_loss, distillation_pair, score_matching_loss,
+    training_pair,
 };
 use crate::model::pretrained::{Kind, Teacher};
 use crate::model::{Conditioned, ConsistencyModel, EdmDenoiser, Pretrained};
@@ -24,6 +25,7 @@ pub(super) struct Consistency {
     target: ConsistencyModel,
     target_params: Ema,
     teacher: Option<Teacher>,
+    lpips: Option<Lpips>,
 }
 
 impl Objective {
@@ -39,14 +41,21 @@ impl Objective {
         let network =
             params.init(&key.stream("network"), |scope| experiment.network.build(scope, shape))?;
         let (sigma_data, eps) = (experiment.sigma_data, experiment.noise.eps);
-        let parameterization = match &experiment.method {
+        let (parameterization, lpips) = match &experiment.method {
             Method::ScoreMatching(config) => {
                 let denoiser = EdmDenoiser::new(network, sigma_data);
                 return Ok(Self::ScoreMatching { denoiser, config: *config });
             }
-            Method::Distillation { parameterization, .. }
-            | Method::ConsistencyTraining { parameterization, .. } => *parameterization,
+            Method::Distillation { parameterization, lpips, .. }
+            | Method::ConsistencyTraining { parameterization, lpips, .. } => {
+                (*parameterization, lpips)
+            }
         };
+        ensure!(
+            lpips.is_none() || shape.first() == Some(&3),
+            "method.lpips: it is for images of 3 channels, these data have {shape:?}"
+        );
+        let lpips = lpips.as_ref().map(|lpips| lpips.load(params.device())).transpose()?;
         let mut teacher = None;
         if let Method::Distillation { teacher: name, .. } = &experiment.method {
             teacher = Some(teach(name, experiment, params, shape, runs)?);
@@ -62,6 +71,7 @@ impl Objective {
             target: wrap(target, parameterization),
             target_params,
             teacher,
+            lpips,
         })))
     }
 
@@ -110,7 +120,11 @@ impl Objective {
                 };
                 let student = Conditioned::new(&networks.student, labels, masks);
                 let target = Conditioned::new(&networks.target, labels, masks);
-                consistency_loss(&student, &target, &pair, distance, weighting)
+                let d: &dyn Compare = match &networks.lpips {
+                    Some(lpips) => lpips,
+                    None => distance,
+                };
+                consistency_loss(&student, &target, &pair, d, weighting)
             }
         }
     }

@@ -2,7 +2,7 @@
 //! and 2): a pair of adjacent points of one trajectory, and the distance between the
 //! student at the noisier and the target at the cleaner one.
 
-use super::distance::Distance;
+use super::distance::Compare;
 use super::weighting::Weighting;
 use crate::process::{Solver, TimeGrid, perturb};
 use crate::seam::{ConsistencyFunction, Denoiser, per_sample};
@@ -65,7 +65,7 @@ pub fn consistency_loss(
     student: &dyn ConsistencyFunction,
     target: &dyn ConsistencyFunction,
     pair: &Pair,
-    distance: &Distance,
+    distance: &dyn Compare,
     weighting: &Weighting,
 ) -> Result<Tensor> {
     let answer = student.origin(&pair.x_next, &pair.t_next)?;

@@ -34,6 +34,21 @@ pub enum Reduction {
     CodeMean,
 }
 
+/// What can serve as d: [`Distance`], and [`Lpips`](super::Lpips).
+pub trait Compare {
+    /// d(x, y) for `(B, ..)` and `(B, ..)`: `(B)`.
+    ///
+    /// # Errors
+    /// Shapes that differ, or that it does not take.
+    fn per_sample(&self, x: &Tensor, y: &Tensor) -> Result<Tensor>;
+}
+
+impl Compare for Distance {
+    fn per_sample(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+        Self::per_sample(self, x, y)
+    }
+}
+
 /// A distance between batches, one number a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

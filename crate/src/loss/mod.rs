@@ -1,12 +1,15 @@
 //! Training objectives: denoising score matching, consistency distillation and
-//! consistency training. They know networks only through the two seams, and no loop.
+//! consistency training. They know networks only through the two seams, and no loop; but for
+//! LPIPS, a distance that is itself a network.
 
 mod consistency;
 mod distance;
+mod lpips;
 mod matching;
 mod weighting;
 
 pub use consistency::{Pair, consistency_loss, distillation_pair, training_pair};
-pub use distance::{Distance, Metric, Reduction};
+pub use distance::{Compare, Distance, Metric, Reduction};
+pub use lpips::{Lpips, LpipsConfig, Pooling};
 pub use matching::{ScoreMatching, score_matching_loss};
 pub use weighting::{Weight, Weighting};

@@ -24,11 +24,24 @@ pub struct Reproduction {
     pub teacher: Option<String>,
     /// How its samples are judged.
     pub evaluate: Evaluate,
+    /// The published rows that it is to reproduce.
+    pub published: Option<Published>,
     /// The experiment without `name`, `seed` and the teacher's folder.
     experiment: toml::Table,
     /// What each variant has in other values: any part of the file.
     #[serde(default)]
     variants: BTreeMap<String, toml::Table>,
+}
+
+/// Rows of `published.csv`: those of one step or of a teacher, of two steps, and so on, by their
+/// network evaluations.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Published {
+    /// The column `dataset`.
+    pub dataset: String,
+    /// The column `method`.
+    pub method: String,
 }
 
 /// How samples are drawn and judged.
@@ -57,8 +70,8 @@ pub enum By {
     Pixels,
     /// The Frechet distance on the features of a classifier that is trained on the data.
     Classifier,
-    /// FID, the Inception score, precision and recall: for colour images. The weights are on
-    /// the Hub.
+    /// FID, the Inception score, precision and recall: for colour images, against the first
+    /// 50 000 of the training. The weights are on the Hub.
     Inception,
 }
 
@@ -188,7 +201,8 @@ impl Reproduction {
             );
         }
         // The rest is checked as an experiment.
-        self.experiment(self.seeds[0], Effort::Full, "cpu", Some("a-teacher")).map(drop)
+        let device = "cuda"; // Some precisions are a GPU's alone.
+        self.experiment(self.seeds[0], Effort::Full, device, Some("a-teacher")).map(drop)
     }
 
     /// The experiment of one seed, with the folder of its teacher's run.

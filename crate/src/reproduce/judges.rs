@@ -18,6 +18,8 @@ const TAUGHT: usize = 20_000;
 const STEPS: u64 = 1000;
 /// The parts of the Inception score.
 const SPLITS: usize = 10;
+/// The real images that Inception looks at, the first: as many as the samples of the paper.
+const LOOKED_AT: usize = 50_000;
 
 /// The judges with what they know of the real images.
 pub(super) struct Judges {
@@ -169,6 +171,7 @@ fn of_inception(real: &Images) -> Result<(Inception, InceptionFeatures)> {
         real.name(),
         real.shape()
     );
+    let real = &real.first(LOOKED_AT)?;
     let inception = Inception::from_hub(&Hub::from_env()?, &Device::Cpu)?;
     let parts: Vec<InceptionFeatures> = parts(real)
         .map(|part| inception.evaluate(&part?.affine(0.5, 0.5)?))

@@ -9,7 +9,7 @@ mod report;
 mod results;
 mod run;
 
-pub use config::{By, Effort, Evaluate, Reproduction};
+pub use config::{By, Effort, Evaluate, Published, Reproduction};
 pub use report::report;
 pub use results::{Row, interval, read as read_results};
 pub use run::{Options, reproduce};

@@ -4,14 +4,23 @@
 //! VGG16 has seen ImageNet, as Inception has: what is trained under LPIPS has a head start in
 //! FID, and a number says so.
 
+use super::distance::Compare;
+use crate::hub::Hub;
 use crate::nn::{
     Conv2d, Init, Params, Scope, Settings, Shapes, Tape, Value, average_pool2, max_pool, on_tape,
-    relu,
+    relu, resize_bilinear,
 };
 use crate::{Context, Error, Result, ensure};
 use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+const REPOSITORY: &str = "nikhilr01/sen-bridge-weights";
+const FILE: &str = "lpips_vgg.safetensors";
+/// How the SHA-256 of the published weights begins: VGG16 and the linear layers of version 0.1.
+const PUBLISHED: &str = "a96ef46b";
 
 /// Of each block of VGG16: its channels, and torchvision's numbers of its convolutions.
 const BLOCKS: [(usize, &[usize]); 5] = [
@@ -27,7 +36,8 @@ const SCALE: [f64; 3] = [0.458, 0.448, 0.450];
 const EPS: f64 = 1e-10;
 
 /// What lies between VGG16's blocks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Pooling {
     /// The largest of each four, as VGG16 was trained.
     #[default]
@@ -36,9 +46,58 @@ pub enum Pooling {
     Average,
 }
 
+/// LPIPS as the distance of an experiment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LpipsConfig {
+    /// The side that images are resized to, bilinearly, before they are compared; none leaves
+    /// them as they are. The paper takes 224 for images smaller than 256.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub side: Option<usize>,
+    /// What lies between VGG16's blocks.
+    pub pooling: Pooling,
+    /// A file of weights (see [`Lpips::load`]); none: the published ones, from the Hub.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<PathBuf>,
+}
+
+impl LpipsConfig {
+    /// The smallest side that VGG16's four halvings leave something of.
+    const SMALLEST: usize = 16;
+
+    /// Whether the values make sense.
+    ///
+    /// # Errors
+    /// The one that does not.
+    pub fn check(&self) -> Result<()> {
+        if let Some(side) = self.side {
+            ensure!(side >= Self::SMALLEST, "side = {side}: needs {} or more", Self::SMALLEST);
+        }
+        Ok(())
+    }
+
+    /// The distance, in f32 on `device`.
+    ///
+    /// # Errors
+    /// Those of the Hub, and of [`Lpips::load`].
+    pub fn load(&self, device: &Device) -> Result<Lpips> {
+        self.check()?;
+        let lpips = match &self.weights {
+            Some(path) => Lpips::load(path, DType::F32, device)?,
+            None => Lpips::from_hub(&Hub::from_env()?, DType::F32, device)?,
+        };
+        let lpips = lpips.with_pooling(self.pooling);
+        Ok(match self.side {
+            Some(side) => lpips.resizing_to(side),
+            None => lpips,
+        })
+    }
+}
+
 /// The distance.
 pub struct Lpips {
     network: Network,
+    side: Option<usize>,
     pooling: Pooling,
     settings: Settings,
     dtype: DType,
@@ -114,11 +173,29 @@ impl Lpips {
         let params = read().with_context(|| format!("LPIPS's weights {}", path.display()))?;
         Ok(Self {
             network: params.frozen(Network::new)?,
+            side: None,
             pooling: Pooling::Max,
             settings: Settings::default(),
             dtype,
             device: device.clone(),
         })
+    }
+
+    /// With the published weights, from the Hub or its cache (59 MB).
+    ///
+    /// # Errors
+    /// Those of the Hub, and a file that is not the published one.
+    pub fn from_hub(hub: &Hub, dtype: DType, device: &Device) -> Result<Self> {
+        let path = hub.model(REPOSITORY, "main")?.file(FILE)?;
+        let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
+        let hash = format!("{:x}", Sha256::digest(&bytes));
+        ensure!(
+            hash.starts_with(PUBLISHED),
+            "{} of {REPOSITORY} has SHA-256 {hash}, and the published LPIPS {PUBLISHED}..: the \
+             repository has changed, or the file in the cache was replaced",
+            path.display()
+        );
+        Self::load(&path, dtype, device)
     }
 
     /// The names and shapes of its weights in a file.
@@ -133,6 +210,14 @@ impl Lpips {
         self
     }
 
+    /// The same, with images resized bilinearly to `side` x `side` before they are compared;
+    /// gradients reach the images as they came.
+    #[must_use]
+    pub fn resizing_to(mut self, side: usize) -> Self {
+        self.side = Some(side);
+        self
+    }
+
     /// The same, run as `settings` say.
     #[must_use]
     pub fn with(mut self, settings: Settings) -> Self {
@@ -140,8 +225,8 @@ impl Lpips {
         self
     }
 
-    /// The distance of each image of `a` from that of `b`, both (N, 3, H, W) in \[-1, 1\], not
-    /// resized: (N). It is one operation of candle's graph, with gradients by whichever of the
+    /// The distance of each image of `a` from that of `b`, both (N, 3, H, W) in \[-1, 1\]:
+    /// (N). It is one operation of candle's graph, with gradients by whichever of the
     /// two candle follows.
     ///
     /// # Errors
@@ -149,9 +234,12 @@ impl Lpips {
     pub fn distance(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         ensure!(a.dims() == b.dims(), "LPIPS between shapes {:?} and {:?}", a.dims(), b.dims());
         let (_, channels, height, width) = a.dims4()?;
+        let (height, width) = self.side.map_or((height, width), |side| (side, side));
+        let smallest = LpipsConfig::SMALLEST;
         ensure!(
-            channels == 3 && height >= 16 && width >= 16,
-            "LPIPS takes images of three channels and at least 16 x 16 pixels, got {:?}",
+            channels == 3 && height >= smallest && width >= smallest,
+            "LPIPS takes images of three channels and at least {smallest} x {smallest} pixels, \
+             got {:?}: it can resize them to a side of 224, as the paper does",
             a.dims()
         );
         ensure!(
@@ -182,10 +270,10 @@ impl Lpips {
         let scaled = |x: &Tensor| x.broadcast_sub(&shift)?.broadcast_div(&scale);
         let mut quiet = Tape::new(self.settings, false);
         let other = quiet.constant(scaled(b)?.contiguous()?);
-        let other = quiet.channels_last(&other)?;
+        let other = self.resized(&mut quiet, &other)?;
         let others = self.network.features(&mut quiet, &other, self.pooling)?;
         on_tape(&scaled(a)?, None, self.settings, |tape, xs| {
-            let xs = tape.channels_last(xs)?;
+            let xs = self.resized(tape, xs)?;
             let features = self.network.features(tape, &xs, self.pooling)?;
             let mut sum: Option<Value> = None;
             for ((own, other), weights) in features.iter().zip(&others).zip(&self.network.weights) {
@@ -197,5 +285,20 @@ impl Lpips {
             }
             sum.ok_or_else(|| Error::new("an LPIPS of no blocks"))
         })
+    }
+
+    /// (B, 3, H, W) to (B, H', W', 3).
+    fn resized(&self, tape: &mut Tape, xs: &Value) -> Result<Value> {
+        let xs = tape.channels_last(xs)?;
+        match self.side {
+            Some(side) => resize_bilinear(tape, &xs, (side, side)),
+            None => Ok(xs),
+        }
+    }
+}
+
+impl Compare for Lpips {
+    fn per_sample(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+        self.distance(x, y)
     }
 }
