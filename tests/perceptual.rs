@@ -39,7 +39,7 @@ fn gradients_of_lpips() -> Result<()> {
     let (x, y) = (image("x")?, image("y")?);
     for (pooling, tensors, side) in [
         (Pooling::Max, false, None),
-        (Pooling::Average, false, Some(24)),
+        (Pooling::Average, false, Some(32)),
         (Pooling::Max, true, None),
     ] {
         let settings = Settings { tensors, ..Settings::default() };
@@ -162,7 +162,7 @@ fn what_lpips_does_not_take_is_refused() -> Result<()> {
 fn it_compares_as_it_measures() -> Result<()> {
     let folder = Folder::new("perceptual-compares")?;
     let file = write_weights(&folder, &Lpips::shapes()?)?;
-    let config = LpipsConfig { side: Some(20), pooling: Pooling::Average, weights: Some(file) };
+    let config = LpipsConfig { side: Some(32), pooling: Pooling::Average, weights: Some(file) };
     let (x, y) = (formula("x", &[2, 3, 8, 8], 0.9, 0.0)?, formula("y", &[2, 3, 8, 8], 0.9, 0.0)?);
     let lpips = config.load(&CPU)?;
     let (as_loss, as_metric) = (lpips.per_sample(&x, &y)?, lpips.distance(&x, &y)?);

@@ -1,7 +1,6 @@
 //! `reproduce NAME` and `report`: the experiments of `reproductions/`, run and set out.
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use consistency::record::write_atomically;
 use consistency::reproduce::{Effort, Options, Reproduction, report, reproduce};
 use consistency::{Result, bail};
 use std::path::PathBuf;
@@ -44,7 +43,7 @@ pub fn command() -> Command {
 /// The command line of `report`.
 pub fn report_command() -> Command {
     Command::new("report")
-        .about("Write reproductions/REPORT.md: what was reproduced, and the paper's tables")
+        .about("Write reproductions/REPORT.md and report.html: what was reproduced, beside the paper's tables")
         .after_help("Example:\n  cargo lab report")
 }
 
@@ -93,9 +92,9 @@ pub fn run(matches: &ArgMatches) -> Result<()> {
 
 /// Write the report.
 pub fn write_report(_: &ArgMatches) -> Result<()> {
-    let folder = folder();
-    let path = std::path::absolute(folder.join("REPORT.md"))?;
-    write_atomically(&path, report(&folder)?.as_bytes())?;
-    println!("{}", path.display());
+    let folder = std::path::absolute(folder())?;
+    for page in report(&folder)?.write(&folder)? {
+        println!("{}", page.display());
+    }
     Ok(())
 }

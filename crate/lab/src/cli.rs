@@ -14,7 +14,10 @@ const LIBRARY_COMMANDS: [(&str, &str); 7] = [
     ("export", "Write a trained run as a diffusers folder: export --help"),
     ("push", "Upload an exported model to the Hub: push --help"),
     ("reproduce", "Train, sample and judge an experiment of reproductions/: reproduce --help"),
-    ("report", "Write reproductions/REPORT.md: what was reproduced, and the paper's tables"),
+    (
+        "report",
+        "Write reproductions/REPORT.md and report.html: what was reproduced, beside the paper's tables",
+    ),
     ("theory", "Measure a theorem on a Gaussian mixture: theory --help"),
 ];
 

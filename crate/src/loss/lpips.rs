@@ -72,6 +72,11 @@ impl LpipsConfig {
     pub fn check(&self) -> Result<()> {
         if let Some(side) = self.side {
             ensure!(side >= Self::SMALLEST, "side = {side}: needs {} or more", Self::SMALLEST);
+            // Average pooling has no rule for a last odd row.
+            ensure!(
+                self.pooling == Pooling::Max || side % 16 == 0,
+                "side = {side}: with average pooling it is halved four times; choose a multiple of 16"
+            );
         }
         Ok(())
     }

@@ -5,6 +5,8 @@ pub(super) struct Axis {
     pub label: String,
     pub log: bool,
     pub range: Option<(f64, f64)>,
+    /// What the places 0, 1, 2 and so on are called, in place of numbers.
+    pub names: Vec<String>,
 }
 
 impl Axis {
@@ -12,6 +14,9 @@ impl Axis {
     pub fn span(&self, values: impl Iterator<Item = f64>) -> (f64, f64) {
         if let Some(range) = self.range {
             return range;
+        }
+        if !self.names.is_empty() {
+            return (-0.5, self.names.len() as f64 - 0.5);
         }
         let (low, high) = values
             .map(|v| self.place(v))
@@ -33,6 +38,10 @@ impl Axis {
     /// Tick places (in [`Axis::place`]'s scale) and labels within `range`.
     pub fn ticks(&self, range: (f64, f64)) -> Vec<(f64, String)> {
         let (low, high) = (self.place(range.0), self.place(range.1));
+        if !self.names.is_empty() {
+            let places = self.names.iter().enumerate().map(|(i, name)| (i as f64, name.clone()));
+            return places.filter(|(place, _)| (low..=high).contains(place)).collect();
+        }
         if self.log && high - low >= 1.5 {
             let step = ((high - low) / 8.0).ceil().max(1.0);
             return ladder(low, high, step).map(|p| (p, power_of_ten(p as i32))).collect();
@@ -116,5 +125,13 @@ mod tests {
         let log = Axis { log: true, ..Axis::default() };
         assert_eq!(labels(&log, (0.002, 80.0)), ["10⁻²", "10⁻¹", "1", "10"]);
         assert_eq!(labels(&log, (0.9, 6.0)), ["1", "2", "5"]);
+    }
+
+    #[test]
+    fn named_places_are_all_there() {
+        let names = ["l1", "l2"].map(String::from).to_vec();
+        let axis = Axis { names, ..Axis::default() };
+        let range = axis.span([].into_iter());
+        assert_eq!(axis.ticks(range), [(0.0, "l1".to_string()), (1.0, "l2".to_string())]);
     }
 }

@@ -86,6 +86,10 @@ fn axis(panel: &Panel, horizontal: bool, other: &str) -> Axis {
     if let Some((low, high)) = ours.range {
         axis = axis.range(AxisRange::new(ours.place(low), ours.place(high)));
     }
+    if !ours.names.is_empty() {
+        let places: Vec<f64> = (0..ours.names.len()).map(|i| i as f64).collect();
+        axis = axis.tick_values(places).tick_text(ours.names.clone()).auto_margin(true);
+    }
     if let Some(Mark::Images(montage)) = panel.marks.first() {
         axis = picture_axis(axis, montage, horizontal);
     }

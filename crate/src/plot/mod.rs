@@ -74,6 +74,11 @@ impl Figure {
         Self { title, panels: vec![panel], columns: 1 }
     }
 
+    /// The same under another title.
+    pub fn titled(&self, title: impl Into<String>) -> Self {
+        Self { title: title.into(), ..self.clone() }
+    }
+
     /// The panels of `figures` in one, in rows of `columns`; each keeps its title.
     pub fn panels(title: impl Into<String>, columns: usize, figures: &[Figure]) -> Self {
         let panels = figures.iter().flat_map(|figure| {
@@ -116,6 +121,11 @@ impl Figure {
         self.with(|panel| panel.y.range = Some((low, high)))
     }
 
+    /// Name the places 0, 1, 2 and so on of the y axis, from below, in place of numbers.
+    pub fn y_names<S: AsRef<str>>(&self, names: &[S]) -> Self {
+        self.with(|panel| panel.y.names = names.iter().map(|n| n.as_ref().to_string()).collect())
+    }
+
     /// Give x and y one scale, for points of the plane.
     pub fn equal(&self) -> Self {
         self.with(|panel| panel.equal = true)
@@ -137,6 +147,22 @@ impl Figure {
     pub fn points(&self, name: impl Into<String>, x: &[f64], y: &[f64]) -> Self {
         let points = pairs(x, y);
         self.add(|color| Mark::Points { name: name.into(), points, color })
+    }
+
+    /// Dots at (x, y), each in an interval from one point to another; the points' entry in the
+    /// legend is `name`.
+    pub fn intervals(
+        &self,
+        name: impl Into<String>,
+        points: &[(f64, f64)],
+        intervals: &[[(f64, f64); 2]],
+    ) -> Self {
+        let lines = intervals.iter().map(|ends| ends.to_vec()).collect();
+        self.with(|panel| {
+            let color = panel.marks.len();
+            panel.marks.push(Mark::Lines { name: String::new(), lines, color, thin: false });
+            panel.marks.push(Mark::Points { name: name.into(), points: points.to_vec(), color });
+        })
     }
 
     /// Colours over the rectangle `x` by `y`: `values` row by row, from the lowest y.

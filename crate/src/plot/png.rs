@@ -138,7 +138,8 @@ fn cartesian(panel: &Panel, area: &Area) -> Result<()> {
     let points: Vec<(f64, f64)> = panel.marks.iter().flat_map(Mark::points).collect();
     let mut x = panel.x.span(points.iter().map(|p| p.0));
     let mut y = panel.y.span(points.iter().map(|p| p.1));
-    let left = TEXT * 7 / 2;
+    let longest = panel.y.names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    let left = (TEXT * 7 / 2).max((longest + 2) * TEXT * 11 / 20);
     let bottom = TEXT * 5 / 2;
     if panel.equal {
         let (w, h) = area.dim_in_pixel();

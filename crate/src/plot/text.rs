@@ -16,6 +16,9 @@ pub(super) fn figure(figure: &Figure) -> String {
 
 fn describe(panel: &Panel) -> String {
     let mut text = String::new();
+    if !panel.y.names.is_empty() {
+        let _ = write!(text, "\n  from below: {}", panel.y.names.join(", "));
+    }
     for mark in &panel.marks {
         match mark {
             Mark::Images(montage) => {

@@ -1,5 +1,6 @@
 //! What is reproduced, as a TOML file.
 
+use super::variants::{changes, number, overlay};
 use crate::experiment::Experiment;
 use crate::{Context, Error, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -22,10 +23,11 @@ pub struct Reproduction {
     pub seeds: Vec<u64>,
     /// The reproduction that trains the teacher, with the same seed.
     pub teacher: Option<String>,
+    /// The published number that it is to give, where it is the paper's own experiment.
+    #[serde(default)]
+    pub published: Option<Published>,
     /// How its samples are judged.
     pub evaluate: Evaluate,
-    /// The published rows that it is to reproduce.
-    pub published: Option<Published>,
     /// The experiment without `name`, `seed` and the teacher's folder.
     experiment: toml::Table,
     /// What each variant has in other values: any part of the file.
@@ -33,14 +35,13 @@ pub struct Reproduction {
     variants: BTreeMap<String, toml::Table>,
 }
 
-/// Rows of `published.csv`: those of one step or of a teacher, of two steps, and so on, by their
-/// network evaluations.
+/// A row of the published tables, `published.csv`; how many steps, its kinds of sampling say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Published {
-    /// The column `dataset`.
+    /// The dataset, as there.
     pub dataset: String,
-    /// The column `method`.
+    /// The method, as there.
     pub method: String,
 }
 
@@ -77,6 +78,17 @@ pub enum By {
 
 fn by_pixels_and_classifier() -> Vec<By> {
     vec![By::Pixels, By::Classifier]
+}
+
+/// Variants that differ in one number.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sweep {
+    /// Where it stands in the experiment: `method.points`.
+    pub path: String,
+    /// Its value in the reproduction itself.
+    pub here: f64,
+    /// Its other values, and the names of the variants that have them.
+    pub variants: Vec<(f64, String)>,
 }
 
 /// How much of a reproduction is run.
@@ -167,6 +179,27 @@ impl Reproduction {
         self.variants.keys().map(|variant| format!("{}.{variant}", self.name)).collect()
     }
 
+    /// What its variants sweep: a number of the experiment by its path, its value here, and the
+    /// variants (of `NAME.VARIANT` the names) that have another and differ in nothing else. One
+    /// of two values or more.
+    pub fn sweeps(&self) -> Vec<Sweep> {
+        let mut all: BTreeMap<String, Sweep> = BTreeMap::new();
+        for (variant, other) in &self.variants {
+            let elsewhere = other.keys().any(|key| key != "title" && key != "experiment");
+            let Some(toml::Value::Table(other)) = other.get("experiment") else { continue };
+            if elsewhere {
+                continue;
+            }
+            let changed = changes(&self.experiment, other);
+            let [(path, Some(old), new)] = changed.as_slice() else { continue };
+            let (Some(here), Some(value)) = (number(old), number(new)) else { continue };
+            let sweep = Sweep { path: path.clone(), here, variants: Vec::new() };
+            let sweep = all.entry(path.clone()).or_insert(sweep);
+            sweep.variants.push((value, format!("{}.{variant}", self.name)));
+        }
+        all.into_values().filter(|sweep| sweep.variants.len() > 1).collect()
+    }
+
     /// The folder that it is from, in `reproductions`; its variants are from the same.
     pub fn folder(&self, reproductions: &Path) -> PathBuf {
         reproductions.join(self.name.split('.').next().unwrap_or_default())
@@ -238,26 +271,26 @@ impl Reproduction {
         Experiment::parse(&text).context("experiment")
     }
 
+    /// The hash of the configuration that a result of this seed bears
+    /// ([`Provenance`](crate::record::Provenance)), for the reproduction as it is in `folder`.
+    ///
+    /// # Errors
+    /// A teacher that is not there; as [`Reproduction::experiment`].
+    pub fn configuration(
+        &self,
+        folder: &Path,
+        seed: u64,
+        effort: Effort,
+        device: &str,
+    ) -> Result<String> {
+        let teacher = self.teacher.as_ref().map(|teacher| {
+            Self::read(folder, teacher)?.experiment(seed, effort, device, None)?.folder()
+        });
+        self.experiment(seed, effort, device, teacher.transpose()?.as_deref())?.hash()
+    }
+
     /// How many samples an effort draws.
     pub fn samples(&self, effort: Effort) -> usize {
         (effort.of(self.evaluate.samples as u64) as usize).max(100).min(self.evaluate.samples)
-    }
-}
-
-// Put the values of `other` into `table`, tables into tables. What a distance or a network is
-// has a `kind`: another kind replaces the whole.
-fn overlay(table: &mut toml::Table, other: &toml::Table) {
-    for (key, value) in other {
-        match (table.get_mut(key), value) {
-            (Some(toml::Value::Table(old)), toml::Value::Table(new)) => {
-                match new.contains_key("kind") {
-                    true => *old = new.clone(),
-                    false => overlay(old, new),
-                }
-            }
-            _ => {
-                table.insert(key.clone(), value.clone());
-            }
-        }
     }
 }

@@ -8,8 +8,11 @@ mod judges;
 mod report;
 mod results;
 mod run;
+mod sampling;
+mod variants;
 
-pub use config::{By, Effort, Evaluate, Published, Reproduction};
-pub use report::report;
+pub use config::{By, Effort, Evaluate, Published, Reproduction, Sweep};
+pub use report::{Report, report};
 pub use results::{Row, interval, read as read_results};
 pub use run::{Options, reproduce};
+pub use sampling::Sampling;

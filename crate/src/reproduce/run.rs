@@ -3,6 +3,7 @@
 use super::config::{Effort, Reproduction};
 use super::judges::Judges;
 use super::results::{self, Row};
+use super::sampling::Sampling;
 use crate::experiment::{Experiment, Method, Monitor, Trained, train};
 use crate::plot::Figure;
 use crate::process::Solver;
@@ -102,19 +103,19 @@ fn judge(
     let count = reproduction.samples(options.effort);
     let mut rows = Vec::new();
     let key = Key::new(seed).stream("reproduce");
-    for (sampler, draw) in samplers(reproduction, trained, judges.shape(), key)? {
+    for (sampling, draw) in samplers(reproduction, trained, judges.shape(), key)? {
         let (mut judged, mut nfe) = (judges.start()?, 0);
         for first in (0..count).step_by(BATCH) {
             let (samples, evaluations) = draw(first as u64..(first + BATCH).min(count) as u64)?;
             nfe = evaluations;
             judged.add(&samples)?;
             if first == 0 {
-                picture(reproduction, options, seed, &sampler, &samples)?;
+                picture(reproduction, options, seed, &sampling, &samples)?;
             }
         }
         for (metric, value) in judged.finish()? {
             rows.push(Row {
-                sampler: sampler.clone(),
+                sampler: sampling.name(),
                 nfe: nfe as u64,
                 metric: metric.to_string(),
                 value,
@@ -136,46 +137,49 @@ fn samplers<'a>(
     trained: &'a Trained,
     shape: &'a [usize],
     key: Key,
-) -> Result<Vec<(String, Box<Draw<'a>>)>> {
+) -> Result<Vec<(Sampling, Box<Draw<'a>>)>> {
     let experiment: &Experiment = trained.experiment();
     let noise = experiment.noise;
     let z =
         move |key: &Key, samples: Range<u64>| key.normal(samples, shape, DType::F32, &Device::Cpu);
     let start = key.stream("z");
-    let mut all: Vec<(String, Box<Draw>)> = Vec::new();
-    let evaluate = &reproduction.evaluate;
-    if let Method::ScoreMatching(_) = experiment.method {
-        ensure!(evaluate.taus.is_empty(), "evaluate.taus: for a consistency model alone");
-        for points in &evaluate.points {
-            let (denoiser, grid) = (trained.denoiser()?, noise.karras(*points)?);
-            let draw = move |samples: Range<u64>| {
-                let counted = Counted::new(&denoiser);
-                let samples = pf_ode(&counted, Solver::Heun, &z(&start, samples)?, &grid)?;
-                Ok((samples, counted.nfe()))
-            };
-            all.push((format!("Heun, {points} points"), Box::new(draw)));
-        }
-        return Ok(all);
-    }
-    ensure!(evaluate.points.is_empty(), "evaluate.points: for a teacher alone");
-    for taus in &evaluate.taus {
-        let f = trained.consistency_model()?;
-        let sigmas: Vec<f64> = std::iter::once(noise.t_max).chain(taus.iter().copied()).collect();
-        let renoise = key.stream("renoise");
-        let draw = move |samples: Range<u64>| {
-            let counted = Counted::new(&f);
-            let chain = Multistep { sigmas: &sigmas, eps: noise.eps, clip: false, s_noise: 1.0 };
-            // The noise of a sample is its own, in every batch.
-            let again = |n: usize, _: &Tensor| z(&renoise.step(n as u64), samples.clone());
-            let drawn = chain.sample(&counted, &z(&start, samples.clone())?, again)?;
-            Ok((drawn, counted.nfe()))
+    let teacher = matches!(experiment.method, Method::ScoreMatching(_));
+    ensure!(
+        !teacher || reproduction.evaluate.taus.is_empty(),
+        "evaluate.taus: for a consistency model alone"
+    );
+    ensure!(
+        teacher || reproduction.evaluate.points.is_empty(),
+        "evaluate.points: for a teacher alone"
+    );
+    let mut all: Vec<(Sampling, Box<Draw>)> = Vec::new();
+    for sampling in reproduction.samplings() {
+        let draw: Box<Draw> = match &sampling {
+            Sampling::Heun { points } => {
+                let (denoiser, grid) = (trained.denoiser()?, noise.karras(*points)?);
+                Box::new(move |samples: Range<u64>| {
+                    let counted = Counted::new(&denoiser);
+                    let samples = pf_ode(&counted, Solver::Heun, &z(&start, samples)?, &grid)?;
+                    Ok((samples, counted.nfe()))
+                })
+            }
+            Sampling::Multistep { taus } => {
+                let f = trained.consistency_model()?;
+                let sigmas: Vec<f64> =
+                    std::iter::once(noise.t_max).chain(taus.iter().copied()).collect();
+                let renoise = key.stream("renoise");
+                Box::new(move |samples: Range<u64>| {
+                    let counted = Counted::new(&f);
+                    let chain =
+                        Multistep { sigmas: &sigmas, eps: noise.eps, clip: false, s_noise: 1.0 };
+                    // The noise of a sample is its own, in every batch.
+                    let again = |n: usize, _: &Tensor| z(&renoise.step(n as u64), samples.clone());
+                    let drawn = chain.sample(&counted, &z(&start, samples.clone())?, again)?;
+                    Ok((drawn, counted.nfe()))
+                })
+            }
         };
-        let levels: Vec<String> = taus.iter().map(f64::to_string).collect();
-        let name = match taus.len() {
-            0 => "one step".to_string(),
-            count => format!("{} steps, tau {}", count + 1, levels.join(" and ")),
-        };
-        all.push((name, Box::new(draw)));
+        all.push((sampling, draw));
     }
     Ok(all)
 }
@@ -185,19 +189,16 @@ fn picture(
     reproduction: &Reproduction,
     options: &Options,
     seed: u64,
-    sampler: &str,
+    sampling: &Sampling,
     samples: &Tensor,
 ) -> Result<()> {
     if reproduction.name.contains('.') {
         return Ok(());
     }
-    let mut name = sampler.replace(", ", "-").replace(' ', "-") + &format!("-{seed}");
-    if options.effort != Effort::Full {
-        name = format!("{name}-{}", options.effort.name());
-    }
-    let path = reproduction.folder(&options.folder).join(format!("{name}.png"));
+    let name = sampling.picture(seed, options.effort);
+    let path = reproduction.folder(&options.folder).join(name);
     let shown = samples.narrow(0, 0, SHOWN.min(samples.dims()[0]))?;
-    let title = format!("{}: {sampler}, seed {seed}", reproduction.name);
+    let title = format!("{}: {}, seed {seed}", reproduction.name, sampling.name());
     let figure = Figure::images(title, &shown.clamp(-1f32, 1f32)?, 20)?;
     write_atomically(&path, &figure.png()?)
 }

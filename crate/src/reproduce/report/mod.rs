@@ -1,0 +1,124 @@
+//! All numbers in tables, beside the paper's: one page as Markdown and as HTML.
+
+mod ablations;
+mod html;
+mod markdown;
+mod numbers;
+mod ours;
+mod page;
+mod published;
+
+use super::config::Reproduction;
+use crate::record::write_atomically;
+use crate::{Context, Result};
+use numbers::Entry;
+use page::Block;
+use std::path::{Path, PathBuf};
+
+const TITLE: &str = "Reproductions";
+
+/// The report on a folder of reproductions.
+#[derive(Clone, Debug)]
+pub struct Report {
+    blocks: Vec<Block>,
+}
+
+/// The report on the reproductions in `folder`, whose `published.csv` has the paper's numbers.
+///
+/// # Errors
+/// A file that cannot be read, by name; a reproduction that names a published number which is
+/// not there, or another dataset's.
+pub fn report(folder: &Path) -> Result<Report> {
+    let names = Reproduction::names(folder)?;
+    let entries: Vec<Entry> =
+        names.iter().map(|name| Entry::read(folder, name)).collect::<Result<_>>()?;
+    let part = |heading: &str, text: &str| {
+        [Block::Heading(2, heading.to_string()), Block::Text(text.to_string())]
+    };
+    let mut blocks = vec![Block::Text(INTRODUCTION.to_string())];
+    blocks.extend(part("The paper's tables (Figure 4 of the talk)", PUBLISHED));
+    blocks.extend(published::blocks(folder, &entries)?);
+    blocks.extend(part("Ours", OURS));
+    blocks.extend(ours::blocks(folder, &entries)?);
+    let ablations = ablations::blocks(folder, &entries)?;
+    if !ablations.is_empty() {
+        blocks.extend(part("Ablations", ABLATIONS));
+        blocks.extend(ablations);
+    }
+    blocks.push(Block::Heading(2, "How to read this page".to_string()));
+    blocks.extend(LEGEND.map(|text| Block::Text(text.to_string())));
+    Ok(Report { blocks })
+}
+
+impl Report {
+    /// The text of `REPORT.md`; its pictures are files beside it.
+    pub fn markdown(&self) -> String {
+        markdown::page(TITLE, &self.blocks)
+    }
+
+    /// The text of `report.html`, which loads nothing: style and pictures are inside.
+    pub fn html(&self) -> String {
+        html::page(TITLE, &self.blocks)
+    }
+
+    /// Write `REPORT.md`, `report.html` and the figures of `figures/` into `folder`, that of the
+    /// reproductions; answers the paths of the two pages.
+    ///
+    /// # Errors
+    /// A folder or a disk that refuses.
+    pub fn write(&self, folder: &Path) -> Result<[PathBuf; 2]> {
+        for block in &self.blocks {
+            let Block::Pictures(pictures) = block else { continue };
+            // Samples are where `reproduce` has put them.
+            for picture in pictures.iter().filter(|picture| !picture.pixels) {
+                let path = folder.join(&picture.file);
+                if let Some(above) = path.parent() {
+                    std::fs::create_dir_all(above).with_context(|| above.display().to_string())?;
+                }
+                write_atomically(&path, &picture.png)?;
+            }
+        }
+        let pages = [folder.join("REPORT.md"), folder.join("report.html")];
+        write_atomically(&pages[0], self.markdown().as_bytes())?;
+        write_atomically(&pages[1], self.html().as_bytes())?;
+        Ok(pages)
+    }
+}
+
+const INTRODUCTION: &str = "Made by `cargo lab report` from what `cargo lab reproduce NAME` has \
+    kept. Beside each number that was measured here stands the command that makes it again; what \
+    was not measured is marked \"not run\", with the command that would. Published numbers stand \
+    in columns of their own.";
+
+const PUBLISHED: &str = "Numbers under \"published\" are the paper's, or those of the works that \
+    it cites; none of them was measured here. Numbers under \"ours\" were measured by this \
+    laboratory, and only by a reproduction of that very row, on that very dataset. A dash: the \
+    method is not one of this laboratory's.";
+
+const OURS: &str = "Teachers, consistency distillation (CD) and consistency training (CT), small \
+    enough for a laptop unless the paper's dataset is named. No number of theirs is the paper's, \
+    and none is comparable with one of another dataset.";
+
+const ABLATIONS: &str = "The reproduction first, then its variants, each the same file with the \
+    named values replaced. All are of one budget where a budget is there that they share; the \
+    figure has no others. `cargo lab reproduce NAME --variants` runs all of one.";
+
+const LEGEND: [&str; 6] = [
+    "**Interval.** `a ± b` is the mean over the seeds and half of its 95 % interval, by Student's \
+     t; each seed is a training of its own, its teacher's included. A number without `±` is of \
+     one seed.",
+    "**FID, Inception score, precision and recall** are of the features of the published \
+     Inception of pytorch-fid, against the images of the training. Precision and recall are the \
+     shares of samples in the manifold of the data and of data in that of the samples, by 3 \
+     neighbours.",
+    "**Frechet distances** on the features of a small classifier that is trained on the data, or \
+     on the pixels, are no FID: they compare what was measured on one dataset, and nothing else. \
+     Smaller is better.",
+    "**NFE** is the number of network evaluations that one sample costs.",
+    "**Budget**: `full` is the whole of an experiment's steps and samples, `standard` a quarter, \
+     `quick` a fiftieth. **Commit**: of the library that computed; `+` where files differed from \
+     it. An **earlier configuration** is one that the experiment's file no longer has: its \
+     command measures the present one.",
+    "**To run one**: `cargo lab reproduce NAME`, its teacher first; add `--device cuda` for a GPU, \
+     `--budget quick` to see whether it runs. `cargo lab reproduce` lists them.",
+];

@@ -1,0 +1,217 @@
+//! What was measured of a reproduction, sampling by sampling.
+
+use super::super::config::{Effort, Reproduction};
+use super::super::results::{self, Row, interval};
+use super::super::sampling::Sampling;
+use super::page::Cell;
+use crate::Result;
+use crate::experiment::{DataConfig, Experiment, Method};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The metrics in the order of their columns.
+pub(super) const METRICS: [&str; 6] = [
+    "FID",
+    "Inception score",
+    "precision",
+    "recall",
+    "Frechet distance on classifier features",
+    "Frechet distance on pixels",
+];
+
+/// A reproduction or a variant, with the rows of its present kinds of sampling.
+pub(super) struct Entry {
+    pub reproduction: Reproduction,
+    pub experiment: Experiment,
+    /// Each row, and whether its configuration is the present one.
+    rows: Vec<(Row, bool)>,
+}
+
+/// What one kind of sampling gave with one budget.
+pub(super) struct Measured {
+    pub nfe: u64,
+    pub budget: String,
+    /// Whether the configuration is the present one.
+    current: bool,
+    rows: Vec<Row>,
+    name: String,
+}
+
+impl Entry {
+    /// The reproduction or variant `name` of `folder`.
+    pub fn read(folder: &Path, name: &str) -> Result<Self> {
+        let reproduction = Reproduction::read(folder, name)?;
+        let experiment = reproduction.experiment(0, Effort::Full, "cpu", Some("the-teacher"))?;
+        let mut known: BTreeMap<(u64, String, String), String> = BTreeMap::new();
+        let mut rows = Vec::new();
+        for row in results::read(&reproduction.folder(folder))? {
+            let of = &row.provenance;
+            if of.experiment != name {
+                continue;
+            }
+            let effort = Effort::named(&row.budget)?;
+            let key = (of.seed, row.budget.clone(), of.device.clone());
+            let configuration = match known.get(&key) {
+                Some(known) => known.clone(),
+                None => reproduction.configuration(folder, of.seed, effort, &of.device)?,
+            };
+            let samples = reproduction.samples(effort) as u64;
+            let current = of.configuration == configuration && row.samples == samples;
+            known.insert(key, configuration);
+            rows.push((row, current));
+        }
+        Ok(Self { reproduction, experiment, rows })
+    }
+
+    /// The dataset that it is trained on, by the name of the catalog.
+    pub fn data(&self) -> &str {
+        match &self.experiment.data {
+            DataConfig::Images { of, .. } => of,
+            DataConfig::Digits => "digits",
+            DataConfig::Spirals { .. } => "spirals",
+            DataConfig::Moons { .. } => "moons",
+        }
+    }
+
+    /// Whether it trains a teacher, and if not whether it distils one: 0, 1, 2.
+    pub fn place(&self) -> u8 {
+        match self.experiment.method {
+            Method::ScoreMatching(_) => 0,
+            Method::Distillation { .. } => 1,
+            Method::ConsistencyTraining { .. } => 2,
+        }
+    }
+
+    /// Whether anything was measured with a kind of sampling that it has now.
+    pub fn was_run(&self) -> bool {
+        self.reproduction.samplings().iter().any(|sampling| self.best(sampling).is_some())
+    }
+
+    /// What `sampling` gave with the largest budget that was run.
+    pub fn best(&self, sampling: &Sampling) -> Option<Measured> {
+        [Effort::Full, Effort::Standard, Effort::Quick]
+            .into_iter()
+            .find_map(|effort| self.measured(sampling, effort))
+    }
+
+    /// What `sampling` gave with this budget. Rows of an earlier configuration count where
+    /// there are no others.
+    pub fn measured(&self, sampling: &Sampling, effort: Effort) -> Option<Measured> {
+        let (sampler, budget) = (sampling.name(), effort.name());
+        let of = |current: bool| -> Vec<Row> {
+            let ours = self.rows.iter().filter(|(row, is)| {
+                *is == current && row.sampler == sampler && row.budget == budget
+            });
+            ours.map(|(row, _)| row.clone()).collect()
+        };
+        let (mut rows, current) = match of(true) {
+            rows if rows.is_empty() => (of(false), false),
+            rows => (rows, true),
+        };
+        rows.sort_by_key(|row| row.provenance.seed);
+        let nfe = rows.first()?.nfe;
+        let (budget, name) = (budget.to_string(), self.reproduction.name.clone());
+        Some(Measured { nfe, budget, current, rows, name })
+    }
+
+    /// The command that measures what was not measured.
+    pub fn command(&self) -> String {
+        // The paper's own experiments are for a GPU.
+        let device = if self.reproduction.published.is_some() { " --device cuda" } else { "" };
+        format!("cargo lab reproduce {}{device}", self.reproduction.name)
+    }
+}
+
+impl Measured {
+    /// The mean of a metric over the seeds, half of its interval, and how many seeds.
+    pub fn value(&self, metric: &str) -> Option<(f64, Option<f64>, usize)> {
+        let rows = self.rows.iter().filter(|row| row.metric == metric);
+        let values: Vec<f64> = rows.map(|row| row.value).collect();
+        let (mean, half) = interval(&values);
+        (!values.is_empty()).then_some((mean, half, values.len()))
+    }
+
+    /// The same as a cell.
+    pub fn cell(&self, metric: &str) -> Cell {
+        let Some((mean, half, seeds)) = self.value(metric) else { return Cell::empty() };
+        let digits = if matches!(metric, "FID" | "Inception score") { 2 } else { 3 };
+        let mut text = format!("{mean:.digits$}");
+        if let Some(half) = half {
+            text += &format!(" ± {half:.digits$}");
+        }
+        if seeds != self.seeds().len() {
+            text += &format!(" ({seeds} seeds)");
+        }
+        Cell::Number(text)
+    }
+
+    fn seeds(&self) -> Vec<u64> {
+        let mut seeds: Vec<u64> = self.rows.iter().map(|row| row.provenance.seed).collect();
+        seeds.dedup();
+        seeds
+    }
+
+    /// Seeds, steps, samples, budget, device and commit.
+    pub fn origin(&self) -> [Cell; 6] {
+        let of = |get: fn(&Row) -> String| {
+            let mut all: Vec<String> = self.rows.iter().map(get).collect();
+            all.sort();
+            all.dedup();
+            Cell::Origin(all.join(", "))
+        };
+        let budget = match self.current {
+            true => self.budget.clone(),
+            false => format!("{} (earlier configuration)", self.budget),
+        };
+        [
+            Cell::Origin(self.seeds().len().to_string()),
+            of(|row| row.iterations.to_string()),
+            of(|row| row.samples.to_string()),
+            Cell::Origin(budget),
+            of(|row| row.provenance.device.clone()),
+            of(|row| row.provenance.commit.clone()),
+        ]
+    }
+
+    /// The commands that give the same numbers again, one a device.
+    pub fn commands(&self) -> Cell {
+        let mut devices: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for row in &self.rows {
+            let (seeds, seed) = (
+                devices.entry(&row.provenance.device).or_default(),
+                row.provenance.seed.to_string(),
+            );
+            if seeds.last() != Some(&seed) {
+                seeds.push(seed);
+            }
+        }
+        let all = devices.into_iter().map(|(device, seeds)| {
+            let device =
+                if device == "cpu" { String::new() } else { format!(" --device {device}") };
+            let (name, budget, seeds) = (&self.name, &self.budget, seeds.join(","));
+            format!("cargo lab reproduce {name} --budget {budget} --seeds {seeds}{device}")
+        });
+        Cell::Commands(all.collect())
+    }
+}
+
+/// The headings of [`Measured::origin`] and of the commands.
+pub(super) const ORIGIN: [&str; 7] =
+    ["seeds", "steps", "samples", "budget", "device", "commit", "made by"];
+
+/// The metrics that any of these has, in order; others than [`METRICS`] after them.
+pub(super) fn metrics<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for entry in entries {
+        for sampling in entry.reproduction.samplings() {
+            let sampler = sampling.name();
+            let rows = entry.rows.iter().filter(|(row, _)| row.sampler == sampler);
+            all.extend(rows.map(|(row, _)| row.metric.clone()));
+        }
+    }
+    all.sort_by_key(|metric| {
+        (METRICS.iter().position(|known| known == metric).unwrap_or(METRICS.len()), metric.clone())
+    });
+    all.dedup();
+    all
+}

@@ -1,0 +1,75 @@
+//! What a report is made of, before it is Markdown or HTML. In texts, what stands in backticks
+//! is code.
+
+/// One part of a page.
+#[derive(Clone, Debug)]
+pub(super) enum Block {
+    /// A heading of level 2 or 3.
+    Heading(u8, String),
+    /// A paragraph.
+    Text(String),
+    /// A table.
+    Table(Table),
+    /// Pictures side by side.
+    Pictures(Vec<Picture>),
+}
+
+/// A PNG.
+#[derive(Clone, Debug)]
+pub(super) struct Picture {
+    /// What it shows.
+    pub caption: String,
+    /// Its file, from the report's folder.
+    pub file: String,
+    /// The file's bytes.
+    pub png: Vec<u8>,
+    /// Whether its pixels are to be seen: samples, and no drawing.
+    pub pixels: bool,
+}
+
+/// A table.
+#[derive(Clone, Debug)]
+pub(super) struct Table {
+    /// Its columns.
+    pub columns: Vec<Column>,
+    /// Its rows, a cell a column.
+    pub rows: Vec<Vec<Cell>>,
+}
+
+/// A column.
+#[derive(Clone, Debug)]
+pub(super) struct Column {
+    /// Whose numbers it has, where a table has several sources.
+    pub source: &'static str,
+    /// Its heading.
+    pub name: String,
+}
+
+/// A cell.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Cell {
+    /// Words.
+    Text(String),
+    /// A number with its interval.
+    Number(String),
+    /// A number that was published.
+    Published(String),
+    /// Where a number comes from.
+    Origin(String),
+    /// Commands, each on a line of its own.
+    Commands(Vec<String>),
+    /// What was not measured, or is not measured here.
+    Missing(String),
+}
+
+impl Cell {
+    /// Nothing.
+    pub fn empty() -> Self {
+        Self::Text(String::new())
+    }
+}
+
+/// Columns of one source.
+pub(super) fn columns<S: AsRef<str>>(source: &'static str, names: &[S]) -> Vec<Column> {
+    names.iter().map(|name| Column { source, name: name.as_ref().to_string() }).collect()
+}

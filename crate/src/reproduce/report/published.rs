@@ -1,0 +1,147 @@
+//! The paper's tables, with what was measured here in columns of its own.
+
+use super::super::sampling::Sampling;
+use super::numbers::{Entry, Measured, ORIGIN};
+use super::ours::not_run;
+use super::page::{Block, Cell, Column, Table, columns};
+use crate::{Context, Error, Result, ensure};
+use std::path::Path;
+
+const HEADER: &str = "dataset,group,method,nfe,fid,is,precision,recall";
+/// Ours beside published numbers: only what bears the same name.
+const COMPARED: [&str; 4] = ["FID", "Inception score", "precision", "recall"];
+
+/// A row of `published.csv`.
+struct Line {
+    dataset: String,
+    group: String,
+    method: String,
+    nfe: String,
+    numbers: Vec<String>,
+}
+
+/// A table a dataset of `published.csv`.
+pub(super) fn blocks(folder: &Path, entries: &[Entry]) -> Result<Vec<Block>> {
+    let lines = read(&folder.join("published.csv"))?;
+    for entry in entries {
+        check(entry, &lines)?;
+    }
+    let mut blocks = Vec::new();
+    for lines in lines.chunk_by(|a, b| a.dataset == b.dataset) {
+        blocks.push(Block::Heading(3, format!("Published on {}", lines[0].dataset)));
+        let rows = lines.iter().flat_map(|line| rows(line, entries)).collect();
+        blocks.push(Block::Table(Table { columns: heads(), rows }));
+    }
+    Ok(blocks)
+}
+
+fn read(path: &Path) -> Result<Vec<Line>> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let mut lines = text.lines();
+    let header = lines.next().unwrap_or_default();
+    ensure!(header == HEADER, "{}: the columns are {header}, not {HEADER}", path.display());
+    let line = |line: &str| {
+        let cells: Vec<String> = line.split(',').map(String::from).collect();
+        let [dataset, group, method, nfe, numbers @ ..] = cells.as_slice() else {
+            return Err(Error::new(format!("{}: '{line}'", path.display())));
+        };
+        ensure!(numbers.len() == 4, "{}: '{line}' is not {HEADER}", path.display());
+        let [dataset, group, method, nfe] = [dataset, group, method, nfe].map(String::clone);
+        Ok(Line { dataset, group, method, nfe, numbers: numbers.to_vec() })
+    };
+    lines.map(line).collect()
+}
+
+// A substitute never bears the real one's name.
+fn check(entry: &Entry, lines: &[Line]) -> Result<()> {
+    let (name, Some(published)) = (&entry.reproduction.name, &entry.reproduction.published) else {
+        return Ok(());
+    };
+    let (dataset, data) = (published.dataset.replace('-', "_"), entry.data());
+    ensure!(
+        dataset == data.replace('-', "_"),
+        "{name}: published.dataset = '{}', and it is trained on '{data}'; a substitute does not \
+         bear the name",
+        published.dataset
+    );
+    ensure!(
+        lines.iter().any(|l| l.dataset == published.dataset && l.method == published.method),
+        "{name}: published.csv has no row of '{}' with the method '{}'",
+        published.dataset,
+        published.method
+    );
+    Ok(())
+}
+
+fn heads() -> Vec<Column> {
+    let mut all = columns("", &["", "method"]);
+    all.extend(columns("published", &["NFE", "FID", "IS", "precision", "recall"]));
+    all.extend(columns("ours", &["reproduction", "sampling", "NFE"]));
+    all.extend(columns("ours", &["FID", "IS", "precision", "recall"]));
+    all.extend(columns("ours", &ORIGIN));
+    all
+}
+
+/// How many columns are ours.
+const OURS: usize = 3 + COMPARED.len() + ORIGIN.len();
+
+/// The published row, and in its first line and below it what was measured of it here.
+fn rows(line: &Line, entries: &[Entry]) -> Vec<Vec<Cell>> {
+    let mut ours: Vec<Vec<Cell>> = entries
+        .iter()
+        .filter(|entry| {
+            let named = entry.reproduction.published.as_ref();
+            named.is_some_and(|p| p.dataset == line.dataset && p.method == line.method)
+        })
+        .flat_map(|entry| {
+            let samplings = entry.reproduction.samplings().into_iter();
+            samplings.filter(|sampling| is_of(sampling, line)).map(|one| of(entry, &one))
+        })
+        .collect();
+    if ours.is_empty() {
+        let mut none = vec![Cell::Missing("-".to_string())];
+        none.resize(OURS, Cell::empty());
+        ours.push(none);
+    }
+    let published = |cell: &String| Cell::Published(cell.clone());
+    let mut theirs = vec![Cell::Text(line.group.clone()), Cell::Text(line.method.clone())];
+    theirs.push(published(&line.nfe));
+    theirs.extend(line.numbers.iter().map(published));
+    let blank = vec![Cell::empty(); theirs.len()];
+    let beside = |(i, ours): (usize, Vec<Cell>)| {
+        let first = if i == 0 { theirs.clone() } else { blank.clone() };
+        first.into_iter().chain(ours).collect()
+    };
+    ours.into_iter().enumerate().map(beside).collect()
+}
+
+// A consistency model by its steps; a teacher by its name alone, for solvers count differently.
+fn is_of(sampling: &Sampling, line: &Line) -> bool {
+    match sampling {
+        Sampling::Multistep { taus } => line.nfe == (taus.len() + 1).to_string(),
+        Sampling::Heun { .. } => true,
+    }
+}
+
+fn of(entry: &Entry, sampling: &Sampling) -> Vec<Cell> {
+    let name = Cell::Text(entry.reproduction.name.clone());
+    let sampler = Cell::Text(sampling.name());
+    // Other numbers of it are no published ones, and stand in the tables of ours.
+    let compared = |measured: &Measured| COMPARED.iter().any(|m| measured.value(m).is_some());
+    let mut row = vec![name, sampler];
+    match entry.best(sampling).filter(compared) {
+        Some(measured) => {
+            row.push(Cell::Text(measured.nfe.to_string()));
+            row.extend(COMPARED.map(|metric| measured.cell(metric)));
+            row.extend(measured.origin());
+            row.push(measured.commands());
+        }
+        None => {
+            row.extend([Cell::empty(), not_run()]);
+            row.resize(OURS - 1, Cell::empty());
+            row.push(Cell::Commands(vec![entry.command()]));
+        }
+    }
+    row
+}
