@@ -3,13 +3,13 @@
 use consistency::reproduce::{
     Effort, Options, Reproduction, interval, read_results, report, reproduce,
 };
-use consistency::{Result, ensure};
+use consistency::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 
 const TEACHER: &str = r#"
 title = "A teacher"
 seeds = [0, 1]
-evaluate = { samples = 120, points = [5] }
+evaluate = { samples = 120, points = [5], from_data = [0.8] }
 
 [experiment]
 data = { name = "digits" }
@@ -22,7 +22,7 @@ const STUDENT: &str = r#"
 title = "A student"
 seeds = [0, 1]
 teacher = "teacher"
-evaluate = { samples = 120, taus = [[], [0.8]] }
+evaluate = { samples = 120, taus = [[], [0.8]], from_data = [0.8] }
 
 [experiment]
 data = { name = "digits" }
@@ -30,6 +30,25 @@ network = { kind = "mlp", width = 16, blocks = 1 }
 method = { kind = "distillation", points = 9, mu = 0.5 }
 training = { iterations = 20, batch = 8 }
 "#;
+
+const VARIANTS: &str = r#"
+[variants.euler]
+title = "By Euler"
+experiment.method.solver = "euler"
+[variants.n-5]
+title = "N = 5"
+experiment.method.points = 5
+[variants.n-17]
+title = "N = 17"
+experiment.method.points = 17
+[variants.small]
+reduced = true
+title = "A smaller student"
+evaluate.samples = 110
+"#;
+
+const PUBLISHED: &str =
+    "dataset,group,method,nfe,fid,is,precision,recall\ncifar10,distillation,CD,1,3.55,9.48,,\n";
 
 struct Folder(PathBuf);
 
@@ -73,34 +92,100 @@ fn the_same_command_gives_the_same_numbers_and_the_report_says_them() -> Result<
     folder.put("student", STUDENT)?;
     let mut said = Vec::new();
     let first = reproduce("student", &folder.options(), &mut |line| said.push(line))?;
-    // Two seeds by one and by two steps; each seed has a teacher of its own.
-    assert_eq!(first.len(), 4);
-    assert_eq!(first.iter().map(|row| row.nfe).collect::<Vec<_>>(), [1, 2, 1, 2]);
+    // Two seeds, three kinds of sampling, two judges; each seed has a teacher of its own.
+    assert_eq!(first.len(), 12);
+    assert_eq!(first.iter().map(|row| row.nfe).collect::<Vec<_>>()[..6], [1, 1, 2, 2, 1, 1]);
     assert!(said.iter().any(|line| line.starts_with("teacher, seed 1: 20 steps")), "{said:?}");
-    assert!(folder.0.join("student/2-steps-1.png").is_file());
+    assert!(folder.0.join("student/2-steps-tau-0.8-1.png").is_file());
     let kept = read_results(&folder.0.join("student"))?;
     assert_eq!(kept, first);
-    assert_ne!(first[0].value, first[2].value, "two seeds gave one number");
+    assert_ne!(first[0].value, first[6].value, "two seeds gave one number");
 
     // Again from nothing, and again with what is there: the same rows, none of them twice.
     std::fs::remove_dir_all(folder.0.join("runs"))?;
     for _ in 0..2 {
         assert_eq!(reproduce("student", &folder.options(), &mut |_| {})?, first);
-        assert_eq!(read_results(&folder.0.join("student"))?.len(), 4);
+        assert_eq!(read_results(&folder.0.join("student"))?.len(), 12);
     }
 
-    std::fs::write(
-        folder.0.join("published.csv"),
-        "dataset,group,method,nfe,fid,is,precision,recall\ncifar10,distillation,CD,1,3.55,9.48,,\n",
-    )?;
-    let text = report(&folder.0)?;
-    let (mean, half) = interval(&[first[0].value, first[2].value]);
-    let number =
-        format!("| one step | 1 | {mean:.3} +- {:.3} | 20 | 120 | cpu |", half.unwrap_or(f64::NAN));
-    assert!(text.contains(&number), "{number}\n{text}");
+    std::fs::write(folder.0.join("published.csv"), PUBLISHED)?;
+    let page = report(&folder.0)?;
+    let text = page.markdown();
+    // The first metric of the table is the classifier's; of the rows, the pixels'.
+    let (mean, half) = interval(&[first[1].value, first[7].value]);
+    let number = format!("{mean:.3} ± {:.3}", half.unwrap_or(f64::NAN));
+    let row = text.lines().find(|line| line.starts_with("| student | one step | 1 |"));
+    assert!(row.is_some_and(|row| row.contains(&number)), "{number}\n{text}");
     assert!(text.contains("`cargo lab reproduce student --budget full --seeds 0,1`"), "{text}");
-    assert!(text.contains("| teacher: A teacher | not run |"), "{text}");
-    assert!(text.contains("| distillation | CD | 1 | 3.55 | 9.48 |  |  |"), "{text}");
+    let not_run = text.lines().find(|line| line.starts_with("| teacher |"));
+    assert!(not_run.is_some_and(|line| line.contains("not run")), "{text}");
+    assert!(text.contains("| distillation | CD | 1 | 3.55 | 9.48 |"), "{text}");
+    // The page for a browser has the same number, the samples inside, and loads nothing.
+    let html = page.html();
+    assert!(html.contains(&number), "{number}\n{html}");
+    assert!(html.contains("data:image/png;base64,"), "no picture");
+    assert!(!html.contains("src=\"http") && !html.contains("<script"), "it loads something");
+    Ok(())
+}
+
+#[test]
+fn where_all_before_was_right_the_last_step_is_nearest() -> Result<()> {
+    // From the data, with little noise, even an untrained network gives the data again.
+    let folder = Folder::new("from-data")?;
+    folder.put("teacher", &TEACHER.replace("[0.8]", "[0.01, 0.8]"))?;
+    let rows = reproduce("teacher", &folder.options(), &mut |_| {})?;
+    let of = |sampler: &str| -> Result<f64> {
+        let row = rows.iter().find(|r| r.sampler == sampler && r.metric.ends_with("pixels"));
+        row.map(|row| row.value).context(format!("no {sampler}"))
+    };
+    let near = of("from data, tau 0.01, Heun, 5 points")?;
+    let far = of("from data, tau 0.8, Heun, 5 points")?;
+    let all = of("Heun, 5 points")?;
+    assert!(near < far && far < all, "{near} {far} {all}");
+    let nfe: Vec<u64> = rows.iter().map(|row| row.nfe).collect();
+    assert!(nfe.iter().all(|nfe| *nfe == 8), "{nfe:?}");
+    Ok(())
+}
+
+#[test]
+fn variants_are_ablations_or_of_reduced_size() -> Result<()> {
+    let folder = Folder::new("variants")?;
+    folder.put("teacher", TEACHER)?;
+    folder.put("student", &(STUDENT.to_string() + VARIANTS))?;
+    std::fs::write(folder.0.join("published.csv"), PUBLISHED)?;
+    let base = Reproduction::read(&folder.0, "student")?;
+    assert_eq!(base.variants(), ["euler", "n-17", "n-5", "small"].map(|v| format!("student.{v}")));
+    let sweeps = base.sweeps();
+    assert_eq!(sweeps.len(), 1, "{sweeps:?}");
+    assert_eq!((sweeps[0].path.as_str(), sweeps[0].here), ("method.points", 9.0));
+    for name in base.variants() {
+        assert_eq!(reproduce(&name, &folder.options(), &mut |_| {})?.len(), 12);
+    }
+    let path = folder.0.join("student");
+    assert!(path.join("small-one-step-0.png").is_file(), "no picture of the reduced one");
+    assert!(!path.join("one-step-0.png").exists(), "an ablation's picture in the place of another");
+    let page = report(&folder.0)?.markdown();
+    assert!(page.contains("| student.small | one step | 1 |"), "{page}");
+    assert!(!page.contains("| small | one step |"), "a reduced one among the ablations");
+    // Without the reproduction itself there is nothing that they could be compared with.
+    assert!(!folder.0.join("figures").exists());
+    reproduce("student", &folder.options(), &mut |_| {})?;
+    let pages = report(&folder.0)?.write(&folder.0)?;
+    assert!(pages.iter().all(|page| page.is_file()));
+    assert!(folder.0.join("figures/ablation-student.png").is_file());
+    let got = message(Reproduction::read(&folder.0, "student.heun"));
+    assert!(got.contains("no variant 'heun'; there are euler"), "{got}");
+    Ok(())
+}
+
+#[test]
+fn a_network_that_is_told_classes_is_sampled_with_them() -> Result<()> {
+    let folder = Folder::new("classes")?;
+    let network = r#"{ kind = "unet", block_out_channels = [8], layers_per_block = 1, norm_num_groups = 4, attention_head_dim = 8, num_class_embeds = 10, down_block_types = ["DownBlock2D"], up_block_types = ["UpBlock2D"] }"#;
+    let told = TEACHER.replace(r#"{ kind = "mlp", width = 16, blocks = 1 }"#, network);
+    folder.put("told", &told.replace("[0, 1]", "[0]"))?;
+    let rows = reproduce("told", &folder.options(), &mut |_| {})?;
+    assert!(!rows.is_empty() && rows.iter().all(|row| row.value.is_finite()), "{rows:?}");
     Ok(())
 }
 

@@ -33,6 +33,7 @@ pub use crate::process::{
     pf_ode_slope, reverse_sde, trajectory,
 };
 pub use crate::record::{Provenance, Table};
+pub use crate::reproduce::{self, Reproduction};
 pub use crate::rng::Key;
 pub use crate::sample::{self, Churn, Sampler};
 pub use crate::seam::{ConsistencyFunction, Counted, Denoiser};

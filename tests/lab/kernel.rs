@@ -145,6 +145,7 @@ const TYPES: [(&str, &str); 86] = [
     ("Progress", "let f4 = run.progress();"),
     ("Monitor", "let f5 = Monitor::default();"),
     ("RunFolder", "let f6 = RunFolder::create(&runs_folder(), &experiment)?;"),
+    ("Reproduction", "let f9 = Reproduction::read(&reproduce::folder(), \"digits-cd\")?;"),
     ("Provenance", "let f7 = trained.provenance()?;"),
     ("Table", "let f8 = trained.table().clone();"),
     ("Budget", "let f9 = budget()?;"),

@@ -1,9 +1,8 @@
 //! `reproduce NAME` and `report`: the experiments of `reproductions/`, run and set out.
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use consistency::reproduce::{Effort, Options, Reproduction, report, reproduce};
+use consistency::reproduce::{Effort, Options, Reproduction, folder, report, reproduce};
 use consistency::{Result, bail};
-use std::path::PathBuf;
 
 /// The command line of `reproduce`.
 pub fn command() -> Command {
@@ -45,12 +44,6 @@ pub fn report_command() -> Command {
     Command::new("report")
         .about("Write reproductions/REPORT.md and report.html: what was reproduced, beside the paper's tables")
         .after_help("Example:\n  cargo lab report")
-}
-
-// Where `cargo lab` says that the project is; else where one stands.
-fn folder() -> PathBuf {
-    let project = std::env::var_os("LAB_PROJECT").filter(|path| !path.is_empty());
-    project.map_or_else(PathBuf::new, PathBuf::from).join("reproductions")
 }
 
 /// Run what the command line names.

@@ -23,6 +23,10 @@ pub struct Reproduction {
     pub seeds: Vec<u64>,
     /// The reproduction that trains the teacher, with the same seed.
     pub teacher: Option<String>,
+    /// Whether it is a variant of reduced size, for where the whole cannot be run: it is no
+    /// ablation, and has pictures of its own.
+    #[serde(default)]
+    pub reduced: bool,
     /// The published number that it is to give, where it is the paper's own experiment.
     #[serde(default)]
     pub published: Option<Published>,
@@ -58,6 +62,10 @@ pub struct Evaluate {
     /// For a teacher: the points of Heun's grid, for each kind of sampling.
     #[serde(default)]
     pub points: Vec<usize>,
+    /// Noise levels at which images of the training are denoised: how good the last step of a
+    /// multistep sampler is where all before it was right.
+    #[serde(default)]
+    pub from_data: Vec<f64>,
     /// By what.
     #[serde(default = "by_pixels_and_classifier")]
     pub by: Vec<By>,
@@ -133,6 +141,13 @@ impl Effort {
             Self::Full => count,
         }
     }
+}
+
+/// The folder of the project's reproductions: where `cargo lab` says that the project is, else
+/// below the folder that one stands in.
+pub fn folder() -> PathBuf {
+    let project = std::env::var_os("LAB_PROJECT").filter(|path| !path.is_empty());
+    project.map_or_else(PathBuf::new, PathBuf::from).join("reproductions")
 }
 
 impl Reproduction {

@@ -47,7 +47,9 @@ impl Judges {
             match kind {
                 By::Pixels => judges.pixels = Some(of_pixels(&real)?),
                 By::Classifier => judges.classifier = Some(of_classifier(&real)?),
-                By::Inception => judges.inception = Some(of_inception(&real)?),
+                By::Inception => {
+                    judges.inception = Some(of_inception(&real, trained.params().device())?)
+                }
             }
         }
         Ok(judges)
@@ -75,15 +77,16 @@ impl Judged<'_> {
     /// More samples, (B, C, H, W); clipped to \[-1, 1\] as images are.
     pub fn add(&mut self, samples: &Tensor) -> Result<()> {
         let samples = samples.clamp(-1f32, 1f32)?;
+        if let Some((inception, _)) = &self.judges.inception {
+            self.inception.push(inception.evaluate(&samples.affine(0.5, 0.5)?)?);
+        }
+        let samples = samples.to_device(&Device::Cpu)?;
         if let Some(seen) = &mut self.pixels {
             seen.add(&samples)?;
         }
         if let (Some(seen), Some((classifier, _))) = (&mut self.classifier, &self.judges.classifier)
         {
             seen.add(&classifier.evaluate(&samples)?)?;
-        }
-        if let Some((inception, _)) = &self.judges.inception {
-            self.inception.push(inception.evaluate(&samples.affine(0.5, 0.5)?)?);
         }
         Ok(())
     }
@@ -164,7 +167,8 @@ fn of_classifier(real: &Images) -> Result<(Classifier, Statistics)> {
     }
 }
 
-fn of_inception(real: &Images) -> Result<(Inception, InceptionFeatures)> {
+// On the device of the samples, for it costs more than they do.
+fn of_inception(real: &Images, device: &Device) -> Result<(Inception, InceptionFeatures)> {
     ensure!(
         real.shape().first() == Some(&3),
         "evaluate.by: Inception takes images of 3 channels, {} has {:?}",
@@ -172,9 +176,9 @@ fn of_inception(real: &Images) -> Result<(Inception, InceptionFeatures)> {
         real.shape()
     );
     let real = &real.first(LOOKED_AT)?;
-    let inception = Inception::from_hub(&Hub::from_env()?, &Device::Cpu)?;
+    let inception = Inception::from_hub(&Hub::from_env()?, device)?;
     let parts: Vec<InceptionFeatures> = parts(real)
-        .map(|part| inception.evaluate(&part?.affine(0.5, 0.5)?))
+        .map(|part| inception.evaluate(&part?.affine(0.5, 0.5)?.to_device(device)?))
         .collect::<Result<_>>()?;
     let all = InceptionFeatures::join(&parts)?;
     Ok((inception, all))

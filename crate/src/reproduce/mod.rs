@@ -4,6 +4,7 @@
 //! out beside it; [`report`] sets it out in tables.
 
 mod config;
+mod draw;
 mod judges;
 mod report;
 mod results;
@@ -11,7 +12,7 @@ mod run;
 mod sampling;
 mod variants;
 
-pub use config::{By, Effort, Evaluate, Published, Reproduction, Sweep};
+pub use config::{By, Effort, Evaluate, Published, Reproduction, Sweep, folder};
 pub use report::{Report, report};
 pub use results::{Row, interval, read as read_results};
 pub use run::{Options, reproduce};

@@ -1,19 +1,16 @@
 //! One reproduction: each seed trained, sampled, judged and recorded.
 
 use super::config::{Effort, Reproduction};
+use super::draw::Draw;
 use super::judges::Judges;
 use super::results::{self, Row};
 use super::sampling::Sampling;
 use crate::experiment::{Experiment, Method, Monitor, Trained, train};
 use crate::plot::Figure;
-use crate::process::Solver;
 use crate::record::write_atomically;
 use crate::rng::Key;
-use crate::sample::{Multistep, pf_ode};
-use crate::seam::Counted;
 use crate::{Context, Result, ensure};
-use candle_core::{DType, Device, Tensor};
-use std::ops::Range;
+use candle_core::Tensor;
 use std::path::PathBuf;
 
 /// Samples drawn at a time.
@@ -103,14 +100,17 @@ fn judge(
     let count = reproduction.samples(options.effort);
     let mut rows = Vec::new();
     let key = Key::new(seed).stream("reproduce");
-    for (sampling, draw) in samplers(reproduction, trained, judges.shape(), key)? {
+    for sampling in kinds(reproduction, experiment)? {
+        let draw = Draw::new(trained, &sampling, judges.shape(), key)?;
         let (mut judged, mut nfe) = (judges.start()?, 0);
         for first in (0..count).step_by(BATCH) {
-            let (samples, evaluations) = draw(first as u64..(first + BATCH).min(count) as u64)?;
+            let (samples, evaluations) =
+                draw.draw(first as u64..(first + BATCH).min(count) as u64)?;
             nfe = evaluations;
             judged.add(&samples)?;
             if first == 0 {
-                picture(reproduction, options, seed, &sampling, &samples)?;
+                let cpu = samples.to_device(&candle_core::Device::Cpu)?;
+                picture(reproduction, options, seed, &sampling, &cpu)?;
             }
         }
         for (metric, value) in judged.finish()? {
@@ -129,20 +129,8 @@ fn judge(
     Ok(rows)
 }
 
-/// Draws the samples of these indices: them, and the network evaluations of each.
-type Draw<'a> = dyn Fn(Range<u64>) -> Result<(Tensor, usize)> + 'a;
-
-fn samplers<'a>(
-    reproduction: &'a Reproduction,
-    trained: &'a Trained,
-    shape: &'a [usize],
-    key: Key,
-) -> Result<Vec<(Sampling, Box<Draw<'a>>)>> {
-    let experiment: &Experiment = trained.experiment();
-    let noise = experiment.noise;
-    let z =
-        move |key: &Key, samples: Range<u64>| key.normal(samples, shape, DType::F32, &Device::Cpu);
-    let start = key.stream("z");
+/// The kinds of sampling, which are the teacher's or a consistency model's.
+fn kinds(reproduction: &Reproduction, experiment: &Experiment) -> Result<Vec<Sampling>> {
     let teacher = matches!(experiment.method, Method::ScoreMatching(_));
     ensure!(
         !teacher || reproduction.evaluate.taus.is_empty(),
@@ -152,39 +140,9 @@ fn samplers<'a>(
         teacher || reproduction.evaluate.points.is_empty(),
         "evaluate.points: for a teacher alone"
     );
-    let mut all: Vec<(Sampling, Box<Draw>)> = Vec::new();
-    for sampling in reproduction.samplings() {
-        let draw: Box<Draw> = match &sampling {
-            Sampling::Heun { points } => {
-                let (denoiser, grid) = (trained.denoiser()?, noise.karras(*points)?);
-                Box::new(move |samples: Range<u64>| {
-                    let counted = Counted::new(&denoiser);
-                    let samples = pf_ode(&counted, Solver::Heun, &z(&start, samples)?, &grid)?;
-                    Ok((samples, counted.nfe()))
-                })
-            }
-            Sampling::Multistep { taus } => {
-                let f = trained.consistency_model()?;
-                let sigmas: Vec<f64> =
-                    std::iter::once(noise.t_max).chain(taus.iter().copied()).collect();
-                let renoise = key.stream("renoise");
-                Box::new(move |samples: Range<u64>| {
-                    let counted = Counted::new(&f);
-                    let chain =
-                        Multistep { sigmas: &sigmas, eps: noise.eps, clip: false, s_noise: 1.0 };
-                    // The noise of a sample is its own, in every batch.
-                    let again = |n: usize, _: &Tensor| z(&renoise.step(n as u64), samples.clone());
-                    let drawn = chain.sample(&counted, &z(&start, samples.clone())?, again)?;
-                    Ok((drawn, counted.nfe()))
-                })
-            }
-        };
-        all.push((sampling, draw));
-    }
-    Ok(all)
+    Ok(reproduction.samplings())
 }
 
-// The first samples, of a reproduction and not of its variants.
 fn picture(
     reproduction: &Reproduction,
     options: &Options,
@@ -192,10 +150,7 @@ fn picture(
     sampling: &Sampling,
     samples: &Tensor,
 ) -> Result<()> {
-    if reproduction.name.contains('.') {
-        return Ok(());
-    }
-    let name = sampling.picture(seed, options.effort);
+    let Some(name) = reproduction.picture(sampling, seed, options.effort) else { return Ok(()) };
     let path = reproduction.folder(&options.folder).join(name);
     let shown = samples.narrow(0, 0, SHOWN.min(samples.dims()[0]))?;
     let title = format!("{}: {}, seed {seed}", reproduction.name, sampling.name());

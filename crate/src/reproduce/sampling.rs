@@ -15,6 +15,15 @@ pub enum Sampling {
         /// The points of the grid.
         points: usize,
     },
+    /// Images of the training with noise of level tau, denoised: what the last step of a
+    /// multistep sampler gives where all before it was right.
+    FromData {
+        /// The noise level.
+        tau: f64,
+        /// The points of a teacher's grid from tau; none for a consistency model, which takes
+        /// one step.
+        points: Option<usize>,
+    },
 }
 
 impl Sampling {
@@ -27,16 +36,16 @@ impl Sampling {
                 format!("{} steps, tau {}", taus.len() + 1, levels.join(" and "))
             }
             Self::Heun { points } => format!("Heun, {points} points"),
+            Self::FromData { tau, points: None } => format!("from data, tau {tau}"),
+            Self::FromData { tau, points: Some(points) } => {
+                format!("from data, tau {tau}, Heun, {points} points")
+            }
         }
     }
 
-    /// The file of its first samples, in the reproduction's folder.
-    pub fn picture(&self, seed: u64, effort: Effort) -> String {
-        let name = self.name().replace(", ", "-").replace(' ', "-");
-        match effort {
-            Effort::Full => format!("{name}-{seed}.png"),
-            other => format!("{name}-{seed}-{}.png", other.name()),
-        }
+    /// Whether it is a denoiser that is sampled.
+    pub(super) fn is_of_teacher(&self) -> bool {
+        matches!(self, Self::Heun { .. } | Self::FromData { points: Some(_), .. })
     }
 }
 
@@ -45,6 +54,29 @@ impl Reproduction {
     pub fn samplings(&self) -> Vec<Sampling> {
         let taus = self.evaluate.taus.iter().map(|taus| Sampling::Multistep { taus: taus.clone() });
         let points = self.evaluate.points.iter().map(|points| Sampling::Heun { points: *points });
-        taus.chain(points).collect()
+        // A teacher's continue on as many points as it has from T.
+        let from_data = self.evaluate.from_data.iter().map(|tau| Sampling::FromData {
+            tau: *tau,
+            points: self.evaluate.points.first().copied(),
+        });
+        taus.chain(points).chain(from_data).collect()
+    }
+
+    /// The file of the first samples, in the reproduction's folder; none of an ablation, nor of
+    /// what comes from the data.
+    pub fn picture(&self, sampling: &Sampling, seed: u64, effort: Effort) -> Option<String> {
+        let prefix = match self.name.split_once('.') {
+            None => String::new(),
+            Some((_, variant)) if self.reduced => format!("{variant}-"),
+            Some(_) => return None,
+        };
+        if matches!(sampling, Sampling::FromData { .. }) {
+            return None;
+        }
+        let name = sampling.name().replace(", ", "-").replace(' ', "-");
+        Some(match effort {
+            Effort::Full => format!("{prefix}{name}-{seed}.png"),
+            other => format!("{prefix}{name}-{seed}-{}.png", other.name()),
+        })
     }
 }

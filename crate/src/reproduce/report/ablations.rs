@@ -17,8 +17,12 @@ pub(super) fn blocks(folder: &Path, entries: &[Entry]) -> Result<Vec<Block>> {
         if names.is_empty() {
             continue;
         }
-        let variants: Vec<Entry> =
+        let mut variants: Vec<Entry> =
             names.iter().map(|name| Entry::read(folder, name)).collect::<Result<_>>()?;
+        variants.retain(|variant| !variant.reproduction.reduced);
+        if variants.is_empty() {
+            continue;
+        }
         blocks.push(Block::Heading(3, format!("Ablation of {}", base.reproduction.name)));
         let effort = shared(base, &variants);
         blocks.push(Block::Table(table(base, &variants, effort)));
@@ -48,7 +52,9 @@ fn table(base: &Entry, variants: &[Entry], effort: Option<Effort>) -> Table {
             let same = effort.and_then(|effort| entry.measured(sampling, effort));
             same.or_else(|| entry.best(sampling))
         };
-        rows(entry, &entry.reproduction.samplings(), &metrics, label(entry), &pick)
+        let mut samplings = entry.reproduction.samplings();
+        samplings.retain(|sampling| !matches!(sampling, Sampling::FromData { .. }));
+        rows(entry, &samplings, &metrics, label(entry), &pick)
     });
     Table { rows: all.collect(), columns: columns("", &names) }
 }

@@ -30,8 +30,16 @@ pub struct Report {
 /// not there, or another dataset's.
 pub fn report(folder: &Path) -> Result<Report> {
     let names = Reproduction::names(folder)?;
-    let entries: Vec<Entry> =
-        names.iter().map(|name| Entry::read(folder, name)).collect::<Result<_>>()?;
+    let mut entries: Vec<Entry> = Vec::new();
+    for name in &names {
+        let entry = Entry::read(folder, name)?;
+        let variants = entry.reproduction.variants();
+        entries.push(entry);
+        for variant in variants {
+            let variant = Entry::read(folder, &variant)?;
+            entries.extend(variant.reproduction.reduced.then_some(variant));
+        }
+    }
     let part = |heading: &str, text: &str| {
         [Block::Heading(2, heading.to_string()), Block::Text(text.to_string())]
     };

@@ -120,7 +120,9 @@ fn pictures(folder: &Path, entries: &[&Entry]) -> Result<Vec<Picture>> {
                 .into_iter()
                 .flat_map(|effort| reproduction.seeds.iter().map(move |seed| (*seed, effort)));
             let found = files
-                .map(|(seed, effort)| (seed, effort, sampling.picture(seed, effort)))
+                .filter_map(|(seed, effort)| {
+                    Some((seed, effort, reproduction.picture(&sampling, seed, effort)?))
+                })
                 .find(|(.., file)| reproduction.folder(folder).join(file).is_file());
             let Some((seed, effort, file)) = found else { continue };
             let path = reproduction.folder(folder).join(&file);
@@ -129,7 +131,8 @@ fn pictures(folder: &Path, entries: &[&Entry]) -> Result<Vec<Picture>> {
             let name = &reproduction.name;
             let caption =
                 format!("{name}, {}: seed {seed}, budget {}", sampling.name(), effort.name());
-            all.push(Picture { caption, file: format!("{name}/{file}"), png, pixels: true });
+            let file = reproduction.folder(Path::new("")).join(file).display().to_string();
+            all.push(Picture { caption, file, png, pixels: true });
         }
     }
     Ok(all)

@@ -121,6 +121,7 @@ fn is_of(sampling: &Sampling, line: &Line) -> bool {
     match sampling {
         Sampling::Multistep { taus } => line.nfe == (taus.len() + 1).to_string(),
         Sampling::Heun { .. } => true,
+        Sampling::FromData { .. } => false,
     }
 }
 

@@ -1,0 +1,134 @@
+//! Samples of a trained network, each kind by its noise levels and a sample's own noise.
+
+use super::sampling::Sampling;
+use crate::data::Images;
+use crate::experiment::{Experiment, Trained};
+use crate::model::{Conditioned, ConsistencyModel, EdmDenoiser};
+use crate::process::{NoiseRange, Solver, perturb};
+use crate::rng::Key;
+use crate::sample::{Multistep, pf_ode};
+use crate::seam::{ConsistencyFunction, Counted, Denoiser};
+use crate::{Result, bail};
+use candle_core::{DType, Device, Tensor};
+use std::ops::Range;
+
+enum Model {
+    Teacher(EdmDenoiser),
+    Student(ConsistencyModel),
+}
+
+/// Draws samples of one kind of sampling. The noise and the class of a sample are its own, in
+/// every batch.
+pub(super) struct Draw<'a> {
+    model: Model,
+    experiment: &'a Experiment,
+    sampling: &'a Sampling,
+    device: Device,
+    shape: Vec<usize>,
+    /// How many classes the network is told; none where it is told none.
+    classes: Option<usize>,
+    /// The images of the training, where samples come from them.
+    real: Option<Images>,
+    key: Key,
+}
+
+impl<'a> Draw<'a> {
+    pub fn new(
+        trained: &'a Trained,
+        sampling: &'a Sampling,
+        shape: &[usize],
+        key: Key,
+    ) -> Result<Self> {
+        let experiment = trained.experiment();
+        let model = match sampling.is_of_teacher() {
+            true => Model::Teacher(trained.denoiser()?),
+            false => Model::Student(trained.consistency_model()?),
+        };
+        let real = match sampling {
+            Sampling::FromData { .. } => Some(experiment.data.images()?),
+            _ => None,
+        };
+        Ok(Self {
+            model,
+            experiment,
+            sampling,
+            device: trained.params().device().clone(),
+            shape: shape.to_vec(),
+            classes: experiment.network.classes(),
+            real,
+            key,
+        })
+    }
+
+    /// The samples of these indices, and the network evaluations of each.
+    ///
+    /// # Errors
+    /// Noise levels out of the experiment's; a network that fails.
+    pub fn draw(&self, samples: Range<u64>) -> Result<(Tensor, usize)> {
+        let labels = match self.classes {
+            Some(count) => {
+                let drawn = self.key.stream("class").integers(samples.clone(), 0..count)?;
+                Some(drawn.into_iter().map(|class| class as u32).collect::<Vec<u32>>())
+            }
+            None => None,
+        };
+        let labels = labels.as_deref();
+        match &self.model {
+            Model::Teacher(denoiser) => {
+                let counted = Counted::new(Conditioned::new(denoiser, labels, None));
+                Ok((self.by_teacher(&counted, samples)?, counted.nfe()))
+            }
+            Model::Student(f) => {
+                let counted = Counted::new(Conditioned::new(f, labels, None));
+                Ok((self.by_student(&counted, samples)?, counted.nfe()))
+            }
+        }
+    }
+
+    fn by_teacher(&self, denoiser: &dyn Denoiser, samples: Range<u64>) -> Result<Tensor> {
+        let noise = self.experiment.noise;
+        let z = self.noise(&self.key.stream("z"), samples.clone())?;
+        match self.sampling {
+            Sampling::Heun { points } => {
+                pf_ode(denoiser, Solver::Heun, &z, &noise.karras(*points)?)
+            }
+            Sampling::FromData { tau, points: Some(points) } => {
+                let grid = NoiseRange { t_max: *tau, ..noise }.karras(*points)?;
+                // The solver scales what it starts from by the grid's first level.
+                let start = (perturb(&self.real(samples)?, &[*tau], &z)? / *tau)?;
+                pf_ode(denoiser, Solver::Heun, &start, &grid)
+            }
+            other => bail!("{}: not for a teacher", other.name()),
+        }
+    }
+
+    fn by_student(&self, f: &dyn ConsistencyFunction, samples: Range<u64>) -> Result<Tensor> {
+        let noise = self.experiment.noise;
+        let z = self.noise(&self.key.stream("z"), samples.clone())?;
+        match self.sampling {
+            Sampling::Multistep { taus } => {
+                let sigmas: Vec<f64> =
+                    std::iter::once(noise.t_max).chain(taus.iter().copied()).collect();
+                let renoise = self.key.stream("renoise");
+                let chain =
+                    Multistep { sigmas: &sigmas, eps: noise.eps, clip: false, s_noise: 1.0 };
+                chain.sample(f, &z, |n, _| self.noise(&renoise.step(n as u64), samples.clone()))
+            }
+            Sampling::FromData { tau, points: None } => {
+                f.origin(&perturb(&self.real(samples)?, &[*tau], &z)?, &[*tau])
+            }
+            other => bail!("{}: not for a consistency model", other.name()),
+        }
+    }
+
+    fn noise(&self, key: &Key, samples: Range<u64>) -> Result<Tensor> {
+        key.normal(samples, &self.shape, DType::F32, &self.device)
+    }
+
+    // The images of the training in their order, from the first again after the last.
+    fn real(&self, samples: Range<u64>) -> Result<Tensor> {
+        let Some(real) = &self.real else { bail!("{} takes no images", self.sampling.name()) };
+        let rows: Vec<u32> = samples.map(|i| (i % real.len() as u64) as u32).collect();
+        Ok(real.batch(&rows, DType::F32)?.to_device(&self.device)?)
+    }
+}
