@@ -6,7 +6,7 @@ mod formula;
 #[path = "support/judges.rs"]
 mod judges;
 
-use candle_core::{D, DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use consistency::data::{digits, select};
 use consistency::evaluate::{
     Classifier, ClassifierConfig, Features, Inception, Statistics, frechet_distance,
@@ -15,7 +15,7 @@ use consistency::evaluate::{
 use consistency::loss::Lpips;
 use consistency::rng::Key;
 use consistency::{Error, Result};
-use formula::{Folder, formula};
+use formula::Folder;
 use judges::write_weights;
 
 const CPU: Device = Device::Cpu;
