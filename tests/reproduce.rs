@@ -1,9 +1,15 @@
 //! Promise: a reproduction gives the numbers that it gave before, and its report says them.
 
+use candle_core::{DType, Device};
+use consistency::data::digits;
+use consistency::model::NetworkConfig;
 use consistency::reproduce::{
     Effort, Options, Reproduction, interval, read_results, report, reproduce,
 };
-use consistency::{Context, Result, ensure};
+use consistency::{Context, Error, Result, ensure};
+use polars::prelude::{
+    Column, DataFrame, IntoSeries, NamedFrom, ParquetWriter, Series, StructChunked,
+};
 use std::path::{Path, PathBuf};
 
 const TEACHER: &str = r#"
@@ -114,10 +120,10 @@ fn the_same_command_gives_the_same_numbers_and_the_report_says_them() -> Result<
     // The first metric of the table is the classifier's; of the rows, the pixels'.
     let (mean, half) = interval(&[first[1].value, first[7].value]);
     let number = format!("{mean:.3} ± {:.3}", half.unwrap_or(f64::NAN));
-    let row = text.lines().find(|line| line.starts_with("| student | one step | 1 |"));
+    let row = text.lines().find(|line| line.starts_with("| student: A student | one step | 1 |"));
     assert!(row.is_some_and(|row| row.contains(&number)), "{number}\n{text}");
     assert!(text.contains("`cargo lab reproduce student --budget full --seeds 0,1`"), "{text}");
-    let not_run = text.lines().find(|line| line.starts_with("| teacher |"));
+    let not_run = text.lines().find(|line| line.starts_with("| teacher: A teacher |"));
     assert!(not_run.is_some_and(|line| line.contains("not run")), "{text}");
     assert!(text.contains("| distillation | CD | 1 | 3.55 | 9.48 |"), "{text}");
     // The page for a browser has the same number, the samples inside, and loads nothing.
@@ -136,7 +142,7 @@ fn where_all_before_was_right_the_last_step_is_nearest() -> Result<()> {
     let rows = reproduce("teacher", &folder.options(), &mut |_| {})?;
     let of = |sampler: &str| -> Result<f64> {
         let row = rows.iter().find(|r| r.sampler == sampler && r.metric.ends_with("pixels"));
-        row.map(|row| row.value).context(format!("no {sampler}"))
+        row.map(|row| row.value).ok_or_else(|| Error::new(format!("no {sampler}")))
     };
     let near = of("from data, tau 0.01, Heun, 5 points")?;
     let far = of("from data, tau 0.8, Heun, 5 points")?;
@@ -165,8 +171,8 @@ fn variants_are_ablations_or_of_reduced_size() -> Result<()> {
     assert!(path.join("small-one-step-0.png").is_file(), "no picture of the reduced one");
     assert!(!path.join("one-step-0.png").exists(), "an ablation's picture in the place of another");
     let page = report(&folder.0)?.markdown();
-    assert!(page.contains("| student.small | one step | 1 |"), "{page}");
-    assert!(!page.contains("| small | one step |"), "a reduced one among the ablations");
+    assert!(page.contains("| student.small: A smaller student | one step | 1 |"), "{page}");
+    assert!(!page.contains("| small: "), "a reduced one among the ablations");
     // Without the reproduction itself there is nothing that they could be compared with.
     assert!(!folder.0.join("figures").exists());
     reproduce("student", &folder.options(), &mut |_| {})?;
@@ -178,14 +184,51 @@ fn variants_are_ablations_or_of_reduced_size() -> Result<()> {
     Ok(())
 }
 
+// Digits as a file of one's own, whose images are PNG and have classes.
+fn own(folder: &Folder) -> Result<String> {
+    let digits = digits(DType::F32, &Device::Cpu)?;
+    let images =
+        ((digits.train.narrow(0, 0, 300)? + 1.0)? * 127.5)?.round()?.to_dtype(DType::U8)?;
+    let files = images.flatten_from(1)?.to_vec2::<u8>()?;
+    let files: Vec<Vec<u8>> = files
+        .iter()
+        .map(|pixels| {
+            let mut bytes = Vec::new();
+            let mut encoder = png::Encoder::new(&mut bytes, 8, 8);
+            encoder.set_color(png::ColorType::Grayscale);
+            let mut writer = encoder.write_header().context("header")?;
+            writer.write_image_data(pixels).context("pixels")?;
+            drop(writer);
+            Ok(bytes)
+        })
+        .collect::<Result<_>>()?;
+    let labels: Vec<i64> = digits.train_labels[..300].iter().map(|l| i64::from(*l)).collect();
+    let bytes = Series::new("bytes".into(), files.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    let images = StructChunked::from_series("image".into(), 300, [bytes].iter())?.into_series();
+    let mut table = DataFrame::new(300, vec![images.into(), Column::new("label".into(), labels)])?;
+    let path = folder.0.join("own.parquet");
+    ParquetWriter::new(std::fs::File::create(&path)?).finish(&mut table)?;
+    Ok(path.display().to_string())
+}
+
 #[test]
 fn a_network_that_is_told_classes_is_sampled_with_them() -> Result<()> {
     let folder = Folder::new("classes")?;
     let network = r#"{ kind = "unet", block_out_channels = [8], layers_per_block = 1, norm_num_groups = 4, attention_head_dim = 8, num_class_embeds = 10, down_block_types = ["DownBlock2D"], up_block_types = ["UpBlock2D"] }"#;
-    let told = TEACHER.replace(r#"{ kind = "mlp", width = 16, blocks = 1 }"#, network);
-    folder.put("told", &told.replace("[0, 1]", "[0]"))?;
+    let told = TEACHER
+        .replace(r#"{ kind = "mlp", width = 16, blocks = 1 }"#, network)
+        .replace(
+            r#"{ name = "digits" }"#,
+            &format!("{{ name = 'images', of = '{}' }}", own(&folder)?),
+        )
+        .replace("[0, 1]", "[0]");
+    folder.put("told", &told)?;
     let rows = reproduce("told", &folder.options(), &mut |_| {})?;
     assert!(!rows.is_empty() && rows.iter().all(|row| row.value.is_finite()), "{rows:?}");
+    // Data of another name are not those that it is of.
+    folder.put("jpeg", &told.replace("seeds =", "dataset = \"own-jpeg\"\nseeds ="))?;
+    let got = message(reproduce("jpeg", &folder.options(), &mut |_| {}));
+    assert!(got.contains("is of the dataset 'own-jpeg', and what was read is 'own'"), "{got}");
     Ok(())
 }
 
@@ -205,7 +248,11 @@ fn what_makes_no_sense_is_refused() -> Result<()> {
     let got = message(Reproduction::read(&folder.0, "tacher"));
     assert!(got.contains("no reproduction 'tacher'; there are teacher"), "{got}");
     for (name, text, words) in [
-        ("named", TEACHER.replace("data =", "name = \"x\"\ndata ="), "experiment.name: it comes"),
+        (
+            "named",
+            TEACHER.replace("data = {", "name = \"x\"\ndata = {"),
+            "experiment.name: it comes",
+        ),
         (
             "empty",
             TEACHER.replace("points = [5]", "points = []"),
@@ -227,6 +274,15 @@ fn what_makes_no_sense_is_refused() -> Result<()> {
     Ok(())
 }
 
+// Whatever of a network says which weights it has: all but dropout.
+fn weights(network: &NetworkConfig) -> Result<serde_json::Value> {
+    let mut all = serde_json::to_value(network).context("network")?;
+    if let Some(fields) = all.as_object_mut() {
+        fields.remove("dropout");
+    }
+    Ok(all)
+}
+
 #[test]
 fn every_reproduction_of_the_project_is_one() -> Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../reproductions");
@@ -239,7 +295,8 @@ fn every_reproduction_of_the_project_is_one() -> Result<()> {
             let teacher = Reproduction::read(&folder, teacher)?;
             let of = |r: &Reproduction| r.experiment(0, Effort::Full, "cpu", Some("t"));
             let (a, b) = (of(&read)?, of(&teacher)?);
-            assert_eq!((&a.network, &a.data, a.sigma_data), (&b.network, &b.data, b.sigma_data));
+            assert_eq!((&a.data, a.sigma_data), (&b.data, b.sigma_data), "{name}");
+            assert_eq!(weights(&a.network)?, weights(&b.network)?, "{name}");
         }
     }
     Ok(())

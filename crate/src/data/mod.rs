@@ -51,3 +51,8 @@ pub fn select(data: &Tensor, rows: &[u32]) -> Result<Tensor> {
     let index = Tensor::from_slice(rows, rows.len(), data.device())?;
     Ok(data.index_select(&index, 0)?)
 }
+
+/// The name in the revision of data, `NAME: ..`, as provenance has it.
+pub fn name_in_revision(revision: &str) -> &str {
+    revision.split_once(':').map_or(revision, |(name, _)| name)
+}

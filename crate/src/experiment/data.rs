@@ -134,6 +134,16 @@ impl DataConfig {
         }
     }
 
+    /// What the data call themselves: the catalog's name, or that of a copy which is coded
+    /// otherwise.
+    ///
+    /// # Errors
+    /// As [`DataConfig::images`].
+    pub fn reported_name(&self) -> Result<String> {
+        let (_, revision) = self.describe()?;
+        Ok(crate::data::name_in_revision(&revision).to_string())
+    }
+
     /// The repository of the Hub that the data are from, where they are from one.
     pub(super) fn repository(&self) -> Result<Option<String>> {
         match self {

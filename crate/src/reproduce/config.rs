@@ -23,6 +23,9 @@ pub struct Reproduction {
     pub seeds: Vec<u64>,
     /// The reproduction that trains the teacher, with the same seed.
     pub teacher: Option<String>,
+    /// What its data call themselves, where other data could be in their place; of the paper's
+    /// own experiments, the published dataset.
+    pub dataset: Option<String>,
     /// Whether it is a variant of reduced size, for where the whole cannot be run: it is no
     /// ablation, and has pictures of its own.
     #[serde(default)]
@@ -187,6 +190,12 @@ impl Reproduction {
         table.remove("variants");
         overlay(&mut table, other);
         table.try_into().map_err(parsed).with_context(|| format!("variants.{variant}"))
+    }
+
+    /// What its data must call themselves, if it says so.
+    pub(super) fn dataset(&self) -> Option<String> {
+        let published = || self.published.as_ref().map(|of| of.dataset.replace('-', "_"));
+        self.dataset.clone().or_else(published)
     }
 
     /// The names of its variants, `NAME.VARIANT`, in order.

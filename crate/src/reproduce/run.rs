@@ -85,6 +85,15 @@ fn trained(
     let Options { effort, device, .. } = options;
     let experiment = reproduction.experiment(seed, *effort, device, teacher.as_deref())?;
     let steps = experiment.training.iterations;
+    // A substitute never bears the real one's name.
+    if let Some(wanted) = reproduction.dataset() {
+        let got = experiment.data.reported_name()?;
+        ensure!(
+            got == wanted,
+            "{name} is of the dataset '{wanted}', and what was read is '{got}': no number of the \
+             one is a number of the other"
+        );
+    }
     tell(format!("{name}, seed {seed}: {steps} steps on {device}"));
     train(&experiment, &options.runs, &Monitor::default(), 0)
 }

@@ -5,6 +5,7 @@ use super::super::results::{self, Row, interval};
 use super::super::sampling::Sampling;
 use super::page::Cell;
 use crate::Result;
+use crate::data::name_in_revision;
 use crate::experiment::{DataConfig, Experiment, Method};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -46,7 +47,8 @@ impl Entry {
         let mut rows = Vec::new();
         for row in results::read(&reproduction.folder(folder))? {
             let of = &row.provenance;
-            if of.experiment != name {
+            let other = |wanted: String| name_in_revision(&of.data) != wanted;
+            if of.experiment != name || reproduction.dataset().is_some_and(other) {
                 continue;
             }
             let effort = Effort::named(&row.budget)?;
@@ -63,8 +65,11 @@ impl Entry {
         Ok(Self { reproduction, experiment, rows })
     }
 
-    /// The dataset that it is trained on, by the name of the catalog.
+    /// The dataset that it is trained on, by the name of the catalog unless it says another.
     pub fn data(&self) -> &str {
+        if let Some(dataset) = &self.reproduction.dataset {
+            return dataset;
+        }
         match &self.experiment.data {
             DataConfig::Images { of, .. } => of,
             DataConfig::Digits => "digits",
