@@ -6,7 +6,7 @@ use consistency::model::NetworkConfig;
 use consistency::reproduce::{
     Effort, Options, Reproduction, interval, read_results, report, reproduce,
 };
-use consistency::{Context, Error, Result, ensure};
+use consistency::{Error, Result, ensure};
 use polars::prelude::{
     Column, DataFrame, IntoSeries, NamedFrom, ParquetWriter, Series, StructChunked,
 };
@@ -85,6 +85,10 @@ impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+fn said(error: impl std::fmt::Display) -> Error {
+    Error::new(error.to_string())
 }
 
 fn message<T>(result: Result<T>) -> String {
@@ -196,8 +200,8 @@ fn own(folder: &Folder) -> Result<String> {
             let mut bytes = Vec::new();
             let mut encoder = png::Encoder::new(&mut bytes, 8, 8);
             encoder.set_color(png::ColorType::Grayscale);
-            let mut writer = encoder.write_header().context("header")?;
-            writer.write_image_data(pixels).context("pixels")?;
+            let mut writer = encoder.write_header().map_err(said)?;
+            writer.write_image_data(pixels).map_err(said)?;
             drop(writer);
             Ok(bytes)
         })
@@ -276,7 +280,7 @@ fn what_makes_no_sense_is_refused() -> Result<()> {
 
 // Whatever of a network says which weights it has: all but dropout.
 fn weights(network: &NetworkConfig) -> Result<serde_json::Value> {
-    let mut all = serde_json::to_value(network).context("network")?;
+    let mut all = serde_json::to_value(network).map_err(said)?;
     if let Some(fields) = all.as_object_mut() {
         fields.remove("dropout");
     }
