@@ -297,7 +297,7 @@ fn every_reproduction_of_the_project_is_one() -> Result<()> {
         if let Some(teacher) = &read.teacher {
             // A student starts from its teacher's weights: the networks must be alike.
             let teacher = Reproduction::read(&folder, teacher)?;
-            let of = |r: &Reproduction| r.experiment(0, Effort::Full, "cpu", Some("t"));
+            let of = |r: &Reproduction| r.experiment(0, Effort::Full, "cuda", Some("t"));
             let (a, b) = (of(&read)?, of(&teacher)?);
             assert_eq!((&a.data, a.sigma_data), (&b.data, b.sigma_data), "{name}");
             assert_eq!(weights(&a.network)?, weights(&b.network)?, "{name}");
