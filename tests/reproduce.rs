@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 const TEACHER: &str = r#"
 title = "A teacher"
 seeds = [0, 1]
-evaluate = { samples = 120, points = [5], from_data = [0.8] }
+evaluate = { samples = 120, points = [5], from_data = [0.8], solvers = [{ sampler = { kind = "ancestral" }, points = 9 }] }
 
 [experiment]
 data = { name = "digits" }
@@ -151,6 +151,7 @@ fn where_all_before_was_right_the_last_step_is_nearest() -> Result<()> {
     let near = of("from data, tau 0.01, Heun, 5 points")?;
     let far = of("from data, tau 0.8, Heun, 5 points")?;
     let all = of("Heun, 5 points")?;
+    assert!(of("ancestral, 9 points")?.is_finite());
     assert!(near < far && far < all, "{near} {far} {all}");
     let nfe: Vec<u64> = rows.iter().map(|row| row.nfe).collect();
     assert!(nfe.iter().all(|nfe| *nfe == 8), "{nfe:?}");

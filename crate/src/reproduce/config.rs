@@ -2,6 +2,7 @@
 
 use super::variants::{changes, number, overlay};
 use crate::experiment::Experiment;
+use crate::sample::Sampler;
 use crate::{Context, Error, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -65,6 +66,9 @@ pub struct Evaluate {
     /// For a teacher: the points of Heun's grid, for each kind of sampling.
     #[serde(default)]
     pub points: Vec<usize>,
+    /// For a teacher: other samplers.
+    #[serde(default)]
+    pub solvers: Vec<BySolver>,
     /// Noise levels at which images of the training are denoised: how good the last step of a
     /// multistep sampler is where all before it was right.
     #[serde(default)]
@@ -72,6 +76,16 @@ pub struct Evaluate {
     /// By what.
     #[serde(default = "by_pixels_and_classifier")]
     pub by: Vec<By>,
+}
+
+/// A teacher's sampler and its grid.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BySolver {
+    /// The sampler.
+    pub sampler: Sampler,
+    /// The points of its Karras grid.
+    pub points: usize,
 }
 
 /// What samples are judged by, against the images of the training.
@@ -249,6 +263,9 @@ impl Reproduction {
         ensure!(!self.seeds.is_empty(), "seeds = []: give at least one");
         ensure!(self.evaluate.samples > 1, "evaluate.samples: give at least 2");
         let kinds = self.evaluate.taus.len() + self.evaluate.points.len();
+        for by in &self.evaluate.solvers {
+            by.sampler.check().context("evaluate.solvers")?;
+        }
         ensure!(kinds > 0, "evaluate: give taus (a consistency model) or points (a teacher)");
         ensure!(!self.evaluate.by.is_empty(), "evaluate.by: pixels, classifier or inception");
         for key in ["name", "seed"] {

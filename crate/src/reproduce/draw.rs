@@ -92,6 +92,10 @@ impl<'a> Draw<'a> {
             Sampling::Heun { points } => {
                 pf_ode(denoiser, Solver::Heun, &z, &noise.karras(*points)?)
             }
+            Sampling::Solver(by) => {
+                let (key, first) = (self.key.stream("solver"), samples.start);
+                by.sampler.sample_from(denoiser, &z, &noise.karras(by.points)?, &key, first)
+            }
             Sampling::FromData { tau, points: Some(points) } => {
                 let grid = NoiseRange { t_max: *tau, ..noise }.karras(*points)?;
                 // The solver scales what it starts from by the grid's first level.

@@ -12,7 +12,7 @@ mod run;
 mod sampling;
 mod variants;
 
-pub use config::{By, Effort, Evaluate, Published, Reproduction, Sweep, folder};
+pub use config::{By, BySolver, Effort, Evaluate, Published, Reproduction, Sweep, folder};
 pub use report::{Report, report};
 pub use results::{Row, interval, read as read_results};
 pub use run::{Options, reproduce};

@@ -146,8 +146,9 @@ fn kinds(reproduction: &Reproduction, experiment: &Experiment) -> Result<Vec<Sam
         "evaluate.taus: for a consistency model alone"
     );
     ensure!(
-        teacher || reproduction.evaluate.points.is_empty(),
-        "evaluate.points: for a teacher alone"
+        teacher
+            || reproduction.evaluate.points.is_empty() && reproduction.evaluate.solvers.is_empty(),
+        "evaluate.points, evaluate.solvers: for a teacher alone"
     );
     Ok(reproduction.samplings())
 }

@@ -1,6 +1,6 @@
 //! Kinds of sampling, and what they are called in results and pictures.
 
-use super::config::{Effort, Reproduction};
+use super::config::{BySolver, Effort, Reproduction};
 
 /// How the samples of a reproduction are drawn.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,6 +15,8 @@ pub enum Sampling {
         /// The points of the grid.
         points: usize,
     },
+    /// A teacher's: another sampler on a Karras grid.
+    Solver(BySolver),
     /// Images of the training with noise of level tau, denoised: what the last step of a
     /// multistep sampler gives where all before it was right.
     FromData {
@@ -32,21 +34,27 @@ impl Sampling {
         match self {
             Self::Multistep { taus } if taus.is_empty() => "one step".to_string(),
             Self::Multistep { taus } => {
-                let levels: Vec<String> = taus.iter().map(f64::to_string).collect();
+                let levels: Vec<String> = taus.iter().map(short).collect();
                 format!("{} steps, tau {}", taus.len() + 1, levels.join(" and "))
             }
             Self::Heun { points } => format!("Heun, {points} points"),
-            Self::FromData { tau, points: None } => format!("from data, tau {tau}"),
+            Self::Solver(by) => format!("{}, {} points", by.sampler.name(), by.points),
+            Self::FromData { tau, points: None } => format!("from data, tau {}", short(tau)),
             Self::FromData { tau, points: Some(points) } => {
-                format!("from data, tau {tau}, Heun, {points} points")
+                format!("from data, tau {}, Heun, {points} points", short(tau))
             }
         }
     }
 
     /// Whether it is a denoiser that is sampled.
     pub(super) fn is_of_teacher(&self) -> bool {
-        matches!(self, Self::Heun { .. } | Self::FromData { points: Some(_), .. })
+        matches!(self, Self::Heun { .. } | Self::Solver(_) | Self::FromData { points: Some(_), .. })
     }
+}
+
+// A noise level of a grid has all digits of an f64; a name needs few.
+fn short(tau: &f64) -> String {
+    ((tau * 1e4).round() / 1e4).to_string()
 }
 
 impl Reproduction {
@@ -59,18 +67,19 @@ impl Reproduction {
             tau: *tau,
             points: self.evaluate.points.first().copied(),
         });
-        taus.chain(points).chain(from_data).collect()
+        let solvers = self.evaluate.solvers.iter().map(|by| Sampling::Solver(*by));
+        taus.chain(points).chain(solvers).chain(from_data).collect()
     }
 
     /// The file of the first samples, in the reproduction's folder; none of an ablation, nor of
-    /// what comes from the data.
+    /// what comes from the data or by the other samplers.
     pub fn picture(&self, sampling: &Sampling, seed: u64, effort: Effort) -> Option<String> {
         let prefix = match self.name.split_once('.') {
             None => String::new(),
             Some((_, variant)) if self.reduced => format!("{variant}-"),
             Some(_) => return None,
         };
-        if matches!(sampling, Sampling::FromData { .. }) {
+        if matches!(sampling, Sampling::FromData { .. } | Sampling::Solver(_)) {
             return None;
         }
         let name = sampling.name().replace(", ", "-").replace(' ', "-");

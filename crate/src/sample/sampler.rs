@@ -110,6 +110,24 @@ impl Sampler {
         Self::PredictorCorrector { snr: snr(), corrections: one() }
     }
 
+    /// Its name in tables, with the settings that are not the usual ones.
+    pub fn name(&self) -> String {
+        let churned = |churn: &Churn| if *churn == Churn::default() { "" } else { ", churn" };
+        match self {
+            Self::Euler { churn } => format!("Euler{}", churned(churn)),
+            Self::Heun { churn } => format!("Heun{}", churned(churn)),
+            Self::Ddim { eta: 0.0 } => "DDIM".to_string(),
+            Self::Ddim { eta } => format!("DDIM, eta {eta}"),
+            Self::DpmSolver2 => "DPM-Solver-2".to_string(),
+            Self::DpmSolver3 => "DPM-Solver-3".to_string(),
+            Self::Deis { order } => format!("DEIS of order {order}"),
+            Self::Ancestral => "ancestral".to_string(),
+            Self::PredictorCorrector { snr, corrections } => {
+                format!("predictor-corrector, snr {snr}, {corrections} corrections")
+            }
+        }
+    }
+
     /// Samples from the noise `z` of standard deviation 1, `(B, ..)`: x at eps, in the shape,
     /// dtype and on the device of `z`. The batch's samples are number 0 and up.
     ///
@@ -157,13 +175,18 @@ impl Sampler {
 
     /// The evaluations of the denoiser on `grid`.
     pub fn nfe(&self, grid: &TimeGrid) -> usize {
+        self.nfe_of(grid.points())
+    }
+
+    /// The evaluations of the denoiser on a grid of `points`.
+    pub fn nfe_of(&self, points: usize) -> usize {
         let each = match self {
             Self::Euler { .. } | Self::Ddim { .. } | Self::Deis { .. } | Self::Ancestral => 1,
             Self::Heun { .. } | Self::DpmSolver2 => 2,
             Self::DpmSolver3 => 3,
             Self::PredictorCorrector { corrections, .. } => 1 + corrections,
         };
-        each * (grid.points() - 1)
+        each * points.saturating_sub(1)
     }
 
     /// Whether the settings are in range.

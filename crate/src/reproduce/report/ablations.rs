@@ -14,7 +14,7 @@ pub(super) fn blocks(folder: &Path, entries: &[Entry]) -> Result<Vec<Block>> {
     let mut blocks = Vec::new();
     for base in entries {
         let names = base.reproduction.variants();
-        if names.is_empty() {
+        if names.is_empty() || base.reproduction.published.is_some() {
             continue;
         }
         let mut variants: Vec<Entry> =

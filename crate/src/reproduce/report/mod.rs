@@ -36,8 +36,10 @@ pub fn report(folder: &Path) -> Result<Report> {
         let variants = entry.reproduction.variants();
         entries.push(entry);
         for variant in variants {
+            // Variants of what is published are other ways to the same row.
             let variant = Entry::read(folder, &variant)?;
-            entries.extend(variant.reproduction.reduced.then_some(variant));
+            let of = &variant.reproduction;
+            entries.extend((of.reduced || of.published.is_some()).then_some(variant));
         }
     }
     let part = |heading: &str, text: &str| {

@@ -157,26 +157,27 @@ impl Measured {
         seeds
     }
 
-    /// Seeds, steps, samples, budget, device and commit.
-    pub fn origin(&self) -> [Cell; 6] {
+    /// Seeds, steps, samples, budget, device and commit, in words.
+    pub fn origin(&self) -> Cell {
         let of = |get: fn(&Row) -> String| {
             let mut all: Vec<String> = self.rows.iter().map(get).collect();
             all.sort();
             all.dedup();
-            Cell::Origin(all.join(", "))
+            all.join(", ")
         };
-        let budget = match self.current {
-            true => self.budget.clone(),
-            false => format!("{} (earlier configuration)", self.budget),
+        let seeds = match self.seeds().len() {
+            1 => "1 seed".to_string(),
+            count => format!("{count} seeds"),
         };
-        [
-            Cell::Origin(self.seeds().len().to_string()),
+        let earlier = if self.current { "" } else { " (earlier configuration)" };
+        Cell::Origin(format!(
+            "{seeds}; {} steps; {} samples; {}{earlier}; {}; {}",
             of(|row| row.iterations.to_string()),
             of(|row| row.samples.to_string()),
-            Cell::Origin(budget),
+            self.budget,
             of(|row| row.provenance.device.clone()),
             of(|row| row.provenance.commit.clone()),
-        ]
+        ))
     }
 
     /// The commands that give the same numbers again, one a device.
@@ -202,8 +203,7 @@ impl Measured {
 }
 
 /// The headings of [`Measured::origin`] and of the commands.
-pub(super) const ORIGIN: [&str; 7] =
-    ["seeds", "steps", "samples", "budget", "device", "commit", "made by"];
+pub(super) const ORIGIN: [&str; 2] = ["seeds; steps; samples; budget; device; commit", "made by"];
 
 /// The metrics that any of these has, in order; others than [`METRICS`] after them.
 pub(super) fn metrics<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<String> {

@@ -73,7 +73,7 @@ pub(super) fn rows(
             Some(measured) => {
                 let mut row = vec![Cell::Text(name.clone()), Cell::Text(measured.nfe.to_string())];
                 row.extend(metrics.iter().map(|metric| measured.cell(metric)));
-                row.extend(measured.origin());
+                row.push(measured.origin());
                 row.push(measured.commands());
                 row
             }

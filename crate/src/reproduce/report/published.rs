@@ -4,6 +4,7 @@ use super::super::sampling::Sampling;
 use super::numbers::{Entry, Measured, ORIGIN};
 use super::ours::not_run;
 use super::page::{Block, Cell, Column, Table, columns};
+use crate::sample::Sampler;
 use crate::{Context, Error, Result, ensure};
 use std::path::Path;
 
@@ -90,13 +91,12 @@ const OURS: usize = 3 + COMPARED.len() + ORIGIN.len();
 fn rows(line: &Line, entries: &[Entry]) -> Vec<Vec<Cell>> {
     let mut ours: Vec<Vec<Cell>> = entries
         .iter()
-        .filter(|entry| {
-            let named = entry.reproduction.published.as_ref();
-            named.is_some_and(|p| p.dataset == line.dataset && p.method == line.method)
-        })
-        .flat_map(|entry| {
+        .filter_map(|entry| Some((entry, entry.reproduction.published.as_ref()?)))
+        .filter(|(_, published)| published.dataset == line.dataset)
+        .flat_map(|(entry, published)| {
+            let same = published.method == line.method;
             let samplings = entry.reproduction.samplings().into_iter();
-            samplings.filter(|sampling| is_of(sampling, line)).map(|one| of(entry, &one))
+            samplings.filter(move |sampling| is_of(sampling, same, line)).map(|one| of(entry, &one))
         })
         .collect();
     if ours.is_empty() {
@@ -117,10 +117,21 @@ fn rows(line: &Line, entries: &[Entry]) -> Vec<Vec<Cell>> {
 }
 
 // A consistency model by its steps; a teacher by its name alone, for solvers count differently.
-fn is_of(sampling: &Sampling, line: &Line) -> bool {
+// A solver has its own rows, whoever trained what it samples.
+fn is_of(sampling: &Sampling, same: bool, line: &Line) -> bool {
     match sampling {
-        Sampling::Multistep { taus } => line.nfe == (taus.len() + 1).to_string(),
-        Sampling::Heun { .. } => true,
+        Sampling::Multistep { taus } => same && line.nfe == (taus.len() + 1).to_string(),
+        Sampling::Heun { .. } => same,
+        Sampling::Solver(by) => {
+            let method = match by.sampler {
+                Sampler::Ddim { eta: 0.0 } => "DDIM",
+                Sampler::DpmSolver2 => "DPM-solver-2",
+                Sampler::DpmSolver3 => "DPM-solver-3",
+                Sampler::Deis { order: 3 } => "3-DEIS",
+                _ => return false,
+            };
+            line.method == method && line.nfe == by.sampler.nfe_of(by.points).to_string()
+        }
         Sampling::FromData { .. } => false,
     }
 }
@@ -135,7 +146,7 @@ fn of(entry: &Entry, sampling: &Sampling) -> Vec<Cell> {
         Some(measured) => {
             row.push(Cell::Text(measured.nfe.to_string()));
             row.extend(COMPARED.map(|metric| measured.cell(metric)));
-            row.extend(measured.origin());
+            row.push(measured.origin());
             row.push(measured.commands());
         }
         None => {
