@@ -130,6 +130,15 @@ impl Statistics {
             .collect())
     }
 
+    /// Their total variance, the trace of the covariance: the mean square distance from the mean.
+    ///
+    /// # Errors
+    /// As [`Statistics::covariance`].
+    pub fn variance(&self) -> Result<f64> {
+        let dim = self.mean.len();
+        Ok(self.covariance()?.iter().step_by(dim + 1).sum())
+    }
+
     pub(super) fn covariance_matrix(&self) -> Result<Mat<f64>> {
         ensure!(self.count >= 2, "a covariance needs 2 points or more, got {}", self.count);
         let factor = 1.0 / (self.count - 1) as f64;

@@ -92,7 +92,8 @@ pub struct BySolver {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum By {
-    /// The Frechet distance on pixels, of which there may be 1024.
+    /// The Frechet distance on pixels, of which there may be 1024, and their total variance over
+    /// that of the data: below 1, samples are too near the mean.
     Pixels,
     /// The Frechet distance on the features of a classifier that is trained on the data.
     Classifier,

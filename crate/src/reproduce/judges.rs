@@ -96,6 +96,7 @@ impl Judged<'_> {
         let mut all = Vec::new();
         if let (Some(seen), Some(real)) = (&self.pixels, &self.judges.pixels) {
             all.push(("Frechet distance on pixels", seen.frechet_distance(real)?));
+            all.push(("variance over the data's", seen.variance()? / real.variance()?));
         }
         if let (Some(seen), Some((_, real))) = (&self.classifier, &self.judges.classifier) {
             all.push(("Frechet distance on classifier features", seen.frechet_distance(real)?));

@@ -123,7 +123,8 @@ const LEGEND: [&str; 6] = [
      neighbours.",
     "**Frechet distances** on the features of a small classifier that is trained on the data, or \
      on the pixels, are no FID: they compare what was measured on one dataset, and nothing else. \
-     Smaller is better.",
+     Smaller is better. **Variance over the data's** is of the pixels, in all: below 1, samples \
+     are nearer to their mean than the data, as those of a network are that averages.",
     "**NFE** is the number of network evaluations that one sample costs.",
     "**Budget**: `full` is the whole of an experiment's steps and samples, `standard` a quarter, \
      `quick` a fiftieth. **Commit**: of the library that computed; `+` where files differed from \

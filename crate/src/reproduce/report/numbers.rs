@@ -11,13 +11,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The metrics in the order of their columns.
-pub(super) const METRICS: [&str; 6] = [
+pub(super) const METRICS: [&str; 7] = [
     "FID",
     "Inception score",
     "precision",
     "recall",
     "Frechet distance on classifier features",
     "Frechet distance on pixels",
+    "variance over the data's",
 ];
 
 /// A reproduction or a variant, with the rows of its present kinds of sampling.
