@@ -195,6 +195,11 @@ fn variants_are_ablations_or_of_reduced_size() -> Result<()> {
     let pages = report(&folder.0)?.write(&folder.0)?;
     assert!(pages.iter().all(|page| page.is_file()));
     assert!(folder.0.join("figures/ablation-student.png").is_file());
+    let card = std::fs::read_to_string(path.join("model-card-small.md"))?;
+    assert!(
+        card.contains("# student.small") && card.contains("by distillation of `teacher`"),
+        "{card}"
+    );
     let got = message(Reproduction::read(&folder.0, "student.heun"));
     assert!(got.contains("no variant 'heun'; there are euler"), "{got}");
     Ok(())

@@ -1,6 +1,7 @@
 //! All numbers in tables, beside the paper's: one page as Markdown and as HTML.
 
 mod ablations;
+mod cards;
 mod html;
 mod markdown;
 mod numbers;
@@ -21,6 +22,8 @@ const TITLE: &str = "Reproductions";
 #[derive(Clone, Debug)]
 pub struct Report {
     blocks: Vec<Block>,
+    /// Model cards, and where they belong.
+    cards: Vec<(PathBuf, String)>,
 }
 
 /// The report on the reproductions in `folder`, whose `published.csv` has the paper's numbers.
@@ -57,7 +60,8 @@ pub fn report(folder: &Path) -> Result<Report> {
     }
     blocks.push(Block::Heading(2, "How to read this page".to_string()));
     blocks.extend(LEGEND.map(|text| Block::Text(text.to_string())));
-    Ok(Report { blocks })
+    let cards = cards::cards(folder, &entries)?;
+    Ok(Report { blocks, cards })
 }
 
 impl Report {
@@ -71,8 +75,8 @@ impl Report {
         html::page(TITLE, &self.blocks)
     }
 
-    /// Write `REPORT.md`, `report.html` and the figures of `figures/` into `folder`, that of the
-    /// reproductions; answers the paths of the two pages.
+    /// Write `REPORT.md`, `report.html`, the figures of `figures/` and a model card for all that
+    /// was run into `folder`, that of the reproductions; answers the paths of the two pages.
     ///
     /// # Errors
     /// A folder or a disk that refuses.
@@ -87,6 +91,9 @@ impl Report {
                 }
                 write_atomically(&path, &picture.png)?;
             }
+        }
+        for (path, card) in &self.cards {
+            write_atomically(path, card.as_bytes())?;
         }
         let pages = [folder.join("REPORT.md"), folder.join("report.html")];
         write_atomically(&pages[0], self.markdown().as_bytes())?;

@@ -73,10 +73,18 @@ impl Entry {
             return dataset;
         }
         match &self.experiment.data {
-            DataConfig::Images { of, .. } => of,
-            DataConfig::Digits => "digits",
             DataConfig::Spirals { .. } => "spirals",
             DataConfig::Moons { .. } => "moons",
+            _ => self.listed().unwrap_or_default(),
+        }
+    }
+
+    /// The name by which its images are asked for.
+    pub fn listed(&self) -> Option<&str> {
+        match &self.experiment.data {
+            DataConfig::Images { of, .. } => Some(of),
+            DataConfig::Digits => Some("digits"),
+            DataConfig::Spirals { .. } | DataConfig::Moons { .. } => None,
         }
     }
 
