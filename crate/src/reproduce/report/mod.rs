@@ -109,8 +109,9 @@ const INTRODUCTION: &str = "Made by `cargo lab report` from what `cargo lab repr
 
 const PUBLISHED: &str = "Numbers under \"published\" are the paper's, or those of the works that \
     it cites; none of them was measured here. Numbers under \"ours\" were measured by this \
-    laboratory, and only by a reproduction of that very row, on that very dataset. A dash: the \
-    method is not one of this laboratory's.";
+    laboratory, and only by a reproduction of that very row, on that very dataset; in the rows of \
+    samplers the networks differ, for theirs are those of the cited works and ours is our teacher. \
+    A dash: the method is not one of this laboratory's.";
 
 const OURS: &str = "Teachers, consistency distillation (CD) and consistency training (CT), small \
     enough for a laptop unless the paper's dataset is named. No number of theirs is the paper's, \

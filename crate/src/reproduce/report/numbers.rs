@@ -212,7 +212,7 @@ impl Measured {
 }
 
 /// The headings of [`Measured::origin`] and of the commands.
-pub(super) const ORIGIN: [&str; 2] = ["seeds; steps; samples; budget; device; commit", "made by"];
+pub(super) const ORIGIN: [&str; 2] = ["measured with", "made by"];
 
 /// The metrics that any of these has, in order; others than [`METRICS`] after them.
 pub(super) fn metrics<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<String> {
