@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
 /// What a recorded number needs beside it to be made again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +41,15 @@ impl Provenance {
 }
 
 /// The commit of the project that is at work, as in [`Provenance::commit`].
+///
+/// It is that of the first call: what a process has loaded stays what it is while the
+/// project goes on.
 pub fn commit() -> String {
+    static COMMIT: OnceLock<String> = OnceLock::new();
+    COMMIT.get_or_init(at_work).clone()
+}
+
+fn at_work() -> String {
     let git = |arguments: &[&str]| {
         let answer = Command::new("git").arg("-C").arg(project()).args(arguments).output().ok()?;
         answer.status.success().then(|| String::from_utf8_lossy(&answer.stdout).trim().to_string())
