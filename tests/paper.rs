@@ -4,7 +4,7 @@ use consistency::experiment::{Experiment, Method};
 use consistency::model::NetworkConfig;
 use consistency::nn::Shapes;
 use consistency::process::NoiseRange;
-use consistency::reproduce::{Effort, Reproduction};
+use consistency::reproduce::{Effort, Reproduction, published};
 use consistency::{Error, Result};
 use std::path::PathBuf;
 
@@ -114,6 +114,20 @@ fn the_second_step_is_at_the_released_point_of_the_grid() -> Result<()> {
         };
         assert!(one.is_empty() && two.len() == 1, "{name}");
         assert!((two[0] - there).abs() < 1e-9 && (there - rounded).abs() < 5e-4, "{name}: {there}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_published_tables_have_our_commands_in_the_rows_of_the_paper() -> Result<()> {
+    for (dataset, rows, commands) in
+        [("cifar10", 36, 11), ("imagenet64", 10, 5), ("lsun-bedroom", 13, 5), ("lsun-cat", 11, 5)]
+    {
+        let table = published(&folder(), dataset)?;
+        let by = table.column("made by")?;
+        assert_eq!((table.height(), by.len() - by.null_count()), (rows, commands), "{dataset}");
+        let fid = table.column("FID")?.f64()?.iter().flatten().count();
+        assert_eq!(fid, rows, "{dataset}: a row without a FID");
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ mod sampling;
 mod variants;
 
 pub use config::{By, BySolver, Effort, Evaluate, Published, Reproduction, Sweep, folder};
-pub use report::{Report, report};
+pub use report::{Report, published, report};
 pub use results::{Row, interval, read as read_results};
 pub use run::{Options, reproduce};
 pub use sampling::Sampling;

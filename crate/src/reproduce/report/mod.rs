@@ -9,6 +9,8 @@ mod ours;
 mod page;
 mod published;
 
+pub use published::published;
+
 use super::config::Reproduction;
 use crate::record::write_atomically;
 use crate::{Context, Result};

@@ -1,11 +1,14 @@
 //! The paper's tables, with what was measured here in columns of its own.
 
+use super::super::config::Reproduction;
 use super::super::sampling::Sampling;
 use super::numbers::{Entry, Measured, ORIGIN};
 use super::ours::not_run;
 use super::page::{Block, Cell, Column, Table, columns};
 use crate::sample::Sampler;
 use crate::{Context, Error, Result, ensure};
+use polars::df;
+use polars::prelude::DataFrame;
 use std::path::Path;
 
 const HEADER: &str = "dataset,group,method,nfe,fid,is,precision,recall";
@@ -19,6 +22,58 @@ struct Line {
     method: String,
     nfe: String,
     numbers: Vec<String>,
+}
+
+/// The published table of a dataset (`cifar10`, `imagenet64`, `lsun-bedroom` or `lsun-cat`), a row
+/// a method and its network evaluations, with ours beside: FID where it was measured on that
+/// very dataset, and the command that measures it.
+///
+/// # Errors
+/// A file of `folder` (`reproductions/`) that cannot be read; another dataset.
+pub fn published(folder: &Path, dataset: &str) -> Result<DataFrame> {
+    let lines = read(&folder.join("published.csv"))?;
+    let lines: Vec<Line> = lines.into_iter().filter(|line| line.dataset == dataset).collect();
+    ensure!(!lines.is_empty(), "published.csv has no dataset '{dataset}'");
+    let mut entries = Vec::new();
+    for name in Reproduction::names(folder)? {
+        entries.push(Entry::read(folder, &name)?);
+    }
+    let number = |cell: &String| -> Result<Option<f64>> {
+        if cell.is_empty() {
+            return Ok(None);
+        }
+        let parsed = cell.parse().map_err(|_| Error::new(format!("published.csv: '{cell}'")));
+        parsed.map(Some)
+    };
+    let column = |k: usize| -> Result<Vec<Option<f64>>> {
+        lines.iter().map(|line| number(&line.numbers[k])).collect()
+    };
+    let nfe = lines.iter().map(|line| number(&line.nfe)).collect::<Result<Vec<_>>>()?;
+    let nfe: Vec<Option<u64>> = nfe.into_iter().map(|n| n.map(|n| n as u64)).collect();
+    let ours: Vec<(Option<f64>, Option<String>)> = lines
+        .iter()
+        .map(|line| {
+            let Some((entry, sampling)) = same(line, &entries).into_iter().next() else {
+                return (None, None);
+            };
+            let fid = entry.best(&sampling).and_then(|measured| measured.value("FID"));
+            (fid.map(|(mean, ..)| mean), Some(entry.command()))
+        })
+        .collect();
+    let text = |get: fn(&Line) -> &String| -> Vec<&str> {
+        lines.iter().map(|line| get(line).as_str()).collect()
+    };
+    Ok(df![
+        "group" => text(|line| &line.group),
+        "method" => text(|line| &line.method),
+        "NFE" => nfe,
+        "FID" => column(0)?,
+        "IS" => column(1)?,
+        "precision" => column(2)?,
+        "recall" => column(3)?,
+        "our FID" => ours.iter().map(|(fid, _)| *fid).collect::<Vec<_>>(),
+        "made by" => ours.iter().map(|(_, command)| command.as_deref()).collect::<Vec<_>>(),
+    ]?)
 }
 
 /// A table a dataset of `published.csv`.
@@ -87,18 +142,25 @@ fn heads() -> Vec<Column> {
 /// How many columns are ours.
 const OURS: usize = 3 + COMPARED.len() + ORIGIN.len();
 
+/// What is of the published row here, measured or not: the kinds of sampling.
+fn same<'a>(line: &Line, entries: &'a [Entry]) -> Vec<(&'a Entry, Sampling)> {
+    let mut all = Vec::new();
+    for entry in entries {
+        let Some(published) = &entry.reproduction.published else { continue };
+        if published.dataset != line.dataset {
+            continue;
+        }
+        let same = published.method == line.method;
+        let samplings = entry.reproduction.samplings().into_iter();
+        all.extend(samplings.filter(|one| is_of(one, same, line)).map(|one| (entry, one)));
+    }
+    all
+}
+
 /// The published row, and in its first line and below it what was measured of it here.
 fn rows(line: &Line, entries: &[Entry]) -> Vec<Vec<Cell>> {
-    let mut ours: Vec<Vec<Cell>> = entries
-        .iter()
-        .filter_map(|entry| Some((entry, entry.reproduction.published.as_ref()?)))
-        .filter(|(_, published)| published.dataset == line.dataset)
-        .flat_map(|(entry, published)| {
-            let same = published.method == line.method;
-            let samplings = entry.reproduction.samplings().into_iter();
-            samplings.filter(move |sampling| is_of(sampling, same, line)).map(|one| of(entry, &one))
-        })
-        .collect();
+    let mut ours: Vec<Vec<Cell>> =
+        same(line, entries).into_iter().map(|(entry, sampling)| of(entry, &sampling)).collect();
     if ours.is_empty() {
         let mut none = vec![Cell::Missing("-".to_string())];
         none.resize(OURS, Cell::empty());
