@@ -56,7 +56,7 @@ fn two_kernels_at_once_and_a_restart() -> Result {
 }
 
 /// Types of the prelude, each bound by a plain `let`.
-const TYPES: [(&str, &str); 86] = [
+const TYPES: [(&str, &str); 87] = [
     ("Tensor", "let a1 = Tensor::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Var", "let a2 = Var::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Device", "let a3 = Device::Cpu;"),
@@ -145,7 +145,7 @@ const TYPES: [(&str, &str); 86] = [
     ("Progress", "let f4 = run.progress();"),
     ("Monitor", "let f5 = Monitor::default();"),
     ("RunFolder", "let f6 = RunFolder::create(&runs_folder(), &experiment)?;"),
-    ("Reproduction", "let g9 = Reproduction::read(&reproduce::folder(), \"digits-cd\")?;"),
+    ("Reproduction", "let k9 = Reproduction::read(&reproduce::folder(), \"digits-cd\")?;"),
     ("Provenance", "let f7 = trained.provenance()?;"),
     ("Table", "let f8 = trained.table().clone();"),
     ("Budget", "let f9 = budget()?;"),
@@ -168,8 +168,9 @@ const TYPES: [(&str, &str); 86] = [
 ];
 
 /// Traits: they have methods, not values.
-const TRAITS: [&str; 9] = [
+const TRAITS: [&str; 10] = [
     "ChunkAgg",
+    "Compare",
     "ConsistencyFunction",
     "Denoiser",
     "IndexOp",
