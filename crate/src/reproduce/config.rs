@@ -130,6 +130,9 @@ pub enum Effort {
 }
 
 impl Effort {
+    /// All of them, the largest first.
+    pub const ALL: [Self; 3] = [Self::Full, Self::Standard, Self::Quick];
+
     /// By name.
     ///
     /// # Errors
@@ -161,6 +164,11 @@ impl Effort {
     }
 }
 
+/// The folder of a reproduction and its variant, of `FOLDER.VARIANT` or `FOLDER`.
+fn parts(name: &str) -> (&str, Option<&str>) {
+    name.split_once('.').map_or((name, None), |(base, variant)| (base, Some(variant)))
+}
+
 /// The folder of the project's reproductions: where `cargo lab` says that the project is, else
 /// below the folder that one stands in.
 pub fn folder() -> PathBuf {
@@ -174,10 +182,7 @@ impl Reproduction {
     /// # Errors
     /// No such folder or variant: those that there are; a file that is no reproduction, by field.
     pub fn read(folder: &Path, name: &str) -> Result<Self> {
-        let (base, variant) = match name.split_once('.') {
-            Some((base, variant)) => (base, Some(variant)),
-            None => (name, None),
-        };
+        let (base, variant) = parts(name);
         let path = folder.join(base).join("experiment.toml");
         if !path.is_file() {
             bail!(
@@ -218,6 +223,11 @@ impl Reproduction {
         self.variants.keys().map(|variant| format!("{}.{variant}", self.name)).collect()
     }
 
+    /// Which variant it is; none of the reproduction itself.
+    pub fn variant(&self) -> Option<&str> {
+        parts(&self.name).1
+    }
+
     /// What its variants sweep: a number of the experiment by its path, its value here, and the
     /// variants (of `NAME.VARIANT` the names) that have another and differ in nothing else. One
     /// of two values or more.
@@ -241,7 +251,7 @@ impl Reproduction {
 
     /// The folder that it is from, in `reproductions`; its variants are from the same.
     pub fn folder(&self, reproductions: &Path) -> PathBuf {
-        reproductions.join(self.name.split('.').next().unwrap_or_default())
+        reproductions.join(parts(&self.name).0)
     }
 
     /// The names of all reproductions in `folder`, in order.
@@ -263,10 +273,10 @@ impl Reproduction {
     fn check(&self) -> Result<()> {
         ensure!(!self.seeds.is_empty(), "seeds = []: give at least one");
         ensure!(self.evaluate.samples > 1, "evaluate.samples: give at least 2");
-        let kinds = self.evaluate.taus.len() + self.evaluate.points.len();
         for by in &self.evaluate.solvers {
             by.sampler.check().context("evaluate.solvers")?;
         }
+        let kinds = self.evaluate.taus.len() + self.evaluate.points.len();
         ensure!(kinds > 0, "evaluate: give taus (a consistency model) or points (a teacher)");
         ensure!(!self.evaluate.by.is_empty(), "evaluate.by: pixels, classifier or inception");
         for key in ["name", "seed"] {

@@ -89,9 +89,6 @@ impl<'a> Draw<'a> {
         let noise = self.experiment.noise;
         let z = self.noise(&self.key.stream("z"), samples.clone())?;
         match self.sampling {
-            Sampling::Heun { points } => {
-                pf_ode(denoiser, Solver::Heun, &z, &noise.karras(*points)?)
-            }
             Sampling::Solver(by) => {
                 let (key, first) = (self.key.stream("solver"), samples.start);
                 by.sampler.sample_from(denoiser, &z, &noise.karras(by.points)?, &key, first)

@@ -120,6 +120,16 @@ fn parts(real: &Images) -> impl Iterator<Item = Result<Tensor>> + '_ {
     })
 }
 
+fn gathered(real: &Images, of: impl Fn(&Tensor) -> Result<Statistics>) -> Result<Statistics> {
+    let mut parts = parts(real);
+    let Some(first) = parts.next() else { bail!("{} has no images", real.name()) };
+    let mut all = of(&first?)?;
+    for part in parts {
+        all.merge(&of(&part?)?)?;
+    }
+    Ok(all)
+}
+
 fn of_pixels(real: &Images) -> Result<Statistics> {
     let pixels: usize = real.shape().iter().product();
     ensure!(
@@ -127,17 +137,7 @@ fn of_pixels(real: &Images) -> Result<Statistics> {
         "evaluate.by: the Frechet distance on pixels is for {PIXELS} of them, these images have \
          {pixels}; choose classifier or inception"
     );
-    let mut statistics: Option<Statistics> = None;
-    for part in parts(real) {
-        match &mut statistics {
-            Some(statistics) => statistics.add(&part?)?,
-            None => statistics = Some(Statistics::of(&part?)?),
-        }
-    }
-    match statistics {
-        Some(statistics) => Ok(statistics),
-        None => bail!("{} has no images", real.name()),
-    }
+    gathered(real, Statistics::of)
 }
 
 // The classifier depends on the data alone: it is the same for all that is trained on them.
@@ -154,18 +154,8 @@ fn of_classifier(real: &Images) -> Result<(Classifier, Statistics)> {
         config,
         &Key::new(0).stream("judge"),
     )?;
-    let mut statistics: Option<Statistics> = None;
-    for part in parts(real) {
-        let seen = classifier.statistics(&part?)?;
-        match &mut statistics {
-            Some(statistics) => statistics.merge(&seen)?,
-            None => statistics = Some(seen),
-        }
-    }
-    match statistics {
-        Some(statistics) => Ok((classifier, statistics)),
-        None => bail!("{} has no images", real.name()),
-    }
+    let statistics = gathered(real, |part| classifier.statistics(part))?;
+    Ok((classifier, statistics))
 }
 
 // On the device of the samples, for it costs more than they do.

@@ -10,7 +10,7 @@ use crate::plot::Figure;
 use crate::record::write_atomically;
 use crate::rng::Key;
 use crate::{Context, Result, ensure};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use std::path::PathBuf;
 
 /// Samples drawn at a time.
@@ -118,7 +118,7 @@ fn judge(
             nfe = evaluations;
             judged.add(&samples)?;
             if first == 0 {
-                let cpu = samples.to_device(&candle_core::Device::Cpu)?;
+                let cpu = samples.to_device(&Device::Cpu)?;
                 picture(reproduction, options, seed, &sampling, &cpu)?;
             }
         }

@@ -1,6 +1,7 @@
 //! Kinds of sampling, and what they are called in results and pictures.
 
 use super::config::{BySolver, Effort, Reproduction};
+use crate::sample::Sampler;
 
 /// How the samples of a reproduction are drawn.
 #[derive(Clone, Debug, PartialEq)]
@@ -10,12 +11,7 @@ pub enum Sampling {
         /// The noise levels after T; none for one step.
         taus: Vec<f64>,
     },
-    /// A teacher's: Heun's solver on a Karras grid.
-    Heun {
-        /// The points of the grid.
-        points: usize,
-    },
-    /// A teacher's: another sampler on a Karras grid.
+    /// A teacher's: a sampler on a Karras grid.
     Solver(BySolver),
     /// Images of the training with noise of level tau, denoised: what the last step of a
     /// multistep sampler gives where all before it was right.
@@ -37,7 +33,6 @@ impl Sampling {
                 let levels: Vec<String> = taus.iter().map(short).collect();
                 format!("{} steps, tau {}", taus.len() + 1, levels.join(" and "))
             }
-            Self::Heun { points } => format!("Heun, {points} points"),
             Self::Solver(by) => format!("{}, {} points", by.sampler.name(), by.points),
             Self::FromData { tau, points: None } => format!("from data, tau {}", short(tau)),
             Self::FromData { tau, points: Some(points) } => {
@@ -48,7 +43,7 @@ impl Sampling {
 
     /// Whether it is a denoiser that is sampled.
     pub(super) fn is_of_teacher(&self) -> bool {
-        matches!(self, Self::Heun { .. } | Self::Solver(_) | Self::FromData { points: Some(_), .. })
+        matches!(self, Self::Solver(_) | Self::FromData { points: Some(_), .. })
     }
 }
 
@@ -61,26 +56,29 @@ impl Reproduction {
     /// The kinds of sampling that it is judged by, in the order of its file.
     pub fn samplings(&self) -> Vec<Sampling> {
         let taus = self.evaluate.taus.iter().map(|taus| Sampling::Multistep { taus: taus.clone() });
-        let points = self.evaluate.points.iter().map(|points| Sampling::Heun { points: *points });
+        let heun = |points: &usize| BySolver { sampler: Sampler::heun(), points: *points };
+        let points = self.evaluate.points.iter().map(heun);
+        let solvers = points.chain(self.evaluate.solvers.iter().copied()).map(Sampling::Solver);
         // A teacher's continue on as many points as it has from T.
         let from_data = self.evaluate.from_data.iter().map(|tau| Sampling::FromData {
             tau: *tau,
             points: self.evaluate.points.first().copied(),
         });
-        let solvers = self.evaluate.solvers.iter().map(|by| Sampling::Solver(*by));
-        taus.chain(points).chain(solvers).chain(from_data).collect()
+        taus.chain(solvers).chain(from_data).collect()
     }
 
     /// The file of the first samples, in the reproduction's folder; none of an ablation, nor of
     /// what comes from the data or by the other samplers.
     pub fn picture(&self, sampling: &Sampling, seed: u64, effort: Effort) -> Option<String> {
-        let prefix = match self.name.split_once('.') {
+        let prefix = match self.variant() {
             None => String::new(),
-            Some((_, variant)) if self.reduced => format!("{variant}-"),
+            Some(variant) if self.reduced => format!("{variant}-"),
             Some(_) => return None,
         };
-        if matches!(sampling, Sampling::FromData { .. } | Sampling::Solver(_)) {
-            return None;
+        match sampling {
+            Sampling::Multistep { .. } => {}
+            Sampling::Solver(by) if by.sampler == Sampler::heun() => {}
+            _ => return None,
         }
         let name = sampling.name().replace(", ", "-").replace(' ', "-");
         Some(match effort {

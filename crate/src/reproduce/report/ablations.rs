@@ -37,7 +37,7 @@ fn shared(base: &Entry, variants: &[Entry]) -> Option<Effort> {
     let ran = |entry: &Entry, effort: Effort| {
         entry.reproduction.samplings().iter().any(|one| entry.measured(one, effort).is_some())
     };
-    [Effort::Full, Effort::Standard, Effort::Quick]
+    Effort::ALL
         .into_iter()
         .find(|effort| ran(base, *effort) && variants.iter().any(|variant| ran(variant, *effort)))
 }
@@ -61,8 +61,7 @@ fn table(base: &Entry, variants: &[Entry], effort: Option<Effort>) -> Table {
 
 // A variant's own name; the reproduction's whole one.
 fn label(entry: &Entry) -> &str {
-    let name = &entry.reproduction.name;
-    name.split_once('.').map_or(name, |(_, variant)| variant)
+    entry.reproduction.variant().unwrap_or(&entry.reproduction.name)
 }
 
 /// A mean and half of its interval.

@@ -18,8 +18,8 @@ pub(super) fn cards(folder: &Path, entries: &[Entry]) -> Result<Vec<(PathBuf, St
     let ran = entries.iter().filter(|entry| entry.was_run());
     ran.map(|entry| {
         let reproduction = &entry.reproduction;
-        let file = match reproduction.name.split_once('.') {
-            Some((_, variant)) => format!("model-card-{variant}.md"),
+        let file = match reproduction.variant() {
+            Some(variant) => format!("model-card-{variant}.md"),
             None => "model-card.md".to_string(),
         };
         Ok((reproduction.folder(folder).join(file), card(entry)?))
@@ -86,6 +86,6 @@ fn data(entry: &Entry) -> Result<String> {
     if let Some(hub) = &of.hub {
         text += &format!(", `{hub}` on the Hugging Face Hub");
     }
-    text += &format!(". {} Licence: {}.", of.title, of.licence);
+    text += &format!(": {}. Licence: {}.", of.title, of.licence);
     Ok(text)
 }

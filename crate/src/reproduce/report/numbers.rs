@@ -104,9 +104,7 @@ impl Entry {
 
     /// What `sampling` gave with the largest budget that was run.
     pub fn best(&self, sampling: &Sampling) -> Option<Measured> {
-        [Effort::Full, Effort::Standard, Effort::Quick]
-            .into_iter()
-            .find_map(|effort| self.measured(sampling, effort))
+        Effort::ALL.into_iter().find_map(|effort| self.measured(sampling, effort))
     }
 
     /// What `sampling` gave with this budget. Rows of an earlier configuration count where

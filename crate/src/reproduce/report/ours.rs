@@ -116,7 +116,7 @@ fn pictures(folder: &Path, entries: &[&Entry]) -> Result<Vec<Picture>> {
     let mut all = Vec::new();
     for Entry { reproduction, .. } in entries {
         for sampling in reproduction.samplings() {
-            let files = [Effort::Full, Effort::Standard, Effort::Quick]
+            let files = Effort::ALL
                 .into_iter()
                 .flat_map(|effort| reproduction.seeds.iter().map(move |seed| (*seed, effort)));
             let found = files

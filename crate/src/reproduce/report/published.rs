@@ -183,9 +183,9 @@ fn rows(line: &Line, entries: &[Entry]) -> Vec<Vec<Cell>> {
 fn is_of(sampling: &Sampling, same: bool, line: &Line) -> bool {
     match sampling {
         Sampling::Multistep { taus } => same && line.nfe == (taus.len() + 1).to_string(),
-        Sampling::Heun { .. } => same,
         Sampling::Solver(by) => {
             let method = match by.sampler {
+                Sampler::Heun { .. } => return same,
                 Sampler::Ddim { eta: 0.0 } => "DDIM",
                 Sampler::DpmSolver2 => "DPM-solver-2",
                 Sampler::DpmSolver3 => "DPM-solver-3",
