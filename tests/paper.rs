@@ -1,10 +1,8 @@
 //! Promise: the paper's experiments have the paper's values.
 
 use consistency::experiment::{Experiment, Method};
-use consistency::model::NetworkConfig;
-use consistency::nn::Shapes;
 use consistency::process::NoiseRange;
-use consistency::reproduce::{Effort, Reproduction, published};
+use consistency::reproduce::{Effort, Reproduction, paper, published};
 use consistency::{Error, Result};
 use std::path::PathBuf;
 
@@ -87,9 +85,7 @@ fn networks_have_the_papers_sizes() -> Result<()> {
     ];
     for (name, channels, side, parameters) in sizes {
         let (_, experiment) = full(name)?;
-        let network: &NetworkConfig = &experiment.network;
-        let shapes = Shapes::of(|scope| network.build(scope, &[channels, side, side]))?;
-        let count: usize = shapes.iter().map(|(_, dims)| dims.iter().product::<usize>()).sum();
+        let count = experiment.network.parameters(&[channels, side, side])?;
         assert!((count as f64 - parameters).abs() < 0.05e6, "{name} has {count} parameters");
     }
     Ok(())
@@ -129,5 +125,34 @@ fn the_published_tables_have_our_commands_in_the_rows_of_the_paper() -> Result<(
         let fid = table.column("FID")?.f64()?.iter().flatten().count();
         assert_eq!(fid, rows, "{dataset}: a row without a FID");
     }
+    Ok(())
+}
+
+#[test]
+fn a_launch_line_says_what_it_has_otherwise() -> Result<()> {
+    let ct = Reproduction::read(&folder(), "imagenet64-ct")?;
+    let table = ct.differences("launch")?;
+    let text = |name: &str| -> Result<Vec<Option<String>>> {
+        Ok(table.column(name)?.str()?.iter().map(|v| v.map(String::from)).collect())
+    };
+    let paths = ["method.schedule.convention", "optimizer.learning_rate", "training.ema"];
+    let paths = paths.map(|path| Some(format!("experiment.{path}")));
+    assert_eq!(text("value")?, paths);
+    let here = text("imagenet64-ct")?;
+    assert_eq!((here[0].as_deref(), here[1].as_deref()), (None, Some("0.000008")));
+    assert_eq!(text("launch")?[1].as_deref(), Some("0.0001"));
+    let error = ct.differences("lunch").map(drop).unwrap_err().to_string();
+    assert!(error.contains("'lunch'") && error.contains("launch"), "{error}");
+    Ok(())
+}
+
+#[test]
+fn a_published_number_is_found_by_method_and_evaluations() -> Result<()> {
+    let table = published(&folder(), "cifar10")?;
+    for (method, nfe, fid) in [("CD", 1, 3.55), ("CD", 2, 2.93), ("CT", 1, 8.70), ("CT", 2, 5.83)] {
+        assert_eq!(paper::fid(&table, method, nfe)?, fid, "{method} at {nfe}");
+    }
+    let error = paper::fid(&table, "CD", 3).unwrap_err().to_string();
+    assert!(error.contains("'CD' at 3"), "{error}");
     Ok(())
 }

@@ -4,7 +4,7 @@ use super::mlp::{Mlp, MlpConfig};
 use super::ncsnpp::{Ncsnpp, NcsnppConfig};
 use super::unet::{UNet, UNetConfig};
 use crate::Result;
-use crate::nn::{Link, Masks, Scope, Settings, Tape, Value, on_tape};
+use crate::nn::{Link, Masks, Scope, Settings, Shapes, Tape, Value, on_tape};
 use crate::seam::one_a_sample;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -102,6 +102,14 @@ impl NetworkConfig {
             Self::Unet(config) => config.num_class_embeds,
             Self::Ncsnpp(_) | Self::Mlp(_) => None,
         }
+    }
+
+    /// How many numbers it trains, for images of `shape` (C, H, W); nothing is allocated.
+    ///
+    /// # Errors
+    /// A configuration that makes no network for such images.
+    pub fn parameters(&self, shape: &[usize]) -> Result<usize> {
+        Ok(Shapes::of(|scope| self.build(scope, shape))?.count())
     }
 
     /// Build the network in `scope` for images of `shape` (C, H, W).

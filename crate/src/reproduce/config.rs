@@ -1,9 +1,12 @@
 //! What is reproduced, as a TOML file.
 
+use super::effort::Effort;
 use super::variants::{changes, number, overlay};
 use crate::experiment::Experiment;
 use crate::sample::Sampler;
 use crate::{Context, Error, Result, bail, ensure};
+use polars::df;
+use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -117,53 +120,6 @@ pub struct Sweep {
     pub variants: Vec<(f64, String)>,
 }
 
-/// How much of a reproduction is run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Effort {
-    /// A fiftieth of the steps: whether it runs.
-    Quick,
-    /// A quarter.
-    Standard,
-    /// All of it.
-    #[default]
-    Full,
-}
-
-impl Effort {
-    /// All of them, the largest first.
-    pub const ALL: [Self; 3] = [Self::Full, Self::Standard, Self::Quick];
-
-    /// By name.
-    ///
-    /// # Errors
-    /// Another name.
-    pub fn named(name: &str) -> Result<Self> {
-        match name {
-            "quick" => Ok(Self::Quick),
-            "standard" => Ok(Self::Standard),
-            "full" => Ok(Self::Full),
-            other => bail!("the budget '{other}': choose quick, standard or full"),
-        }
-    }
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Quick => "quick",
-            Self::Standard => "standard",
-            Self::Full => "full",
-        }
-    }
-
-    fn of(self, count: u64) -> u64 {
-        match self {
-            Self::Quick => (count / 50).max(1),
-            Self::Standard => (count / 4).max(1),
-            Self::Full => count,
-        }
-    }
-}
-
 /// The folder of a reproduction and its variant, of `FOLDER.VARIANT` or `FOLDER`.
 fn parts(name: &str) -> (&str, Option<&str>) {
     name.split_once('.').map_or((name, None), |(base, variant)| (base, Some(variant)))
@@ -202,10 +158,7 @@ impl Reproduction {
         let parsed = |e: toml::de::Error| Error::new(e.to_string());
         let read: Self = toml::from_str(text).map_err(parsed)?;
         let Some(variant) = variant else { return Ok(read) };
-        let Some(other) = read.variants.get(variant) else {
-            let known: Vec<&str> = read.variants.keys().map(String::as_str).collect();
-            bail!("there is no variant '{variant}'; there are {}", known.join(", "));
-        };
+        let Some(other) = read.variants.get(variant) else { return Err(read.no_variant(variant)) };
         let mut table: toml::Table = toml::from_str(text).map_err(parsed)?;
         table.remove("variants");
         overlay(&mut table, other);
@@ -226,6 +179,28 @@ impl Reproduction {
     /// Which variant it is; none of the reproduction itself.
     pub fn variant(&self) -> Option<&str> {
         parts(&self.name).1
+    }
+
+    /// What its variant has in other values, a row each: where the value stands in the file, as it
+    /// is here, and as there.
+    ///
+    /// # Errors
+    /// No such variant.
+    pub fn differences(&self, variant: &str) -> Result<DataFrame> {
+        let Some(other) = self.variants.get(variant) else { return Err(self.no_variant(variant)) };
+        let here = toml::Table::try_from(self).map_err(|e| Error::new(e.to_string()))?;
+        let changed = changes(&here, other);
+        let changed: Vec<_> = changed.iter().filter(|(path, ..)| path != "title").collect();
+        Ok(df![
+            "value" => changed.iter().map(|(path, ..)| path.as_str()).collect::<Vec<_>>(),
+            &self.name => changed.iter().map(|(_, old, _)| old.as_ref().map(toml::Value::to_string)).collect::<Vec<_>>(),
+            variant => changed.iter().map(|(_, _, new)| new.to_string()).collect::<Vec<_>>(),
+        ]?)
+    }
+
+    fn no_variant(&self, variant: &str) -> Error {
+        let known: Vec<&str> = self.variants.keys().map(String::as_str).collect();
+        Error::new(format!("there is no variant '{variant}'; there are {}", known.join(", ")))
     }
 
     /// What its variants sweep: a number of the experiment by its path, its value here, and the

@@ -5,14 +5,17 @@
 
 mod config;
 mod draw;
+mod effort;
 mod judges;
+pub mod paper;
 mod report;
 mod results;
 mod run;
 mod sampling;
 mod variants;
 
-pub use config::{By, BySolver, Effort, Evaluate, Published, Reproduction, Sweep, folder};
+pub use config::{By, BySolver, Evaluate, Published, Reproduction, Sweep, folder};
+pub use effort::Effort;
 pub use report::{Report, published, report};
 pub use results::{Row, interval, read as read_results};
 pub use run::{Options, reproduce};

@@ -1,7 +1,8 @@
 //! One reproduction: each seed trained, sampled, judged and recorded.
 
-use super::config::{Effort, Reproduction};
+use super::config::Reproduction;
 use super::draw::Draw;
+use super::effort::Effort;
 use super::judges::Judges;
 use super::results::{self, Row};
 use super::sampling::Sampling;

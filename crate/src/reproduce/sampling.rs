@@ -1,6 +1,7 @@
 //! Kinds of sampling, and what they are called in results and pictures.
 
-use super::config::{BySolver, Effort, Reproduction};
+use super::config::{BySolver, Reproduction};
+use super::effort::Effort;
 use crate::sample::Sampler;
 
 /// How the samples of a reproduction are drawn.

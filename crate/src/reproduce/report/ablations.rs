@@ -1,6 +1,7 @@
 //! What the variants of a reproduction change: one table and one figure each.
 
-use super::super::config::{Effort, Sweep};
+use super::super::config::Sweep;
+use super::super::effort::Effort;
 use super::super::sampling::Sampling;
 use super::numbers::{Entry, METRICS, ORIGIN, metrics};
 use super::ours::{heads, rows};

@@ -1,6 +1,7 @@
 //! What was measured of a reproduction, sampling by sampling.
 
-use super::super::config::{Effort, Reproduction};
+use super::super::config::Reproduction;
+use super::super::effort::Effort;
 use super::super::results::{self, Row, interval};
 use super::super::sampling::Sampling;
 use super::page::Cell;

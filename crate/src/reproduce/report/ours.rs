@@ -1,6 +1,6 @@
 //! Our own reproductions: one table a dataset.
 
-use super::super::config::Effort;
+use super::super::effort::Effort;
 use super::super::sampling::Sampling;
 use super::numbers::{Entry, ORIGIN, metrics};
 use super::page::{Block, Cell, Picture, Table, columns};
