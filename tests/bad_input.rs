@@ -185,6 +185,18 @@ fn teachers() -> Result<()> {
 }
 
 #[test]
+fn a_loss_that_runs_away_stops_the_run() -> Result<()> {
+    let folder = Folder::new("away")?;
+    let wild = Experiment::parse(
+        &GOOD.replace("training = {", "optimizer = { learning_rate = 3.0 }\ntraining = {"),
+    )?;
+    let got = message(run(&wild, &folder.0));
+    assert!(got.contains("test: at step ") && got.contains("the training has diverged"), "{got}");
+    assert!(got.contains("optimizer.clip") && got.contains("learning rate 3e0"), "{got}");
+    Ok(())
+}
+
+#[test]
 fn a_loss_that_is_not_finite_stops_the_run() -> Result<()> {
     let folder = Folder::new("nan")?;
     let wild = Experiment::parse(&GOOD.replace(
@@ -204,7 +216,7 @@ fn a_run_that_goes_bad_keeps_its_last_good_checkpoint() -> Result<()> {
     let folder = Folder::new("bad")?;
     let wild = Experiment::parse(&GOOD.replace(
         "training = { iterations = 20, batch = 8, checkpoint_every = 10 }",
-        "optimizer = { kind = \"adamw\", learning_rate = 1.0, weight_decay = 1000.0 }\n\
+        "optimizer = { kind = \"adamw\", learning_rate = 1.0, weight_decay = 10.0 }\n\
          training = { iterations = 60, batch = 8, checkpoint_every = 2 }",
     ))?;
     let got = message(run(&wild, &folder.0));

@@ -17,6 +17,9 @@ use candle_core::DType;
 use std::path::Path;
 use std::time::Instant;
 
+/// A loss so many times the first does not come back.
+const DIVERGED: f64 = 1e6;
+
 /// Train `experiment` in its folder below `runs`, from its last checkpoint if there is
 /// one, on `threads` threads (0: all cores). A finished run is loaded.
 ///
@@ -24,7 +27,7 @@ use std::time::Instant;
 /// not, on any number of threads, the bits are the same.
 ///
 /// # Errors
-/// A loss or a gradient that is not finite (the step and the learning rate are named and
+/// A loss or a gradient that is not finite, a loss that is a million times the first (the step and the learning rate are named and
 /// the last checkpoint stays), a stop that was asked for, or a folder that cannot be
 /// written.
 pub fn train(
@@ -83,6 +86,7 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
     let origin = provenance(experiment)?;
     let mut machine = Machine::open(folder.path(), step)?;
     let (start, first) = (Instant::now(), step);
+    let mut first_loss = None;
     let order = key.stream("order");
     monitor.record(&table);
     monitor.report(Progress { step, total, ..Progress::default() });
@@ -92,7 +96,10 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
         let noise = key.stream("step").step(step);
         let found = gradients(experiment, &objective, &params, &data, &batch, step, &noise);
         let rate = learning_rate(experiment, step);
-        let (value, norm, gradients) = found.with_context(|| {
+        let healthy = |(value, norm, gradients)| {
+            not_diverged(value, *first_loss.get_or_insert(value)).map(|()| (value, norm, gradients))
+        };
+        let (value, norm, gradients) = found.and_then(healthy).with_context(|| {
             format!(
                 "{}: at step {step} (learning rate {:e}; the last checkpoint in {} stays as it is)",
                 experiment.name,
@@ -149,6 +156,17 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
             bail!("{} was stopped at step {step} of {total}; it resumes there", experiment.name);
         }
     }
+    Ok(())
+}
+
+// A network that an early step has thrown far away may stay there for good, every number finite.
+fn not_diverged(loss: f64, first: f64) -> Result<()> {
+    ensure!(
+        first <= 0.0 || loss <= DIVERGED * first,
+        "the loss is {loss:e}, and began at {first:e}: the training has diverged; lower \
+         optimizer.learning_rate, set optimizer.clip, or choose optimizer.kind = 'adam' (the first \
+         steps of RAdam are the gradient times the learning rate, however large it is)"
+    );
     Ok(())
 }
 

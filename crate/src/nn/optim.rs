@@ -17,8 +17,9 @@ pub enum OptimizerKind {
     Adam,
     /// Adam with decoupled weight decay (Loshchilov and Hutter 2019).
     AdamW,
-    /// Adam with the variance of its step size rectified: the first steps are momentum
-    /// alone. It needs no warm-up.
+    /// Adam with the variance of its step size rectified. It needs no warm-up; but its first
+    /// five steps (with beta_2 = 0.999) are momentum alone, the gradient times the learning rate,
+    /// which a loss that is a sum over many pixels makes long: clip it, or choose Adam.
     #[default]
     Radam,
 }

@@ -72,6 +72,10 @@ pub struct Evaluate {
     /// For a teacher: other samplers.
     #[serde(default)]
     pub solvers: Vec<BySolver>,
+    /// For a teacher: noise levels from which its samples are solved down again, as the second
+    /// step of a student that made no error would.
+    #[serde(default)]
+    pub again: Vec<f64>,
     /// Noise levels at which images of the training are denoised: how good the last step of a
     /// multistep sampler is where all before it was right.
     #[serde(default)]

@@ -93,14 +93,32 @@ impl<'a> Draw<'a> {
                 let (key, first) = (self.key.stream("solver"), samples.start);
                 by.sampler.sample_from(denoiser, &z, &noise.karras(by.points)?, &key, first)
             }
+            Sampling::Again { tau, points } => {
+                let x = pf_ode(denoiser, Solver::Heun, &z, &noise.karras(*points)?)?;
+                let z = self.noise(&self.key.stream("renoise").step(0), samples)?;
+                // Its noise of level eps is part of what it has.
+                let level = (tau * tau - noise.eps * noise.eps).sqrt();
+                self.solved(denoiser, &perturb(&x, &[level], &z)?, *tau, *points)
+            }
             Sampling::FromData { tau, points: Some(points) } => {
-                let grid = NoiseRange { t_max: *tau, ..noise }.karras(*points)?;
-                // The solver scales what it starts from by the grid's first level.
-                let start = (perturb(&self.real(samples)?, &[*tau], &z)? / *tau)?;
-                pf_ode(denoiser, Solver::Heun, &start, &grid)
+                let x = perturb(&self.real(samples)?, &[*tau], &z)?;
+                self.solved(denoiser, &x, *tau, *points)
             }
             other => bail!("{}: not for a teacher", other.name()),
         }
+    }
+
+    // `x` of noise level `tau`, by Heun along as many points as a whole way has.
+    fn solved(
+        &self,
+        denoiser: &dyn Denoiser,
+        x: &Tensor,
+        tau: f64,
+        points: usize,
+    ) -> Result<Tensor> {
+        let grid = NoiseRange { t_max: tau, ..self.experiment.noise }.karras(points)?;
+        // The solver scales what it starts from by the grid's first level.
+        pf_ode(denoiser, Solver::Heun, &(x / tau)?, &grid)
     }
 
     fn by_student(&self, f: &dyn ConsistencyFunction, samples: Range<u64>) -> Result<Tensor> {

@@ -148,8 +148,10 @@ fn kinds(reproduction: &Reproduction, experiment: &Experiment) -> Result<Vec<Sam
     );
     ensure!(
         teacher
-            || reproduction.evaluate.points.is_empty() && reproduction.evaluate.solvers.is_empty(),
-        "evaluate.points, evaluate.solvers: for a teacher alone"
+            || reproduction.evaluate.points.is_empty()
+                && reproduction.evaluate.solvers.is_empty()
+                && reproduction.evaluate.again.is_empty(),
+        "evaluate.points, evaluate.solvers, evaluate.again: for a teacher alone"
     );
     Ok(reproduction.samplings())
 }

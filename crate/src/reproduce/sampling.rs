@@ -14,6 +14,14 @@ pub enum Sampling {
     },
     /// A teacher's: a sampler on a Karras grid.
     Solver(BySolver),
+    /// A teacher's by Heun, with noise of level tau once more and solved down again: the two steps
+    /// of the student that answers exactly as the teacher's flow.
+    Again {
+        /// The noise level.
+        tau: f64,
+        /// The points of both grids.
+        points: usize,
+    },
     /// Images of the training with noise of level tau, denoised: what the last step of a
     /// multistep sampler gives where all before it was right.
     FromData {
@@ -35,6 +43,9 @@ impl Sampling {
                 format!("{} steps, tau {}", taus.len() + 1, levels.join(" and "))
             }
             Self::Solver(by) => format!("{}, {} points", by.sampler.name(), by.points),
+            Self::Again { tau, points } => {
+                format!("Heun, {points} points, again from tau {}", short(tau))
+            }
             Self::FromData { tau, points: None } => format!("from data, tau {}", short(tau)),
             Self::FromData { tau, points: Some(points) } => {
                 format!("from data, tau {}, Heun, {points} points", short(tau))
@@ -44,7 +55,11 @@ impl Sampling {
 
     /// Whether it is a denoiser that is sampled.
     pub(super) fn is_of_teacher(&self) -> bool {
-        matches!(self, Self::Solver(_) | Self::FromData { points: Some(_), .. })
+        match self {
+            Self::Solver(_) | Self::Again { .. } => true,
+            Self::FromData { points, .. } => points.is_some(),
+            Self::Multistep { .. } => false,
+        }
     }
 }
 
@@ -60,12 +75,15 @@ impl Reproduction {
         let heun = |points: &usize| BySolver { sampler: Sampler::heun(), points: *points };
         let points = self.evaluate.points.iter().map(heun);
         let solvers = points.chain(self.evaluate.solvers.iter().copied()).map(Sampling::Solver);
+        let again = self.evaluate.points.first().map(|points| {
+            self.evaluate.again.iter().map(|tau| Sampling::Again { tau: *tau, points: *points })
+        });
         // A teacher's continue on as many points as it has from T.
         let from_data = self.evaluate.from_data.iter().map(|tau| Sampling::FromData {
             tau: *tau,
             points: self.evaluate.points.first().copied(),
         });
-        taus.chain(solvers).chain(from_data).collect()
+        taus.chain(solvers).chain(again.into_iter().flatten()).chain(from_data).collect()
     }
 
     /// The file of the first samples, in the reproduction's folder; none of an ablation, nor of

@@ -54,7 +54,9 @@ fn table(base: &Entry, variants: &[Entry], effort: Option<Effort>) -> Table {
             same.or_else(|| entry.best(sampling))
         };
         let mut samplings = entry.reproduction.samplings();
-        samplings.retain(|sampling| !matches!(sampling, Sampling::FromData { .. }));
+        samplings.retain(|sampling| {
+            !matches!(sampling, Sampling::Again { .. } | Sampling::FromData { .. })
+        });
         rows(entry, &samplings, &metrics, label(entry), &pick)
     });
     Table { rows: all.collect(), columns: columns("", &names) }

@@ -194,7 +194,7 @@ fn is_of(sampling: &Sampling, same: bool, line: &Line) -> bool {
             };
             line.method == method && line.nfe == by.sampler.nfe_of(by.points).to_string()
         }
-        Sampling::FromData { .. } => false,
+        Sampling::Again { .. } | Sampling::FromData { .. } => false,
     }
 }
 
