@@ -4,7 +4,7 @@ use super::sampling::Sampling;
 use crate::data::Images;
 use crate::experiment::{Experiment, Trained};
 use crate::model::{Conditioned, ConsistencyModel, EdmDenoiser};
-use crate::process::{NoiseRange, Solver, perturb};
+use crate::process::{Solver, TimeGrid, perturb};
 use crate::rng::Key;
 use crate::sample::{Multistep, pf_ode};
 use crate::seam::{ConsistencyFunction, Counted, Denoiser};
@@ -108,7 +108,8 @@ impl<'a> Draw<'a> {
         }
     }
 
-    // `x` of noise level `tau`, by Heun along as many points as a whole way has.
+    // `x` of noise level `tau`, by Heun along what the grid of the whole way has below: where a
+    // student of that grid without error answers to.
     fn solved(
         &self,
         denoiser: &dyn Denoiser,
@@ -116,7 +117,9 @@ impl<'a> Draw<'a> {
         tau: f64,
         points: usize,
     ) -> Result<Tensor> {
-        let grid = NoiseRange { t_max: tau, ..self.experiment.noise }.karras(points)?;
+        let whole = self.experiment.noise.karras(points)?;
+        let below = whole.times().iter().copied().filter(|t| *t < tau);
+        let grid = TimeGrid::new(below.chain([tau]).collect())?;
         // The solver scales what it starts from by the grid's first level.
         pf_ode(denoiser, Solver::Heun, &(x / tau)?, &grid)
     }

@@ -14,12 +14,12 @@ pub enum Sampling {
     },
     /// A teacher's: a sampler on a Karras grid.
     Solver(BySolver),
-    /// A teacher's by Heun, with noise of level tau once more and solved down again: the two steps
-    /// of the student that answers exactly as the teacher's flow.
+    /// A teacher's by Heun, with noise of level tau once more and solved down again, along the
+    /// points of its grid below tau: the two steps of the student of that grid without error.
     Again {
         /// The noise level.
         tau: f64,
-        /// The points of both grids.
+        /// The points of the whole grid.
         points: usize,
     },
     /// Images of the training with noise of level tau, denoised: what the last step of a
@@ -27,8 +27,8 @@ pub enum Sampling {
     FromData {
         /// The noise level.
         tau: f64,
-        /// The points of a teacher's grid from tau; none for a consistency model, which takes
-        /// one step.
+        /// The points of a teacher's whole grid, of which it takes those below tau; none for a
+        /// consistency model, which takes one step.
         points: Option<usize>,
     },
 }
@@ -78,7 +78,6 @@ impl Reproduction {
         let again = self.evaluate.points.first().map(|points| {
             self.evaluate.again.iter().map(|tau| Sampling::Again { tau: *tau, points: *points })
         });
-        // A teacher's continue on as many points as it has from T.
         let from_data = self.evaluate.from_data.iter().map(|tau| Sampling::FromData {
             tau: *tau,
             points: self.evaluate.points.first().copied(),
