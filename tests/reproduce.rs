@@ -295,8 +295,13 @@ fn what_makes_no_sense_is_refused() -> Result<()> {
         ("odd", TEACHER.replace("width = 16", "widht = 16"), "widht"),
         (
             "kind",
-            TEACHER.replace("points = [5]", "taus = [[]]"),
+            TEACHER.replace("points = [5], again = [0.8]", "taus = [[]]"),
             "evaluate.taus: for a consistency model",
+        ),
+        (
+            "again",
+            STUDENT.replace("taus =", "again = [0.8], taus ="),
+            "evaluate.again: give points",
         ),
         ("self", STUDENT.replace("\"teacher\"", "\"self\""), "self is its own teacher"),
     ] {

@@ -27,9 +27,9 @@ const DIVERGED: f64 = 1e6;
 /// not, on any number of threads, the bits are the same.
 ///
 /// # Errors
-/// A loss or a gradient that is not finite, a loss that is a million times the first (the step and the learning rate are named and
-/// the last checkpoint stays), a stop that was asked for, or a folder that cannot be
-/// written.
+/// A loss or a gradient that is not finite, a loss that is a million times the first (the step
+/// and the learning rate are named and the last checkpoint stays), a stop that was asked for, or
+/// a folder that cannot be written.
 pub fn train(
     experiment: &Experiment,
     runs: &Path,

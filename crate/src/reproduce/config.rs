@@ -195,9 +195,10 @@ impl Reproduction {
         let here = toml::Table::try_from(self).map_err(|e| Error::new(e.to_string()))?;
         let changed = changes(&here, other);
         let changed: Vec<_> = changed.iter().filter(|(path, ..)| path != "title").collect();
+        let text = |value: &Option<toml::Value>| value.as_ref().map(toml::Value::to_string);
         Ok(df![
             "value" => changed.iter().map(|(path, ..)| path.as_str()).collect::<Vec<_>>(),
-            &self.name => changed.iter().map(|(_, old, _)| old.as_ref().map(toml::Value::to_string)).collect::<Vec<_>>(),
+            &self.name => changed.iter().map(|(_, old, _)| text(old)).collect::<Vec<_>>(),
             variant => changed.iter().map(|(_, _, new)| new.to_string()).collect::<Vec<_>>(),
         ]?)
     }
@@ -257,6 +258,10 @@ impl Reproduction {
         }
         let kinds = self.evaluate.taus.len() + self.evaluate.points.len();
         ensure!(kinds > 0, "evaluate: give taus (a consistency model) or points (a teacher)");
+        ensure!(
+            self.evaluate.again.is_empty() || !self.evaluate.points.is_empty(),
+            "evaluate.again: give points, the grid of Heun's way"
+        );
         ensure!(!self.evaluate.by.is_empty(), "evaluate.by: pixels, classifier or inception");
         for key in ["name", "seed"] {
             ensure!(

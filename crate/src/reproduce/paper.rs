@@ -94,8 +94,7 @@ pub fn schedule(title: &str, of: &Experiment) -> Result<Figure> {
         bail!("{}: only consistency training has a schedule", of.name);
     };
     let total = of.training.iterations;
-    let at: Vec<u64> =
-        (0..=MOMENTS).map(|i| (total as f64 / MOMENTS as f64 * i as f64) as u64).collect();
+    let at: Vec<u64> = (0..=MOMENTS).map(|i| i * total / MOMENTS).collect();
     let k: Vec<f64> = at.iter().map(|k| *k as f64).collect();
     let points: Vec<f64> = at.iter().map(|k| schedule.points(*k, total) as f64).collect();
     let mu: Vec<f64> = at.iter().map(|k| schedule.mu(*k, total)).collect();
