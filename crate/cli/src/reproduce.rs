@@ -22,6 +22,12 @@ pub fn command() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("The variants of each NAME, too"),
         )
+        .arg(
+            Arg::new("resume")
+                .long("resume")
+                .action(ArgAction::SetTrue)
+                .help("Go on with a run that was interrupted: it always does, said or not"),
+        )
         .arg(option("device", "DEVICE", "cpu, cuda or cuda:N").default_value("cpu"))
         .arg(
             option("budget", "BUDGET", "How many of its steps and samples: a fiftieth, a quarter, all")
