@@ -161,7 +161,7 @@ fn where_all_before_was_right_the_last_step_is_nearest() -> Result<()> {
     let all = of("Heun, 5 points")?;
     assert!(of("ancestral, 9 points")?.is_finite());
     assert!(near < far && far < all, "{near} {far} {all}");
-    // A sample that is all but untouched stays what it was, and costs as much again.
+    // A sample that is all but untouched stays what it was.
     let again = of("Heun, 5 points, again from tau 0.01")?;
     assert!((again / all - 1.0).abs() < 0.05, "{again} {all}");
     // Nothing is lost of an image that is all but untouched.
