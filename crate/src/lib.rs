@@ -9,29 +9,22 @@
 //! [`sample`] and [`evaluate`], [`loss`], [`model`], [`nn`] and [`data`], [`process`], [`record`],
 //! [`hub`] and [`plot`], and at the bottom [`rng`], [`error`] and the two traits of [`seam`].
 
-pub mod data;
-pub mod device;
 pub mod edit;
-pub mod error;
 pub mod evaluate;
 pub mod experiment;
-pub mod hub;
 pub mod loss;
 pub mod model;
-pub mod nn;
 pub mod notebook;
-pub mod plot;
 pub mod prelude;
-pub mod process;
-pub mod record;
 pub mod reproduce;
-pub mod rng;
 pub mod sample;
-pub mod seam;
 pub mod theory;
 
 pub use candle_core;
 pub use candle_nn;
-pub use device::device;
-pub use error::{Context, Error, Result};
+pub use consistency_base::{
+    Context, Error, Result, bail, device, ensure, error, rng, seam,
+};
+pub use consistency_engine::nn;
+pub use consistency_ground::{data, hub, plot, process, record};
 pub use polars;

@@ -5,7 +5,7 @@ use crate::Result;
 use crate::place::{Place, Turn};
 use crate::run::{jupyter, tool};
 use crate::say;
-use crate::setup;
+use crate::{setup, shell};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -17,7 +17,7 @@ pub fn kernel(place: &Place, stock: bool) -> Result<ExitCode> {
     let turn = Turn::take(place)?;
     setup::all(place, &turn)?;
     let script = tool(place, "bench_kernel.py", KERNEL)?;
-    let mut bench = Command::new(place.python());
+    let mut bench = shell::command(place.python());
     bench
         .current_dir(&place.project)
         .arg("-I")
@@ -64,7 +64,7 @@ pub fn library(place: &Place, name: &str, arguments: &[String]) -> Result<ExitCo
 }
 
 fn cargo_bench(place: &Place, name: &str) -> Result<Command> {
-    let mut bench = Command::new(&setup::Toolchain::find()?.cargo);
+    let mut bench = shell::command(setup::Toolchain::find()?.cargo);
     bench.current_dir(&place.project).args([
         "bench",
         "--quiet",

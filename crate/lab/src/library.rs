@@ -4,7 +4,8 @@
 use crate::Result;
 use crate::place::Place;
 use crate::setup::Toolchain;
-use std::process::{Command, ExitCode};
+use crate::shell;
+use std::process::ExitCode;
 
 const PACKAGE: &str = "consistency-cli";
 
@@ -18,7 +19,7 @@ pub fn run(
     arguments: impl Iterator<Item = String>,
 ) -> Result<ExitCode> {
     let toolchain = Toolchain::find()?;
-    let status = Command::new(&toolchain.cargo)
+    let status = shell::command(&toolchain.cargo)
         .args(["run", "--quiet", "--release", "--package", PACKAGE, "--manifest-path"])
         .arg(place.project.join("Cargo.toml"))
         .args(["--", command])

@@ -14,6 +14,7 @@ mod report;
 mod run;
 mod say;
 mod setup;
+mod shell;
 
 use std::process::ExitCode;
 

@@ -3,9 +3,9 @@
 use crate::Result;
 use crate::place::{Place, Turn};
 use crate::run::jupyter;
-use crate::{say, setup};
+use crate::{say, setup, shell};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 /// Set up what is missing and become JupyterLab, on 127.0.0.1 with its token.
 pub fn open(place: &Place, port: u16, browser: bool) -> Result<ExitCode> {
@@ -19,7 +19,7 @@ pub fn open(place: &Place, port: u16, browser: bool) -> Result<ExitCode> {
             say::error(&error);
         }
     }
-    let mut command = Command::new(place.python());
+    let mut command = shell::command(place.python());
     command
         .current_dir(&place.project)
         .args(["-I", "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1", "--ServerApp.allow_root=True"])

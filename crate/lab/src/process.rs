@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::place::{Place, Turn};
+use crate::shell;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -18,7 +19,7 @@ pub struct Logged {
 impl Logged {
     /// `program`, logged under `name`.
     pub fn new(place: &Place, name: &str, program: impl AsRef<OsStr>) -> Self {
-        let mut command = Command::new(program);
+        let mut command = shell::command(program);
         command.current_dir(&place.project);
         Self { command, name: name.to_string(), log: place.logs().join(format!("{name}.log")) }
     }
@@ -91,7 +92,7 @@ impl Logged {
 /// The output of a short command, or why there is none.
 pub fn answer(program: impl AsRef<OsStr>, arguments: &[&str]) -> Result<String> {
     let name = program.as_ref().to_string_lossy().into_owned();
-    let output = Command::new(&program)
+    let output = shell::command(&program)
         .args(arguments)
         .stdin(Stdio::null())
         .output()

@@ -1,5 +1,6 @@
 //! evcxr_jupyter, the Rust kernel, at a pinned version.
 
+use super::toolchain::Toolchain;
 use crate::Result;
 use crate::files;
 use crate::place::{Place, Turn};
@@ -14,7 +15,7 @@ pub const VERSION: &str = "0.22.0";
 const IDLE: [&str; 3] = ["ra_ap_ide_assists", "ra_ap_ide_diagnostics", "ra_ap_ide_ssr"];
 
 /// Install evcxr_jupyter, unless this version is there.
-pub fn ensure(place: &Place, turn: &Turn) -> Result<()> {
+pub fn ensure(place: &Place, turn: &Turn, toolchain: &Toolchain) -> Result<()> {
     let root = place.shared.join("evcxr");
     let stamp = root.join("version");
     if files::stamped(&stamp, VERSION) && place.evcxr().is_file() {
@@ -23,12 +24,9 @@ pub fn ensure(place: &Place, turn: &Turn) -> Result<()> {
     let mut step =
         Step::start(format!("evcxr_jupyter {VERSION}: the Rust kernel, compiled once (minutes)"));
     let target = root.join("build");
-    let mut install = Logged::new(place, "evcxr", "cargo");
+    // The toolchain that is at work, not rustup's choice for this folder.
+    let mut install = Logged::new(place, "evcxr", &toolchain.cargo);
     let command = install.command();
-    if let Some(cargo) = std::env::var_os("CARGO") {
-        // The toolchain that is at work, not rustup's choice for this folder.
-        *command = std::process::Command::new(cargo);
-    }
     command
         .current_dir(&place.shared)
         .args(["install", "--locked", "--force", "evcxr_jupyter", "--version", VERSION])

@@ -10,16 +10,19 @@ use super::toolchain::Toolchain;
 use crate::Result;
 use crate::files::{self, Hash};
 use crate::place::Place;
+use crate::shell;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// The crates whose types, methods and macros appear in notebooks.
-const VISIBLE: [&str; 13] = [
+const VISIBLE: [&str; 16] = [
     "consistency",
+    "consistency-base",
+    "consistency-engine",
+    "consistency-ground",
     "candle-core",
     "candle-nn",
     "polars",
@@ -46,7 +49,7 @@ pub struct Header {
 
 /// The header crates of the project as it stands.
 pub fn find(place: &Place, toolchain: &Toolchain) -> Result<Vec<Header>> {
-    let output = Command::new(&toolchain.cargo)
+    let output = shell::command(&toolchain.cargo)
         .current_dir(&place.project)
         .args([
             "metadata",

@@ -42,15 +42,24 @@ impl Kind {
 /// kernelspec. Answers the library that is now current.
 pub fn all(place: &Place, turn: &Turn) -> Result<Library> {
     let toolchain = Toolchain::find()?;
-    // The venv comes over the network while the compiler has the processors.
-    let (library, venv) = std::thread::scope(|scope| {
+    // The venv comes over the network while the compiler has the processors; with more than
+    // two of them, both builds go on at once, because each ends in a long tail on one.
+    let many = std::thread::available_parallelism().is_ok_and(|count| count.get() > 2);
+    let panicked = |what: &str| Err(format!("setting up {what} panicked"));
+    let (library, evcxr, venv) = std::thread::scope(|scope| {
         let venv = scope.spawn(|| venv::ensure(place, turn));
-        let library = library::ensure(place, turn, &toolchain, Kind::Cpu)
-            .and_then(|library| evcxr::ensure(place, turn).map(|()| library));
-        let venv = venv.join().unwrap_or_else(|_| Err("setting up the venv panicked".into()));
-        (library, venv)
+        let evcxr = || evcxr::ensure(place, turn, &toolchain);
+        let beside = many.then(|| scope.spawn(evcxr));
+        let library = library::ensure(place, turn, &toolchain, Kind::Cpu);
+        let evcxr = match beside {
+            Some(beside) => beside.join().unwrap_or_else(|_| panicked("evcxr_jupyter")),
+            None if library.is_ok() => evcxr(),
+            None => Ok(()),
+        };
+        (library, evcxr, venv.join().unwrap_or_else(|_| panicked("the venv")))
     });
     let library = library?;
+    evcxr?;
     venv?;
     rust_src::ensure(&toolchain);
     rust_src::fetch(place, turn, &toolchain)?;

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 
 // One line a file: the library knows its datasets wherever it runs.
 const FILES: [(&str, &str); 7] = [
-    ("digits.toml", include_str!("../../../datasets/digits.toml")),
-    ("mnist.toml", include_str!("../../../datasets/mnist.toml")),
-    ("fashion_mnist.toml", include_str!("../../../datasets/fashion_mnist.toml")),
-    ("cifar10.toml", include_str!("../../../datasets/cifar10.toml")),
-    ("imagenet64.toml", include_str!("../../../datasets/imagenet64.toml")),
-    ("lsun_bedroom.toml", include_str!("../../../datasets/lsun_bedroom.toml")),
-    ("lsun_cat.toml", include_str!("../../../datasets/lsun_cat.toml")),
+    ("digits.toml", include_str!("../../../../datasets/digits.toml")),
+    ("mnist.toml", include_str!("../../../../datasets/mnist.toml")),
+    ("fashion_mnist.toml", include_str!("../../../../datasets/fashion_mnist.toml")),
+    ("cifar10.toml", include_str!("../../../../datasets/cifar10.toml")),
+    ("imagenet64.toml", include_str!("../../../../datasets/imagenet64.toml")),
+    ("lsun_bedroom.toml", include_str!("../../../../datasets/lsun_bedroom.toml")),
+    ("lsun_cat.toml", include_str!("../../../../datasets/lsun_cat.toml")),
 ];
 
 /// How images are coded in a file.

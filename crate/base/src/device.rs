@@ -24,7 +24,7 @@ pub fn device(name: &str) -> Result<Device> {
 
 /// Let the tensor cores of NVIDIA GPUs round the factors of f32 products to 10 bits of
 /// mantissa (TF32), or not: for the whole process.
-pub(crate) fn allow_tf32(allow: bool) {
+pub fn allow_tf32(allow: bool) {
     // In a build without CUDA candle's function does nothing.
     candle_core::cuda::set_gemm_reduced_precision_f32(allow);
 }

@@ -113,7 +113,7 @@ pub fn per_sample(values: &[f64], x: &Tensor) -> Result<Tensor> {
 ///
 /// # Errors
 /// A number of values that is neither 1 nor the batch.
-pub(crate) fn one_a_sample(values: &[f64], batch: usize) -> Result<Vec<f64>> {
+pub fn one_a_sample(values: &[f64], batch: usize) -> Result<Vec<f64>> {
     check_count(values, batch)?;
     Ok(if values.len() == 1 { vec![values[0]; batch] } else { values.to_vec() })
 }

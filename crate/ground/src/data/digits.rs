@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use std::io::Read;
 use xxhash_rust::xxh3::xxh3_64;
 
-static ARCHIVE: &[u8] = include_bytes!("../../../datasets/digits.csv.gz");
+static ARCHIVE: &[u8] = include_bytes!("../../../../datasets/digits.csv.gz");
 
 const SIDE: usize = 8;
 const PIXELS: usize = SIDE * SIDE;

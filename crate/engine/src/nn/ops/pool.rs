@@ -88,7 +88,7 @@ impl Tape {
     /// How far features (B, H, W, C) are from `others`, which take no gradient: both divided by
     /// their norm over the channels plus `eps`, the squared differences weighed by `weights`
     /// (C), summed over channels and averaged over positions: (B).
-    pub(crate) fn unit_difference(
+    pub fn unit_difference(
         &mut self,
         xs: &Value,
         others: &Tensor,

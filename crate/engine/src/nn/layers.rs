@@ -106,7 +106,7 @@ impl Conv2d {
 
     /// The same with a window of any `rows` and `columns` and zeros above, left of, below and
     /// right of the image.
-    pub(crate) fn windowed(
+    pub fn windowed(
         scope: &mut Scope,
         (inputs, outputs): (usize, usize),
         (rows, columns): (usize, usize),

@@ -89,7 +89,7 @@ impl VpSchedule {
 
 /// The step, as a fraction, of the noise level `sigma` among `sigmas`: by interpolation in
 /// ln sigma, the first or the last outside.
-pub(crate) fn step_of(sigmas: &[f64], sigma: f64) -> f64 {
+pub fn step_of(sigmas: &[f64], sigma: f64) -> f64 {
     let above = sigmas.partition_point(|s| *s <= sigma);
     if above == 0 {
         return 0.0;

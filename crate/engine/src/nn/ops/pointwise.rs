@@ -32,7 +32,7 @@ impl Tape {
     }
 
     /// (a + b) factor, for tensors of one shape.
-    pub(crate) fn add(&mut self, a: &Value, b: &Value, factor: f64) -> Result<Value> {
+    pub fn add(&mut self, a: &Value, b: &Value, factor: f64) -> Result<Value> {
         if a.dims() != b.dims() {
             bail!("a sum of {:?} and {:?}", a.dims(), b.dims());
         }
@@ -92,7 +92,7 @@ impl Tape {
     }
 
     /// An image (B, C, H, W) with its channels last, (B, H, W, C).
-    pub(crate) fn channels_last(&mut self, xs: &Value) -> Result<Value> {
+    pub fn channels_last(&mut self, xs: &Value) -> Result<Value> {
         let (b, c, h, w) = xs.tensor().dims4()?;
         let on_kernels = self.on_kernels(xs.tensor());
         let ys = turned(xs.tensor(), (c, h * w), (b, h, w, c), on_kernels)?;
@@ -104,7 +104,7 @@ impl Tape {
     }
 
     /// An image (B, H, W, C) with its channels first, (B, C, H, W).
-    pub(crate) fn channels_first(&mut self, xs: &Value) -> Result<Value> {
+    pub fn channels_first(&mut self, xs: &Value) -> Result<Value> {
         let (b, h, w, c) = xs.tensor().dims4()?;
         let on_kernels = self.on_kernels(xs.tensor());
         let ys = turned(xs.tensor(), (h * w, c), (b, c, h, w), on_kernels)?;
@@ -116,7 +116,7 @@ impl Tape {
     }
 
     /// The same numbers in another shape.
-    pub(crate) fn reshape(&mut self, xs: &Value, dims: &[usize]) -> Result<Value> {
+    pub fn reshape(&mut self, xs: &Value, dims: &[usize]) -> Result<Value> {
         let ys = xs.tensor().reshape(dims)?;
         let saved = xs.clone();
         let backward = move |dys: Tensor, slots: &mut Slots| {

@@ -24,5 +24,5 @@ pub use scaling::{Coefficients, Parameterization, Scaling, time_condition};
 pub use schedule::{Convention, Schedule};
 pub use sde::{forward_sde, perturb, reverse_sde};
 pub use solver::{Solver, pf_ode_slope, trajectory};
-pub(crate) use variance::step_of;
+pub use variance::step_of;
 pub use variance::{Betas, VpSchedule};

@@ -12,7 +12,7 @@ mod embedding;
 mod gradients;
 mod kernels;
 mod layers;
-pub(crate) mod memory;
+pub mod memory;
 mod ops;
 mod optim;
 mod params;

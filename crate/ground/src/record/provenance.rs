@@ -27,7 +27,7 @@ pub struct Provenance {
 
 impl Provenance {
     /// The fields in order, as columns' names and values.
-    pub(crate) fn columns(&self) -> [(&'static str, String); 7] {
+    pub fn columns(&self) -> [(&'static str, String); 7] {
         [
             ("experiment", self.experiment.clone()),
             ("configuration", self.configuration.clone()),
@@ -68,6 +68,6 @@ fn at_work() -> String {
 fn project() -> PathBuf {
     match std::env::var_os("LAB_PROJECT") {
         Some(path) => path.into(),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join(".."),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."),
     }
 }

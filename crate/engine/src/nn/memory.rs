@@ -14,7 +14,7 @@ mod glibc {
     const KEPT: i32 = 1 << 30;
 
     /// From the first call on, keep what is freed; a user's own settings stay.
-    pub(crate) fn keep() {
+    pub fn keep() {
         static ONCE: Once = Once::new();
         ONCE.call_once(|| {
             let own = ["MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"];
@@ -30,7 +30,7 @@ mod glibc {
     }
 
     /// Give back what is not in use.
-    pub(crate) fn give_back() {
+    pub fn give_back() {
         // SAFETY: it may be called at any time.
         unsafe { libc::malloc_trim(0) };
     }
@@ -38,9 +38,9 @@ mod glibc {
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 mod glibc {
-    pub(crate) fn keep() {}
+    pub fn keep() {}
 
-    pub(crate) fn give_back() {}
+    pub fn give_back() {}
 }
 
-pub(crate) use glibc::{give_back, keep};
+pub use glibc::{give_back, keep};

@@ -64,8 +64,8 @@ impl From<Error> for candle_core::Error {
     }
 }
 
-impl From<polars::error::PolarsError> for Error {
-    fn from(error: polars::error::PolarsError) -> Self {
+impl From<polars_error::PolarsError> for Error {
+    fn from(error: polars_error::PolarsError) -> Self {
         Self::new(error.to_string())
     }
 }

@@ -1,0 +1,10 @@
+//! What every room of Consistency Lab stands on: [`error`], [`rng`], the two traits of [`seam`],
+//! and [`device`]. `consistency` re-exports all of it.
+
+pub mod device;
+pub mod error;
+pub mod rng;
+pub mod seam;
+
+pub use device::device;
+pub use error::{Context, Error, Result};

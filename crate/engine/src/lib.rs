@@ -1,0 +1,8 @@
+//! The engine of Consistency Lab: [`nn`], which `consistency` re-exports.
+//!
+//! It is a package of its own because it is compiled the longest (its kernels, once for each
+//! instruction set) and changes the least.
+
+pub mod nn;
+
+use consistency_base::{Error, Result, bail, ensure, rng};

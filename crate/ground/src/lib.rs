@@ -1,0 +1,11 @@
+//! The rooms of Consistency Lab that know no networks, which `consistency` re-exports: the
+//! known mathematics ([`process`]), [`data`] and the [`hub`] that they come from, [`record`]s
+//! of what was measured, and their figures ([`plot`]).
+
+pub mod data;
+pub mod hub;
+pub mod plot;
+pub mod process;
+pub mod record;
+
+use consistency_base::{Context, Error, Result, bail, ensure, rng, seam};
