@@ -1,8 +1,8 @@
 """A Jupyter client for the tests: runs cells in real kernels and tells what came back.
 
 Reads a request as JSON from standard input and writes the answer to standard output:
-  {"env": {...}, "cwd": "...", "kernels": 2, "cells": ["...", {"restart": true}]}
-Every kernel runs every cell, in turns. The answer holds, for each kernel, "ready"
+  {"env": {...}, "cwd": "...", "kernels": 2, "cells": ["...", {"restart": true}, {"stop": 1}]}
+Every kernel runs every cell, in turns, until it is stopped; "stop" names it, from 0. The answer holds, for each kernel, "ready"
 (seconds), "compiled" (crates that cargo compiled since the last start) and "cells".
 """
 
@@ -75,8 +75,14 @@ def main():
         kernels = [Kernel(env, request.get("cwd"), folder, n) for n in range(count)]
         for kernel in kernels:
             kernel.connect()
+        at_work = list(kernels)
         for cell in request["cells"]:
-            for kernel in kernels:
+            if isinstance(cell, dict) and "stop" in cell:
+                kernel = kernels[cell["stop"]]
+                kernel.stop()
+                at_work.remove(kernel)
+                continue
+            for kernel in at_work:
                 if isinstance(cell, dict):
                     if cell.get("restart"):
                         kernel.stop()
@@ -92,7 +98,7 @@ def main():
         answer = [
             {"ready": k.ready, "compiled": k.compiled(), "cells": k.cells} for k in kernels
         ]
-        for kernel in kernels:
+        for kernel in at_work:
             kernel.stop()
         print(json.dumps(answer))
 

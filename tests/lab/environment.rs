@@ -6,8 +6,7 @@ mod support;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::process::{Command, Stdio};
-use support::{Result, lab, project, ready, told};
+use support::{Result, cargo, lab, project, ready, told};
 
 #[test]
 fn names_and_budgets_that_do_not_exist() -> Result {
@@ -62,56 +61,66 @@ fn the_doctor_finds_what_is_here_and_names_the_remedy_for_what_is_not() -> Resul
     Ok(())
 }
 
-fn artifacts(arguments: &[&str]) -> Result<BTreeMap<String, BTreeSet<String>>> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .arg(arguments[0])
-        .arg("--message-format=json")
-        .args(&arguments[1..])
-        .current_dir(project())
-        .stdin(Stdio::null())
-        .output()?;
+/// What cargo says that it built, or found built.
+fn messages(arguments: &[&str]) -> Result<Vec<Value>> {
+    let output = cargo(arguments).arg("--message-format=json").output()?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
     }
+    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+    let messages = lines.lines().map(serde_json::from_str);
+    let messages = messages.collect::<serde_json::Result<Vec<Value>>>()?;
+    Ok(messages.into_iter().filter(|m| m["reason"] == "compiler-artifact").collect())
+}
+
+/// The files that it built of the dependencies, by package.
+fn dependencies(messages: &[Value]) -> BTreeMap<String, BTreeSet<String>> {
     let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for line in String::from_utf8_lossy(&output.stdout).lines() {
-        let message: Value = serde_json::from_str(line)?;
+    for message in messages {
         let package = message["package_id"].as_str().unwrap_or_default();
-        if message["reason"] == "compiler-artifact" && package.starts_with("registry+") {
+        if package.starts_with("registry+") {
             let files = message["filenames"].as_array().into_iter().flatten();
             let files = files.filter_map(|f| f.as_str().map(ToString::to_string));
             found.entry(package.to_string()).or_default().extend(files);
         }
     }
-    Ok(found)
+    found
 }
+
+const TESTS: [&str; 3] = ["test", "--release", "--no-run"];
 
 #[test]
 fn the_tests_compile_no_dependency_that_cargo_lab_has_not() -> Result {
     // What `cargo lab` builds: its program, and the library for the kernel.
-    let mut built = artifacts(&["build", "--release", "--package", "lab"])?;
-    let library = artifacts(&[
-        "rustc",
-        "--release",
-        "--package",
-        "consistency-kernel",
-        "--lib",
-        "--crate-type",
-        "dylib",
-        // Without it cargo would put another library in this one's place.
-        "--",
-        "-Cprefer-dynamic",
-    ])?;
-    for (package, files) in library {
-        built.entry(package).or_default().extend(files);
-    }
+    let mut built = messages(&["build", "--release", "--package", "lab"])?;
+    built.extend(messages(&["build", "--release", "--package", "consistency-kernel"])?);
+    let built = dependencies(&built);
     assert!(built.len() > 250, "{} dependencies: the list is not whole", built.len());
-    for (package, files) in artifacts(&["test", "--release", "--no-run"])? {
+    for (package, files) in dependencies(&messages(&TESTS)?) {
         let known = built.get(&package).cloned().unwrap_or_default();
         let new: Vec<&String> = files.difference(&known).collect();
         assert!(new.is_empty(), "`cargo test --release` compiles {package} anew: {new:?}");
     }
+    Ok(())
+}
+
+#[test]
+fn cargo_lab_and_cargo_test_compile_nothing_again_for_each_other() -> Result {
+    // As from a shell, where cargo gives `cargo lab` what it gives a program that it runs, and
+    // `cargo lab` gives that to nobody.
+    ready();
+    messages(&TESTS)?;
+    let set_up = ["run", "--release", "--package", "lab", "--", "setup"];
+    for lab in [&set_up[..], &["run", "--release", "--package", "lab", "--", "data", "list"]] {
+        let (good, text) = told(&mut cargo(lab))?;
+        assert!(good, "{lab:?}: {text}");
+        assert!(!text.contains("Compiling"), "{lab:?} compiles what is compiled: {text}");
+        let (good, text) = told(&mut cargo(&TESTS))?;
+        assert!(good && !text.contains("Compiling"), "after {lab:?}, the tests: {text}");
+    }
+    // `cargo lab setup` hides what its own cargo says: a second one finds nothing to do.
+    let (_, text) = told(&mut cargo(&set_up))?;
+    assert!(text.contains("up to date"), "{text}");
     Ok(())
 }
 

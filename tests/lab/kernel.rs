@@ -7,17 +7,6 @@ mod support;
 use serde_json::{Value, json};
 use support::{Folder, Result, answer, client, project, ready, stdout};
 
-/// Run cells in one kernel, all of which must succeed.
-fn cells(cells: &[&str], env: &Value) -> Result<Vec<Value>> {
-    let request = serde_json::json!({ "cells": cells, "env": env });
-    let kernels = answer(client(&request)?)?;
-    let ran = kernels[0]["cells"].as_array().cloned().unwrap_or_default();
-    for cell in &ran {
-        assert_eq!(cell["status"], "ok", "{cell:#}");
-    }
-    Ok(ran)
-}
-
 /// Cells 1 and 3 make variables, cell 4 differentiates sum(2 v + w) by both.
 const GRADIENTS: [&str; 4] = [
     "let v = Var::new(&[1f32, 2.0], &Device::Cpu)?;",
@@ -28,32 +17,6 @@ const GRADIENTS: [&str; 4] = [
      g.get(&w).map(|t| t.to_vec1::<f32>().ok()));",
 ];
 const RIGHT: &str = "Some(Some([2.0, 2.0])) Some(Some([1.0, 1.0]))";
-
-#[test]
-fn gradients_across_four_cells() -> Result {
-    ready();
-    let ran = cells(&GRADIENTS, &json!({}))?;
-    assert_eq!(stdout(&ran[3]), RIGHT);
-    Ok(())
-}
-
-#[test]
-fn two_kernels_at_once_and_a_restart() -> Result {
-    ready();
-    let mut all: Vec<Value> = GRADIENTS.iter().map(|c| json!(c)).collect();
-    all.push(json!({ "restart": true }));
-    all.extend(GRADIENTS.iter().map(|c| json!(c)));
-    let kernels = answer(client(&json!({ "kernels": 2, "cells": all }))?)?;
-    assert_eq!(kernels.len(), 2);
-    for kernel in &kernels {
-        assert_eq!(stdout(&kernel["cells"][3]), RIGHT);
-        assert_eq!(stdout(&kernel["cells"][7]), RIGHT, "after a restart");
-        // The one crate that cells name: three lines that re-export the library.
-        let compiled = kernel["compiled"].as_array().cloned().unwrap_or_default();
-        assert_eq!(compiled, [json!("consistency")], "a restart compiles no dependency");
-    }
-    Ok(())
-}
 
 /// Types of the prelude, each bound by a plain `let`.
 const TYPES: [(&str, &str); 87] = [
@@ -181,8 +144,34 @@ const TRAITS: [&str; 10] = [
     "Tangent",
 ];
 
-#[test]
-fn every_type_of_the_prelude_binds_by_a_plain_let() -> Result {
+/// Figures and tables, shown in every form.
+const SHOWN: [&str; 6] = [
+    "let xs: Vec<f64> = vec![1.0, 2.0]; let plot = Figure::new(\"f\").line(\"l\", &xs, &xs);",
+    "plot",
+    // Shown again, and after more is added to it: showing uses nothing up.
+    "plot.line(\"more\", &xs, &[3.0, 4.0])",
+    "df!(\"a\" => [1.5], \"b\" => [\"<b>\"])?",
+    "Tensor::new(&[1f32], &Device::Cpu)?",
+    "for i in 0..2 { println!(\"{i}\"); }",
+];
+
+fn check_shown(ran: &[Value]) {
+    for shown in [&ran[1], &ran[2]] {
+        let data = &shown["data"];
+        assert!(data["image/png"].as_str().is_some_and(|png| png.starts_with("iVBOR")));
+        assert!(data["application/vnd.plotly.v1+json"]["data"].is_array());
+        assert!(data["text/plain"].as_str().is_some_and(|text| text.starts_with("Figure: f")));
+        assert_eq!(data["text/html"], Value::Null, "nothing that needs a network to show");
+    }
+    assert!(ran[3]["data"]["text/html"].as_str().is_some_and(|t| t.contains("&lt;b&gt;")));
+    assert!(ran[4]["data"]["text/plain"].as_str().is_some_and(|t| t.contains("[1.]")));
+    assert_eq!(stdout(&ran[5]), "0\n1");
+    assert_eq!(ran[5]["data"], json!({}));
+}
+
+/// The types of the prelude, several a cell, and a use of each in a later one: it must have
+/// been kept.
+fn types() -> Result<Vec<String>> {
     let prelude = std::fs::read_to_string(project().join("crate/src/prelude.rs"))?;
     let code: String = prelude.lines().filter(|l| !l.starts_with("//")).collect();
     let names = code
@@ -192,25 +181,58 @@ fn every_type_of_the_prelude_binds_by_a_plain_let() -> Result {
         let known = TYPES.iter().any(|(t, _)| *t == name) || TRAITS.contains(&name);
         assert!(known, "{name} is in the prelude and not in this test");
     }
+    let cell =
+        |group: &[(&str, &str)]| group.iter().map(|(_, code)| *code).collect::<Vec<_>>().join("\n");
+    Ok(TYPES.chunks(8).map(cell).collect())
+}
+
+// One test, because a kernel's start is what costs: two kernels at once, and one of them
+// started again for all the rest.
+#[test]
+fn gradients_restarts_types_and_figures() -> Result {
+    let types = types()?;
     ready();
     let runs = Folder::new("prelude")?;
-    // Several a cell, and a use of each in a later one: it must have been kept.
-    let code: Vec<String> = TYPES
-        .chunks(8)
-        .map(|group| group.iter().map(|(_, code)| *code).collect::<Vec<_>>().join("\n"))
-        .collect();
-    let code: Vec<&str> = code.iter().map(String::as_str).collect();
-    cells(&code, &json!({ "LAB_RUNS": runs.0 }))?;
+    let mut all: Vec<Value> = GRADIENTS.iter().map(|c| json!(c)).collect();
+    all.push(json!({ "stop": 1 }));
+    all.push(json!({ "restart": true }));
+    all.extend(GRADIENTS.iter().map(|c| json!(c)));
+    all.extend(SHOWN.iter().map(|c| json!(c)));
+    all.extend(types.iter().map(|c| json!(c)));
+    let env = json!({ "LAB_RUNS": runs.0 });
+    let kernels = answer(client(&json!({ "kernels": 2, "cells": all, "env": env }))?)?;
+    assert_eq!(kernels.len(), 2);
+    let ran = |kernel: usize| kernels[kernel]["cells"].as_array().cloned().unwrap_or_default();
+    let (first, second) = (ran(0), ran(1));
+    assert_eq!((first.len(), second.len()), (2 * 4 + SHOWN.len() + types.len(), 4));
+    for cell in first.iter().chain(&second) {
+        assert_eq!(cell["status"], "ok", "{cell:#}");
+    }
+    for (gradients, when) in
+        [(&first[3], "two at once"), (&second[3], "two at once"), (&first[7], "after a restart")]
+    {
+        assert_eq!(stdout(gradients), RIGHT, "{when}");
+    }
+    // The one crate that cells name: three lines that re-export the library.
+    let compiled = kernels[0]["compiled"].as_array().cloned().unwrap_or_default();
+    assert_eq!(compiled, [json!("consistency")], "a restart compiles no dependency");
+    check_shown(&first[8..]);
     Ok(())
 }
 
 #[test]
-fn a_strange_environment_does_not_matter() -> Result {
+fn a_strange_environment_and_folder_do_not_matter() -> Result {
     ready();
     let folder = Folder::new("strange env")?; // with a space
+    let request = json!({ "cells": ["1 + 1"], "cwd": folder.0 });
+    let told = answer(client(&request)?).err().map(|e| e.to_string()).unwrap_or_default();
+    assert!(told.contains("does not lie in a clone of Consistency Lab"), "{told}");
+    assert!(told.contains("set LAB_PROJECT"), "{told}");
     let empty = folder.0.join("cargo home");
     std::fs::create_dir_all(&empty)?;
     let env = json!({
+        // With it a kernel runs anywhere.
+        "LAB_PROJECT": project(),
         "CARGO_INCREMENTAL": "0",
         "RUSTFLAGS": "-Ctarget-cpu=not-a-processor",
         "CARGO_ENCODED_RUSTFLAGS": "-Calso\u{1f}--wrong",
@@ -235,55 +257,11 @@ fn a_strange_environment_does_not_matter() -> Result {
     // A panic keeps the variables.
     code.push("let lost = 1; panic!(\"on purpose\");");
     code.push("println!(\"{:?}\", w.dims());");
-    let ran = cells(&code, &env)?;
+    let kernels = answer(client(&json!({ "cells": code, "env": env, "cwd": folder.0 }))?)?;
+    let ran = kernels[0]["cells"].as_array().cloned().unwrap_or_default();
+    assert!(ran.iter().all(|cell| cell["status"] == "ok"), "{ran:#?}");
     assert_eq!(stdout(&ran[3]), RIGHT);
     assert_eq!(ran[4]["stderr"], "panicked: on purpose\n");
     assert_eq!(stdout(&ran[5]), "[2]");
-    Ok(())
-}
-
-#[test]
-fn figures_and_tables_show_in_every_form() -> Result {
-    ready();
-    let ran = cells(
-        &[
-            "let xs: Vec<f64> = vec![1.0, 2.0]; let figure = Figure::new(\"f\").line(\"l\", &xs, &xs);",
-            "figure",
-            // Shown again, and after more is added to it: showing uses nothing up.
-            "figure.line(\"more\", &xs, &[3.0, 4.0])",
-            "df!(\"a\" => [1.5], \"b\" => [\"<b>\"])?",
-            "Tensor::new(&[1f32], &Device::Cpu)?",
-            "for i in 0..2 { println!(\"{i}\"); }",
-        ],
-        &json!({}),
-    )?;
-    for shown in [&ran[1], &ran[2]] {
-        let data = &shown["data"];
-        assert!(data["image/png"].as_str().is_some_and(|png| png.starts_with("iVBOR")));
-        assert!(data["application/vnd.plotly.v1+json"]["data"].is_array());
-        assert!(data["text/plain"].as_str().is_some_and(|text| text.starts_with("Figure: f")));
-        assert_eq!(data["text/html"], Value::Null, "nothing that needs a network to show");
-    }
-    assert!(ran[3]["data"]["text/html"].as_str().is_some_and(|t| t.contains("&lt;b&gt;")));
-    assert!(ran[4]["data"]["text/plain"].as_str().is_some_and(|t| t.contains("[1.]")));
-    assert_eq!(stdout(&ran[5]), "0\n1");
-    assert_eq!(ran[5]["data"], json!({}));
-    Ok(())
-}
-
-#[test]
-fn a_kernel_outside_a_project_says_what_to_do() -> Result {
-    ready();
-    let folder = Folder::new("outside")?;
-    let request = json!({ "cells": ["1 + 1"], "cwd": folder.0 });
-    let told = answer(client(&request)?).err().map(|e| e.to_string()).unwrap_or_default();
-    assert!(told.contains("does not lie in a clone of Consistency Lab"), "{told}");
-    assert!(told.contains("set LAB_PROJECT"), "{told}");
-    // And with LAB_PROJECT it runs anywhere.
-    let request = json!({
-        "cells": GRADIENTS, "cwd": folder.0, "env": { "LAB_PROJECT": project() },
-    });
-    let kernels = answer(client(&request)?)?;
-    assert_eq!(stdout(&kernels[0]["cells"][3]), RIGHT);
     Ok(())
 }

@@ -5,11 +5,12 @@
 mod support;
 
 use serde_json::Value;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use support::{Folder, Result, home, lab, project, ready, told};
+use support::{Folder, Result, home, lab, own as state_of, project, ready, told};
 
 /// A notebook file of these code cells; one that starts with `!!` is tagged to fail, one
 /// that starts with `~~` to vary.
@@ -41,33 +42,50 @@ fn notebook(path: &Path, cells: &[&str]) -> Result {
 
 /// The state of this clone.
 fn own() -> PathBuf {
-    let shared = home();
-    let clones = fs::read_dir(shared.join("clones")).into_iter().flatten().flatten();
-    let mut all = vec![shared];
-    all.extend(clones.map(|c| c.path()));
-    let ours = project().to_string_lossy().into_owned();
-    let found = all.iter().find(|p| fs::read_to_string(p.join("project")).is_ok_and(|t| t == ours));
-    found.cloned().unwrap_or_default()
+    state_of(&project()).unwrap_or_else(home)
+}
+
+/// The record of a notebook's last run.
+fn record(name: &str) -> Result<Value> {
+    Ok(serde_json::from_str(&fs::read_to_string(own().join("out").join(format!("{name}.json")))?)?)
 }
 
 #[test]
-fn each_kind_of_failing_cell_fails_and_a_good_notebook_passes() -> Result {
+fn each_kind_of_failing_cell_fails() -> Result {
     ready();
     let folder = Folder::new("failing")?;
+    // In one notebook whose cells are all to fail, and which says how each did.
     let failing = [
-        ("compile", "let x: i32 = \"text\";", "mismatched types"),
-        ("panic", "let x: Vec<i32> = Vec::new(); x[3];", "it panicked: index out of bounds"),
-        ("assert", "assert!(1 > 2, \"order\");", "it panicked: order"),
-        (
-            "check",
-            "check::close(\"pi\", 3.0, 3.14159, 0.01);",
-            "check failed: pi is 3, the reference",
-        ),
-        ("question", "let n: i32 = \"x\".parse()?;", "an error through `?`: invalid digit found"),
-        ("abort", "std::process::abort();", "Subprocess terminated"),
+        ("!!let x: i32 = \"text\";", "mismatched types"),
+        ("!!let x: Vec<i32> = Vec::new(); x[3];", "it panicked: index out of bounds"),
+        ("!!assert!(1 > 2, \"order\");", "it panicked: order"),
+        ("!!check::close(\"pi\", 3.0, 3.14159, 0.01);", "check failed: pi is 3, the reference"),
+        ("!!let n: i32 = \"x\".parse()?;", "an error through `?`: invalid digit found"),
+        ("!!std::process::abort();", "Subprocess terminated"),
+    ];
+    let path = folder.0.join("kinds.ipynb");
+    let cells: Vec<&str> = std::iter::once("let before = 1;")
+        .chain(failing.iter().map(|(cell, _)| *cell))
+        .chain(["let after = 2;"])
+        .collect();
+    notebook(&path, &cells)?;
+    let (good, text) = told(lab(&["run"]).arg(&path))?;
+    assert!(good, "{text}");
+    let expected = record("kinds")?["expected"].as_array().cloned().unwrap_or_default();
+    assert_eq!(expected.len(), failing.len(), "{expected:#?}");
+    for (i, ((_, want), got)) in failing.iter().zip(&expected).enumerate() {
+        let got = got.as_str().unwrap_or_default();
+        let cell = format!("cell {} (code cell {} of {}): ", i + 2, i + 2, cells.len());
+        assert!(got.starts_with(&cell) && got.contains(want), "{want}: {got}");
+    }
+
+    // Where it was not to fail, the command does, and names notebook, cell and message; so it
+    // does where a cell that was to fail did not.
+    let mut run = lab(&["run"]);
+    let failing = [
+        ("panic", "panic!(\"on purpose\");", "failed: it panicked: on purpose"),
         ("tag", "!!let fine = 1;", "was to fail (tag raises-exception) and did not"),
     ];
-    let mut run = lab(&["run"]);
     for (name, cell, _) in failing {
         let path = folder.0.join(format!("{name}.ipynb"));
         notebook(&path, &["let before = 1;", cell, "let after = 2;"])?;
@@ -75,15 +93,19 @@ fn each_kind_of_failing_cell_fails_and_a_good_notebook_passes() -> Result {
     }
     let (good, text) = told(&mut run)?;
     assert!(!good, "notebooks that fail passed:\n{text}");
-    // Each error, up to the next.
-    let mut errors = text.split("\nerror: ");
-    errors.next();
-    for ((name, _, want), error) in failing.iter().zip(errors.by_ref()) {
-        let line = format!("{name}: cell 2 (code cell 2 of 3)");
-        assert!(error.starts_with(&line) && error.contains(want), "{name}: {text}");
+    for (name, _, want) in failing {
+        let error = format!("\nerror: {name}: cell 2 (code cell 2 of 3) {want}");
+        assert!(text.contains(&error), "{name}: {text}");
         assert!(text.contains(&format!("{name}.ipynb at LAB_BUDGET=")), "{name}: {text}");
     }
     assert_eq!(text.matches("\nerror: ").count(), failing.len(), "{text}");
+    Ok(())
+}
+
+#[test]
+fn a_good_notebook_passes_and_runs_again_when_it_changes() -> Result {
+    ready();
+    let folder = Folder::new("good")?;
     let path = folder.0.join("good.ipynb");
     // Caught panics, errors that are handled and text that looks like failure are none.
     notebook(
@@ -91,7 +113,6 @@ fn each_kind_of_failing_cell_fails_and_a_good_notebook_passes() -> Result {
         &[
             "let caught = std::panic::catch_unwind(|| panic!(\"caught\")).is_err();",
             "let handled = \"x\".parse::<i32>().is_err(); eprintln!(\"panicked at nothing\");",
-            "!!panic!(\"expected\");",
             "reproduced(\"a number\", 1.5, \"exactly 1.5\");",
         ],
     )?;
@@ -101,11 +122,22 @@ fn each_kind_of_failing_cell_fails_and_a_good_notebook_passes() -> Result {
     let cells: Vec<&str> = row.split("  ").map(str::trim).filter(|c| !c.is_empty()).collect();
     assert_eq!(cells[..4], ["good", "a number", "1.500", "exactly 1.5"], "{text}");
 
-    // Nothing changed: it does not run again. A changed cell, or --force: it does.
-    let (_, text) = told(lab(&["run"]).arg(&path))?;
-    assert!(text.contains("==> good: nothing changed since it ran"), "{text}");
-    let (_, text) = told(lab(&["run", "--force"]).arg(&path))?;
-    assert!(text.contains("good: passed in "), "{text}");
+    // Nothing changed: it does not run again, and still waits for its turn.
+    let turn = File::options().write(true).open(own().join("notebooks.lock"))?;
+    turn.lock()?;
+    let mut waiting =
+        lab(&["run"]).arg(&path).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut said = BufReader::new(waiting.stdout.take().ok_or("no standard output")?);
+    let mut line = String::new();
+    while !line.contains("is at work in ") {
+        line.clear();
+        assert!(said.read_line(&mut line)? > 0, "it waited for nobody");
+    }
+    turn.unlock()?;
+    let rest = std::io::read_to_string(said)?;
+    assert!(waiting.wait()?.success(), "{rest}");
+    assert!(rest.contains("==> good: nothing changed since it ran"), "{rest}");
+    // A changed cell: it does. (So does `--force`: the notebook that is written twice, below.)
     notebook(&path, &["let other = 1;"])?;
     let (_, text) = told(lab(&["run"]).arg(&path))?;
     assert!(text.contains("good: passed in "), "{text}");
@@ -148,30 +180,7 @@ fn a_killed_run_leaves_nothing_behind_and_the_next_one_ends_well() -> Result {
 }
 
 #[test]
-fn two_at_once_take_turns() -> Result {
-    ready();
-    let folder = Folder::new("turns")?;
-    let mut children = Vec::new();
-    for name in ["first", "second"] {
-        let path = folder.0.join(format!("{name}.ipynb"));
-        notebook(&path, &["std::thread::sleep(std::time::Duration::from_secs(3));"])?;
-        let child =
-            lab(&["run"]).arg(&path).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-        children.push(child);
-    }
-    let mut waited = false;
-    for child in children {
-        let output = child.wait_with_output()?;
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{text}");
-        waited |= text.contains("is at work in ");
-    }
-    assert!(waited, "neither waited for the other");
-    Ok(())
-}
-
-#[test]
-fn written_outputs_are_free_of_this_machine_and_do_not_change() -> Result {
+fn written_outputs_are_free_of_this_machine_and_the_report_opens_offline() -> Result {
     ready();
     let folder = Folder::new("write")?;
     let path = folder.0.join("write.ipynb");
@@ -184,13 +193,15 @@ fn written_outputs_are_free_of_this_machine_and_do_not_change() -> Result {
             "!!panic!(\"{}\", std::env::var(\"LAB_PROJECT\").unwrap_or_default());",
             "~~println!(\"{:?}\", std::time::SystemTime::now());",
             "for i in 0..9 { println!(\"line {i}\"); }",
+            "df!(\"a\" => [1.0])?",
         ],
     )?;
-    let mut written = Vec::new();
+    let (mut written, mut index) = (Vec::new(), String::new());
     for _ in 0..2 {
         let (good, text) = told(lab(&["run", "--force", "--write"]).arg(&path))?;
         assert!(good, "{text}");
         written.push(fs::read_to_string(&path)?);
+        index = text.lines().find_map(|l| l.strip_prefix("report: ")).unwrap_or_default().into();
     }
     assert_eq!(written[0], written[1], "a second run writes the same file");
     let ours = project().to_string_lossy().into_owned();
@@ -201,23 +212,12 @@ fn written_outputs_are_free_of_this_machine_and_do_not_change() -> Result {
     assert_eq!(parsed["cells"][1]["execution_count"], 2);
     assert_eq!(parsed["cells"][4]["outputs"].as_array().map(Vec::len), Some(1));
     assert_eq!(parsed["cells"][5]["outputs"].as_array().map(Vec::len), Some(1));
-    Ok(())
-}
 
-#[test]
-fn the_report_opens_offline_and_shows_every_figure() -> Result {
-    ready();
-    let folder = Folder::new("report")?;
-    let path = folder.0.join("report.ipynb");
-    let figure = "Figure::new(\"f\").line(\"l\", &[0.0, 1.0], &[0.0, 1.0])";
-    notebook(&path, &[figure, figure, "df!(\"a\" => [1.0])?"])?;
-    let (good, text) = told(lab(&["run"]).arg(&path))?;
-    assert!(good, "{text}");
-    let index = text.lines().find_map(|l| l.strip_prefix("report: ")).unwrap_or_default();
-    let pages = Path::new(index).parent().unwrap_or(Path::new("."));
-    let page = fs::read_to_string(pages.join("report.html"))?;
-    assert_eq!(page.matches("<img ").count(), 2);
-    assert_eq!(page.matches("src=\"data:image/png;base64,iVBOR").count(), 2);
+    // Its page opens offline and shows the figure and the table.
+    let index = Path::new(&index);
+    let page = fs::read_to_string(index.with_file_name("write.html"))?;
+    assert_eq!(page.matches("<img ").count(), 1);
+    assert_eq!(page.matches("src=\"data:image/png;base64,iVBOR").count(), 1);
     assert!(page.contains("<table>"));
     for page in [page, fs::read_to_string(index)?] {
         for loads in ["src=\"http", "href=\"http", "<script", "@import", "url("] {

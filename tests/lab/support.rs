@@ -2,6 +2,9 @@
 
 #![allow(dead_code)] // each test program uses a part of it
 
+#[path = "../../crate/lab/src/shell.rs"]
+pub mod shell;
+
 use serde_json::Value;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -33,14 +36,17 @@ pub fn own(project: &Path) -> Option<PathBuf> {
         .find(|folder| of(folder).is_some_and(|of| Path::new(&of) == project))
 }
 
-/// The program `lab` in the project, with these arguments.
+/// The program `lab` in the project, with these arguments, started as from a shell.
 pub fn lab(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
+    let mut command = shell::command(env!("CARGO_BIN_EXE_lab"));
+    command.args(arguments).current_dir(project()).stdin(Stdio::null()).env_remove("LAB_BUDGET");
+    command
+}
+
+/// cargo in the project, started as from a shell.
+pub fn cargo(arguments: &[&str]) -> Command {
+    let mut command = shell::command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(project()).stdin(Stdio::null());
-    // As a user's shell would have it, not as `cargo test` does.
-    for name in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "LAB_BUDGET"] {
-        command.env_remove(name);
-    }
     command
 }
 

@@ -9,3 +9,7 @@ pub mod process;
 pub mod record;
 
 use consistency_base::{Context, Error, Result, bail, ensure, rng, seam};
+
+// By this `cargo lab` tells this clone's build from another's in the same target folder.
+#[used]
+static CLONE: &str = concat!("compiled in the clone of ", env!("CARGO_MANIFEST_DIR"));

@@ -3,7 +3,6 @@
 
 pub use consistency::*;
 
-// Clones that share one target folder share the file name of this library, which cargo
-// gives no hash. By this `cargo lab` knows whose it is.
+// By this `cargo lab` tells this clone's build from another's in the same target folder.
 #[used]
-static CLONE: &str = concat!("consistency-kernel of ", env!("CARGO_MANIFEST_DIR"), ";");
+static CLONE: &str = concat!("compiled in the clone of ", env!("CARGO_MANIFEST_DIR"));

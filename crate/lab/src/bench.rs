@@ -14,8 +14,8 @@ static KERNEL: &str = include_str!("python/bench_kernel.py");
 /// Time the kernel: ready, first cell, ten warm cells, memory. With `stock`, also stock
 /// evcxr with the same library through `:dep`.
 pub fn kernel(place: &Place, stock: bool) -> Result<ExitCode> {
-    let turn = Turn::take(place)?;
-    setup::all(place, &turn)?;
+    setup::all(place, &Turn::to_set_up(place)?)?;
+    let turn = Turn::to_run(place)?;
     let script = tool(place, "bench_kernel.py", KERNEL)?;
     let mut bench = shell::command(place.python());
     bench

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 /// evcxr_jupyter, which other clones may share. Libraries with a live kernel stay. In a
 /// shared `LAB_HOME` the state of clones that are gone goes too.
 pub fn clean(place: &Place, all: bool) -> Result<ExitCode> {
-    let _turn = Turn::take(place)?;
+    let _turns = (Turn::to_set_up(place)?, Turn::to_run(place)?);
     for name in ["out", "runs", "report", "log", "tools", "jupyter"] {
         files::remove(&place.own.join(name))?;
     }

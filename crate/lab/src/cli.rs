@@ -179,7 +179,7 @@ pub fn run() -> Result<ExitCode> {
         }
         Some(("setup", matches)) => {
             let place = Place::find()?;
-            let turn = Turn::take(&place)?;
+            let turn = Turn::to_set_up(&place)?;
             let library = match matches.get_one::<String>("features") {
                 Some(_) => setup::with_cuda(&place, &turn)?,
                 None => setup::all(&place, &turn)?,
@@ -237,9 +237,8 @@ fn notebooks(matches: &ArgMatches, names: Vec<String>, write: bool) -> Result<Ex
         write,
         budget: budget()?,
     };
-    let turn = Turn::take(&place)?;
-    let library = setup::all(&place, &turn)?;
-    run::run(&place, &turn, &library, &request)
+    let library = setup::all(&place, &Turn::to_set_up(&place)?)?;
+    run::run(&place, &Turn::to_run(&place)?, &library, &request)
 }
 
 fn budget() -> Result<String> {

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 /// Set up what is missing and become JupyterLab, on 127.0.0.1 with its token.
 pub fn open(place: &Place, port: u16, browser: bool) -> Result<ExitCode> {
     {
-        let turn = Turn::take(place)?;
+        let turn = Turn::to_set_up(place)?;
         if let Err(error) = setup::all(place, &turn) {
             // A crate in the middle of a change must not keep its notebooks shut.
             if setup::current(place).is_none() || !place.python().is_file() {

@@ -96,9 +96,11 @@ fn clone_name(project: &Path) -> String {
     format!("{safe}-{:08x}", xxh3_64(project.to_string_lossy().as_bytes()) as u32)
 }
 
-/// The turn of one `cargo lab` among those that share a `LAB_HOME`.
+/// The turn of one `cargo lab` among those that would disturb each other.
 ///
-/// The system frees it when its holder ends, however it ends. Long-running children hold
+/// There are two: one to set up, among all that share a `LAB_HOME`, and one to run notebooks,
+/// among those of one clone, whose outputs are in one place. So notebooks can be opened while
+/// others run. The system frees it when its holder ends, however it ends. Long-running children hold
 /// it too (see [`Turn::share`]): after a `kill -9` of the program, the next one waits for
 /// what its predecessor had started instead of meddling with it.
 pub struct Turn {
@@ -106,9 +108,18 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Wait for the turn.
-    pub fn take(place: &Place) -> Result<Self> {
-        let path = place.shared.join("lock");
+    /// Wait for the turn to set up.
+    pub fn to_set_up(place: &Place) -> Result<Self> {
+        Self::take(&place.shared, "lock")
+    }
+
+    /// Wait for the turn to run notebooks.
+    pub fn to_run(place: &Place) -> Result<Self> {
+        Self::take(&place.own, "notebooks.lock")
+    }
+
+    fn take(folder: &Path, name: &str) -> Result<Self> {
+        let path = folder.join(name);
         let failed = |e: std::io::Error| format!("the lock {}: {e}", path.display());
         let mut file = File::options()
             .create(true)
@@ -126,7 +137,7 @@ impl Turn {
                 crate::say::note(&format!(
                     "{} is at work in {}; waiting for it to end",
                     holder.trim(),
-                    place.shared.display()
+                    folder.display()
                 ));
                 file.lock().map_err(failed)?;
             }

@@ -26,6 +26,12 @@ pub struct Request {
 
 /// Run the notebooks; print the table of their results and the report's path.
 pub fn run(place: &Place, turn: &Turn, library: &Library, request: &Request) -> Result<ExitCode> {
+    // Another `cargo lab setup` may make a newer library current meanwhile, and must not sweep
+    // this one away.
+    let _held = library.hold()?;
+    if request.notebooks.len() > 1 {
+        say::note("notebooks can be opened while these run: `cargo lab open` in another terminal");
+    }
     let mut failures = 0;
     for notebook in &request.notebooks {
         if let Err(error) = one(place, turn, library, request, notebook) {
@@ -114,6 +120,7 @@ fn one(
         .arg(&scratch)
         .arg(&place.project)
         .env("LAB_PROJECT", &place.project)
+        .env("LAB_LIBRARY", &library.id)
         .env("LAB_BUDGET", &request.budget)
         .env("LAB_RUNS", &runs)
         .env("LAB_RESULTS", &results)
@@ -146,7 +153,8 @@ fn one(
         }
     };
     let seconds = outcome["seconds"].as_f64().unwrap_or(took.as_secs_f64());
-    entry(json!({ "seconds": seconds, "results": rows, "failed": failed }))?;
+    let expected = &outcome["expected"];
+    entry(json!({ "seconds": seconds, "results": rows, "failed": failed, "expected": expected }))?;
     files::remove(&scratch)?;
     if let Some(failed) = failed {
         return Err(format!("{}: {failed}", notebook.name));

@@ -42,6 +42,8 @@ class Run:
         self.notebook = nbformat.read(self.path, as_version=4)
         self.code = [i for i, c in enumerate(self.notebook.cells) if c.cell_type == "code"]
         self.at = 0
+        # What the cells said that were to fail.
+        self.expected = []
         self.client = None
 
     def new_failures(self):
@@ -84,6 +86,8 @@ class Run:
                 error = error or f"{kind}: {plain(failure['message'])}"
             if error and not wanted:
                 return f"{self.where(index)} failed: {error}"
+            if error:
+                self.expected.append(f"{self.where(index)}: {error}")
             if wanted and not error:
                 return f"{self.where(index)} was to fail (tag raises-exception) and did not"
         return None
@@ -117,7 +121,7 @@ class Run:
         }
         self.executed.parent.mkdir(parents=True, exist_ok=True)
         write(self.notebook, self.executed)
-        outcome = {"failed": failed, "seconds": time.time() - start}
+        outcome = {"failed": failed, "seconds": time.time() - start, "expected": self.expected}
         (self.scratch / "outcome.json").write_text(json.dumps(outcome))
         return 1 if failed else 0
 

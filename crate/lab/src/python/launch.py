@@ -50,10 +50,12 @@ def state_of(project):
 
 
 def lock_library(libraries, current):
-    """The newest library's folder and launch.json, with a shared lock on it."""
+    """The newest library's folder and launch.json, with a shared lock on it; or that of the
+    library which `cargo lab run` names, whatever has become current since it started."""
     for _ in range(20):
         try:
-            folder = libraries / (libraries / current).read_text()
+            name = os.environ.get("LAB_LIBRARY") or (libraries / current).read_text()
+            folder = libraries / name
             lock = os.open(folder / "lock", os.O_RDONLY)
         except OSError:
             how = " --features cuda" if current == "current-cuda" else ""

@@ -3,17 +3,18 @@
 use super::Kind;
 use super::toolchain::Toolchain;
 use crate::Result;
-use crate::files;
 use crate::place::{Place, Turn};
 use crate::process::Logged;
 use crate::say::Step;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
-use xxhash_rust::xxh3::xxh3_64;
 
 /// The package that is the dylib.
 const PACKAGE: &str = "consistency-kernel";
+
+/// What stands before the path by which a package names its clone.
+const MARK: &str = "compiled in the clone of ";
 
 /// What cargo built.
 pub struct Build {
@@ -25,35 +26,52 @@ pub struct Build {
     pub metadata: Vec<PathBuf>,
 }
 
+/// The packages of the library, which each name the clone that they were compiled from.
+const OURS: [&str; 5] =
+    ["consistency", "consistency-base", "consistency-engine", "consistency-ground", PACKAGE];
+
 /// Build the library. The dependencies are those of `cargo build --release` and
 /// `cargo test --release`: nothing is compiled twice.
 pub fn run(place: &Place, turn: &Turn, toolchain: &Toolchain, kind: Kind) -> Result<Build> {
-    let build = once(place, turn, toolchain, kind)?;
-    if is_of(&build, place) {
-        return Ok(build);
+    let target = toolchain.target_folder(place)?;
+    let target = if kind == Kind::Cuda { target.join("cuda") } else { target };
+    if has_another_clones(&target, place) {
+        let mut clean = Logged::new(place, "clean", &toolchain.cargo);
+        clean.command().args(["clean", "--release"]).env("CARGO_TARGET_DIR", &target);
+        clean.command().args(OURS.iter().flat_map(|package| ["--package", package]));
+        clean.run(turn, |_| {})?;
     }
-    // Another clone with the same target folder put its own in this place, and cargo, which
-    // looks at our sources alone, calls that fresh.
-    files::remove(&build.library)?;
-    let build = once(place, turn, toolchain, kind)?;
-    if is_of(&build, place) {
-        return Ok(build);
-    }
-    Err(format!(
-        "{} is the library of another clone, which is being built at the same time; try again \
-         when that has ended, or give each clone a CARGO_TARGET_DIR of its own",
-        build.library.display()
-    ))
+    once(place, turn, toolchain, kind, &target)
 }
 
-// The library names the clone that it was built from (crate/kernel/src/lib.rs).
-fn is_of(build: &Build, place: &Place) -> bool {
-    let folder = place.project.join("crate").join("kernel");
-    let mark = format!("consistency-kernel of {};", folder.display());
-    memchr::memmem::find(&build.bytes, mark.as_bytes()).is_some()
+// Whether a build folder that clones share holds packages of another clone. Cargo gives them
+// the same names and calls them fresh where this clone's sources are older.
+fn has_another_clones(target: &Path, place: &Place) -> bool {
+    let names = OURS.map(|package| format!("lib{}", package.replace('-', "_")));
+    let files = fs::read_dir(target.join("release").join("deps")).into_iter().flatten().flatten();
+    files.map(|file| file.path()).any(|file| {
+        let stem = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let library = file.extension().is_some_and(|e| e == "rlib" || e == "so" || e == "dylib");
+        let name = stem.split_once('-').map_or(stem.as_str(), |(name, _)| name);
+        library
+            && names.iter().any(|ours| ours == name)
+            && fs::read(&file)
+                .is_ok_and(|bytes| memchr::memmem::find(&bytes, mark(place).as_bytes()).is_none())
+    })
 }
 
-fn once(place: &Place, turn: &Turn, toolchain: &Toolchain, kind: Kind) -> Result<Build> {
+// How a package of this clone's names it, up to the package's own folder.
+fn mark(place: &Place) -> String {
+    format!("{MARK}{}", place.project.join("crate").display())
+}
+
+fn once(
+    place: &Place,
+    turn: &Turn,
+    toolchain: &Toolchain,
+    kind: Kind,
+    target: &Path,
+) -> Result<Build> {
     let (what, log) = match kind {
         Kind::Cpu => ("library: the release build, linked for the kernel", "library"),
         Kind::Cuda => ("library for GPUs: another build, linked for its kernel", "library-cuda"),
@@ -62,18 +80,14 @@ fn once(place: &Place, turn: &Turn, toolchain: &Toolchain, kind: Kind) -> Result
     let mut build = Logged::new(place, log, &toolchain.cargo);
     if kind == Kind::Cuda {
         // In a folder of its own: both are there at once, and neither undoes the other.
-        let target = std::env::var_os("CARGO_TARGET_DIR").filter(|folder| !folder.is_empty());
-        let target = target.map_or_else(|| place.project.join("target"), PathBuf::from);
-        build.command().env("CARGO_TARGET_DIR", target.join("cuda"));
+        build.command().env("CARGO_TARGET_DIR", target);
     }
     build
         .command()
         .args(["rustc", "--release", "--package", PACKAGE, "--lib", "--crate-type", "dylib"])
         .args(if kind == Kind::Cuda { &["--features", "cuda"][..] } else { &[] })
         .arg("--message-format=json-render-diagnostics")
-        .args(["--", "-Cprefer-dynamic", "--cfg"])
-        // Arguments are part of what cargo compares: another clone's library is not fresh.
-        .arg(format!("clone_{:016x}", xxh3_64(place.project.to_string_lossy().as_bytes())));
+        .args(["--", "-Cprefer-dynamic"]);
     let mut count = 0;
     let output = build.run(turn, |line| {
         if let Some(name) = line.trim_start().strip_prefix("Compiling ") {

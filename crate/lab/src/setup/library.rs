@@ -22,6 +22,23 @@ pub struct Library {
     pub folder: PathBuf,
 }
 
+impl Library {
+    /// A share in the library's lock: as long as it is held, the library is not swept away.
+    ///
+    /// # Errors
+    /// It was swept away in this moment.
+    pub fn hold(&self) -> Result<File> {
+        let path = self.folder.join("lock");
+        let lock = File::open(&path).and_then(|lock| lock.lock_shared().map(|()| lock));
+        let lock = lock.map_err(|e| format!("the lock {}: {e}", path.display()))?;
+        if path.is_file() {
+            Ok(lock)
+        } else {
+            Err(format!("the library {} was replaced in this moment; try again", self.id))
+        }
+    }
+}
+
 /// Build the library as the project stands and make it current. Builds without a live
 /// kernel are removed.
 ///

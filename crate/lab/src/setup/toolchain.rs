@@ -2,7 +2,10 @@
 //! of different compilers do not link.
 
 use crate::Result;
+use crate::place::Place;
 use crate::process::answer;
+use crate::shell;
+use serde_json::Value;
 use std::path::PathBuf;
 
 /// The toolchain under which this program runs.
@@ -32,6 +35,19 @@ impl Toolchain {
         let rustc = tool("rustc");
         let version = answer(&rustc, &["-vV"])?;
         Ok(Self { cargo, rustc, sysroot, version })
+    }
+
+    /// Where cargo builds the project: `target`, `CARGO_TARGET_DIR`, or what the user's own
+    /// configuration of cargo says.
+    pub fn target_folder(&self, place: &Place) -> Result<PathBuf> {
+        let arguments = ["metadata", "--format-version", "1", "--no-deps", "--offline"];
+        let mut metadata = shell::command(&self.cargo);
+        metadata.current_dir(&place.project).args(arguments);
+        let output = metadata.output().map_err(|e| format!("cargo metadata: {e}"))?;
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        answer["target_directory"].as_str().map(PathBuf::from).ok_or_else(|| {
+            format!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr).trim())
+        })
     }
 
     /// The folder of the standard library's shared object.
