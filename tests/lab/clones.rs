@@ -62,16 +62,36 @@ fn copy_project(to: &Path) -> Result {
 
 /// Another clone, whose state in the shared folder goes away with it.
 struct Clone {
-    folder: Folder,
     path: PathBuf,
+    target: PathBuf,
 }
 
 impl Clone {
-    fn new(name: &str) -> Result<Self> {
-        let folder = Folder::new(name)?;
-        let path = std::fs::canonicalize(&folder.0)?.join("consistency lab");
+    /// Below `folder`, built in `target`.
+    fn new(folder: &Path, target: &Path) -> Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let path = std::fs::canonicalize(folder)?.join("consistency lab");
         copy_project(&path)?;
-        Ok(Self { folder, path })
+        Ok(Self { path, target: target.to_path_buf() })
+    }
+
+    /// `cargo lab setup` in it: whether it succeeds, and what it says.
+    fn set_up(&self) -> Result<(bool, String)> {
+        let mut command = lab(&["setup"]);
+        command.current_dir(&self.path).env("LAB_HOME", home());
+        told(command.env("CARGO_TARGET_DIR", &self.target))
+    }
+
+    /// The same, which must succeed: the file of the library that its kernels start with.
+    fn library(&self) -> Result<PathBuf> {
+        let (good, text) = self.set_up()?;
+        assert!(good, "{text}");
+        let ready = "ready: kernels start with the library ";
+        let id = text.lines().find_map(|l| l.strip_prefix(ready)).ok_or("no library is named")?;
+        let folder = own(&self.path).ok_or("the clone has no state")?.join("lib").join(id);
+        let mut files = std::fs::read_dir(folder)?.flatten().map(|entry| entry.path());
+        let library = files.find(|f| f.to_string_lossy().contains("consistency_kernel"));
+        Ok(library.ok_or("the library's folder holds none")?)
     }
 }
 
@@ -83,16 +103,20 @@ impl Drop for Clone {
     }
 }
 
-/// The file of the library that kernels of this clone start with, after `cargo lab setup`.
-fn library() -> Result<PathBuf> {
-    let (good, text) = told(&mut lab(&["setup"]))?;
-    assert!(good, "{text}");
-    let id = text.lines().find_map(|l| l.strip_prefix("ready: kernels start with the library "));
-    let own = own(&project()).ok_or("the project has no state")?;
-    let folder = own.join("lib").join(id.ok_or("no library is told")?);
-    let files = std::fs::read_dir(folder)?.flatten().map(|entry| entry.path());
-    let library = files.into_iter().find(|f| f.to_string_lossy().contains("consistency_kernel"));
-    Ok(library.ok_or("its folder holds none")?)
+/// The files of `from` linked at `to`, without what cargo keeps to compile a package again in
+/// part.
+fn link(from: &Path, to: &Path) -> Result {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let path = entry?.path();
+        let to = to.join(path.file_name().unwrap_or_default());
+        if path.is_dir() && !path.ends_with("incremental") {
+            link(&path, &to)?;
+        } else if path.is_file() {
+            std::fs::hard_link(&path, &to).or_else(|_| std::fs::copy(&path, &to).map(|_| ()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether the library is that of the project in this folder.
@@ -105,27 +129,23 @@ fn is_of(library: &Path, project: &Path) -> Result<bool> {
 #[test]
 fn a_changed_crate_reaches_a_restarted_kernel_and_leaves_a_live_one_alone() -> Result {
     ready();
-    assert!(is_of(&library()?, &project())?);
-    let clone = Clone::new("another clone")?;
-    // The dependencies are compiled: only the project's own crates are not, at this path.
-    let target = Path::new(env!("CARGO_BIN_EXE_lab")).parent().and_then(Path::parent);
-    let set_up = || {
-        let mut command = lab(&["setup"]);
-        command.current_dir(&clone.path).env("LAB_HOME", home());
-        if let Some(target) = target {
-            command.env("CARGO_TARGET_DIR", target);
-        }
-        told(&mut command)
-    };
+    let folder = Folder::new("another clone")?;
+    // The dependencies are compiled, and so are this clone's own packages, which the other
+    // must not take for its own.
+    let build = Path::new(env!("CARGO_BIN_EXE_lab")).parent().ok_or("a program in no folder")?;
+    let target = folder.0.join("target");
+    for part in ["deps", "build", ".fingerprint"] {
+        link(&build.join(part), &target.join("release").join(part))?;
+    }
+    let clone = Clone::new(&folder.0.join("first"), &target)?;
     let extend = |text: &str| -> Result {
         Ok(std::fs::write(clone.path.join("crate/src/lib.rs"), format!("{LIBRARY}\n{text}\n"))?)
     };
     extend("/// A number.\npub fn version() -> u32 { 1 }")?;
-    let (good, text) = set_up()?;
-    assert!(good, "{text}");
+    assert!(is_of(&clone.library()?, &clone.path)?, "the library of another clone");
 
     // One kernel stays alive while the crate changes, breaks and is mended.
-    let at = |name: &str| clone.folder.0.join(name);
+    let at = |name: &str| folder.0.join(name);
     let version = "println!(\"{}\", consistency::version());";
     let request = json!({
         "env": { "LAB_PROJECT": clone.path },
@@ -152,12 +172,12 @@ fn a_changed_crate_reaches_a_restarted_kernel_and_leaves_a_live_one_alone() -> R
     };
     reached("changed")?;
     extend("/// A number.\npub fn version() -> u32 { 2 }")?;
-    let (good, text) = set_up()?;
+    let (good, text) = clone.set_up()?;
     assert!(good, "{text}");
     std::fs::write(at("changed"), "")?;
     reached("broken")?;
     extend("pub fn version() -> u32 { \"not a number\" }")?;
-    let (good, text) = set_up()?;
+    let (good, text) = clone.set_up()?;
     assert!(!good, "a crate that does not compile is no success");
     assert!(text.contains("mismatched types"), "{text}");
     assert!(text.contains("The last good library") && text.contains("stays in place"), "{text}");
@@ -168,10 +188,11 @@ fn a_changed_crate_reaches_a_restarted_kernel_and_leaves_a_live_one_alone() -> R
     assert_eq!(said, ["", "1", "", "1", "2", "2", "2"]);
     let all_ok = kernels[0]["cells"].as_array().into_iter().flatten().all(|c| c["status"] == "ok");
     assert!(all_ok, "{kernels:#?}");
-    // The two clones share a target folder, and so the name of the library's file. (The new
-    // one need not be the old to the bit: compilers do not promise that.)
-    let again = library()?;
-    assert!(is_of(&again, &project())?, "the library of another clone took this one's place");
-    assert!(!is_of(&again, &clone.path)?);
+    // A third clone shares the target folder with the second, and so the names of its files.
+    extend("/// A number.\npub fn version() -> u32 { 3 }")?;
+    assert!(is_of(&clone.library()?, &clone.path)?);
+    let other = Clone::new(&folder.0.join("second"), &target)?;
+    assert!(is_of(&other.library()?, &other.path)?, "it has the library of its elder");
+    assert!(is_of(&clone.library()?, &clone.path)?, "it has the library of the younger clone");
     Ok(())
 }
