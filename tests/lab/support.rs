@@ -2,9 +2,6 @@
 
 #![allow(dead_code)] // each test program uses a part of it
 
-#[path = "../../crate/lab/src/shell.rs"]
-pub mod shell;
-
 use serde_json::Value;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -38,15 +35,38 @@ pub fn own(project: &Path) -> Option<PathBuf> {
 
 /// The program `lab` in the project, with these arguments, started as from a shell.
 pub fn lab(arguments: &[&str]) -> Command {
-    let mut command = shell::command(env!("CARGO_BIN_EXE_lab"));
-    command.args(arguments).current_dir(project()).stdin(Stdio::null()).env_remove("LAB_BUDGET");
-    command
+    from_a_shell(env!("CARGO_BIN_EXE_lab"), arguments)
 }
 
 /// cargo in the project, started as from a shell.
 pub fn cargo(arguments: &[&str]) -> Command {
-    let mut command = shell::command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    from_a_shell(cargo, arguments)
+}
+
+// In the project, without what `cargo test` sets for this program: of cargo's variables a
+// shell's own are left.
+fn from_a_shell(program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Command {
+    const OWN: [&str; 9] = [
+        "CARGO_BUILD_",
+        "CARGO_HOME",
+        "CARGO_HTTP_",
+        "CARGO_INCREMENTAL",
+        "CARGO_NET_",
+        "CARGO_PROFILE_",
+        "CARGO_REGISTR",
+        "CARGO_TARGET_DIR",
+        "CARGO_TERM_",
+    ];
+    let mut command = Command::new(program);
     command.args(arguments).current_dir(project()).stdin(Stdio::null());
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO") && !OWN.iter().any(|own| text.starts_with(own)) {
+            command.env_remove(&name);
+        }
+    }
+    command.env_remove("LD_LIBRARY_PATH").env_remove("LAB_BUDGET");
     command
 }
 
