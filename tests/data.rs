@@ -2,7 +2,7 @@
 //! what is damaged is named; what was decoded once is not decoded again.
 
 use candle_core::{DType, Device, Tensor};
-use consistency::data::{Dataset, Encoding, Images, catalog, digits};
+use consistency::data::{Dataset, Encoding, Images, catalog, digits, part_rows};
 use consistency::experiment::{Experiment, Monitor, train};
 use consistency::hub::{Hub, HubSettings};
 use consistency::rng::Key;
@@ -131,9 +131,78 @@ fn many_rows_come_in_order_slice_by_slice() -> Result<()> {
         (0..rows).flat_map(|row| [0, 1].map(|x| pixel(row % 251, 0, 0, x))).collect();
     assert_eq!(values(all.pixels())?, expected);
     assert!(all.labels().into_iter().flatten().copied().eq(0..rows as u32));
+    // A part is taken by key, in the order of the whole.
     let part = folder.find("long.parquet")?.limited(9_000).split("train")?;
-    assert_eq!(values(part.pixels())?, expected[..18_000]);
-    assert_eq!(part.labels().map(<[u32]>::len), Some(9_000));
+    let taken: Vec<usize> = part.labels().into_iter().flatten().map(|l| *l as usize).collect();
+    assert!(taken.len() == 9_000 && taken.is_sorted_by(|a, b| a < b));
+    let here: Vec<u8> = taken.iter().flat_map(|row| expected[2 * row..][..2].to_vec()).collect();
+    assert_eq!(values(part.pixels())?, here);
+    // Half of them from each half, by 4.3 standard deviations.
+    let first = taken.iter().filter(|row| **row < rows / 2).count();
+    assert!((4_350..4_650).contains(&first), "{first} of the first half");
+    Ok(())
+}
+
+// Three classes one after the other, as folders and some files have them.
+fn in_class_order(each: usize) -> Result<Images> {
+    let pixels: Vec<u8> = (0..3 * each).map(|row| pixel(row, 0, 0, 0)).collect();
+    let labels = (0..3 * each).map(|row| (row / each) as u32).collect();
+    let pixels = Tensor::from_vec(pixels, (3 * each, 1, 1, 1), &Device::Cpu)?;
+    Images::new("ordered", pixels, 255, Some(labels))
+}
+
+#[test]
+fn a_part_is_of_all_classes_and_the_whole_keeps_its_order() -> Result<()> {
+    let (all, key) = (in_class_order(100)?, Key::new(5));
+    let part = all.part(60, &key)?;
+    let of = |class: u32| part.labels().into_iter().flatten().filter(|l| **l == class).count();
+    assert!((0..3).all(|class| of(class) >= 10), "{:?}", part.labels());
+    // Each image with its label, none twice, the same ones for the same key.
+    let rows = part_rows(300, 60, &key);
+    let label = |row: &u32| Some(*all.labels()?.get(*row as usize)?);
+    assert!(rows.iter().map(label).eq(part.labels().into_iter().flatten().map(|l| Some(*l))));
+    assert_eq!(
+        values(part.pixels())?,
+        values(&all.pixels().index_select(&Tensor::new(rows.clone(), &Device::Cpu)?, 0)?)?
+    );
+    let mut once = rows.clone();
+    once.sort_unstable();
+    once.dedup();
+    assert_eq!(once.len(), 60);
+    assert_ne!(rows, part_rows(300, 60, &Key::new(6)));
+    // A part is not the whole, and says so; images of one hash are the same images.
+    assert_eq!(part.revision(), "made, 60 of 300");
+    assert_eq!(part.hash_of(&(0..60).collect::<Vec<_>>())?, all.hash_of(&rows)?);
+    assert_ne!(all.hash_of(&rows)?, all.hash_of(&once)?);
+    for count in [300, 1_000] {
+        let whole = all.part(count, &key)?;
+        assert_eq!(values(whole.pixels())?, values(all.pixels())?);
+        assert_eq!((whole.labels(), whole.revision()), (all.labels(), all.revision()));
+    }
+    Ok(())
+}
+
+#[test]
+fn a_limited_folder_has_all_of_its_classes() -> Result<()> {
+    let folder = Folder::new("limited")?;
+    for (class, name) in ["cat", "dog", "owl"].into_iter().enumerate() {
+        std::fs::create_dir_all(folder.at("photos").join(name))?;
+        for row in 0..20 {
+            let file = folder.at("photos").join(name).join(format!("{row:02}.png"));
+            std::fs::write(file, png_of(class * 20 + row, [1, 2, 2])?)?;
+        }
+    }
+    let part = folder.find("photos")?.limited(24).split("train")?;
+    let labels = part.labels().unwrap_or_default();
+    let of = |class: u32| labels.iter().filter(|l| **l == class).count();
+    assert!(labels.len() == 24 && (0..3).all(|class| of(class) >= 4), "{labels:?}");
+    assert!(labels.is_sorted());
+    // Each image is one of its label's.
+    let corners = values(&part.pixels().narrow(2, 0, 1)?.narrow(3, 0, 1)?.contiguous()?)?;
+    for (corner, label) in corners.iter().zip(labels) {
+        let first = *label as usize * 20;
+        assert!((first..first + 20).any(|row| pixel(row, 0, 0, 0) == *corner), "{label}");
+    }
     Ok(())
 }
 

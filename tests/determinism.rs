@@ -338,3 +338,57 @@ fn killed_and_resumed() -> Result<()> {
     );
     Ok(())
 }
+
+/// The steps whose checkpoints are in the folder of `experiment`, and their files.
+fn checkpoints(runs: &Path, experiment: &Experiment) -> Result<Vec<(u64, PathBuf)>> {
+    let entries = std::fs::read_dir(runs.join(experiment.folder()?))?;
+    let files = entries.flatten().map(|entry| entry.path());
+    let mut all: Vec<(u64, PathBuf)> = files
+        .filter_map(|path| {
+            let name = path.file_stem()?.to_str()?.strip_prefix("checkpoint-")?;
+            Some((name.parse().ok()?, path.clone()))
+        })
+        .collect();
+    all.sort();
+    Ok(all)
+}
+
+#[test]
+fn a_resumed_run_diverges_at_the_same_step() -> Result<()> {
+    let folder = Folder::new("diverges")?;
+    let mut wild = experiment(TEACHER, 60)?;
+    wild.optimizer.learning_rate = 3.0;
+    (wild.training.checkpoint_every, wild.training.keep_checkpoints) = (1, 100);
+    let run = || match train(&wild, &folder.0, &Monitor::default(), 1) {
+        Ok(_) => "it did not stop".to_string(),
+        Err(error) => error.to_string(),
+    };
+    let whole = run();
+    assert!(whole.contains("the training has diverged"), "{whole}");
+    // From where it stopped, and from each step before.
+    let kept = checkpoints(&folder.0, &wild)?;
+    assert!(kept.len() > 1, "{whole}");
+    for (step, path) in kept.iter().rev() {
+        assert_eq!(run(), whole, "resumed at step {step}");
+        std::fs::copy(path, folder.0.join(format!("{step}")))?;
+        for (_, later) in checkpoints(&folder.0, &wild)?.iter().filter(|(at, _)| at >= step) {
+            std::fs::remove_file(later)?;
+        }
+    }
+    // The last checkpoint as earlier versions wrote it: it loads, and the next loss is the first.
+    let Some((step, path)) = kept.last() else { return Err(Error::new("no checkpoint")) };
+    let mut bytes = std::fs::read(folder.0.join(format!("{step}")))?;
+    let field = br#"\"first_loss\":"#;
+    let Some(from) = bytes.windows(field.len()).position(|part| part == field) else {
+        return Err(Error::new("the checkpoint holds no first loss"));
+    };
+    let Some(length) = bytes[from..].iter().position(|byte| *byte == b',') else {
+        return Err(Error::new("its header ends there"));
+    };
+    bytes[from..=from + length].fill(b' ');
+    std::fs::write(path, bytes)?;
+    let resumed = run();
+    assert!(!resumed.contains(&format!("at step {step} ")), "{resumed}");
+    assert!(!resumed.contains("the checkpoint "), "{resumed}");
+    Ok(())
+}

@@ -162,7 +162,7 @@ fn only_inception_has_a_fid() -> Result<()> {
     assert_eq!(answer.pool().dims(), [3, 2048]);
     for refused in [
         message(answer.fid(&answer))?,
-        message(answer.kid(&answer))?,
+        message(answer.kid(&answer, &Key::new(0)))?,
         message(answer.inception_score(1))?,
     ] {
         assert!(refused.contains("of the published Inception's features"), "{refused}");

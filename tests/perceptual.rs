@@ -8,6 +8,7 @@ mod judges;
 
 use candle_core::{D, DType, Device, Tensor, Var};
 use consistency::experiment::{Experiment, Monitor, train};
+use consistency::hub::{Hub, HubSettings};
 use consistency::loss::{Compare, Lpips, LpipsConfig, Pooling};
 use consistency::nn::Settings;
 use consistency::rng::Key;
@@ -168,5 +169,26 @@ fn it_compares_as_it_measures() -> Result<()> {
     let (as_loss, as_metric) = (lpips.per_sample(&x, &y)?, lpips.distance(&x, &y)?);
     assert_eq!(as_loss.to_vec1::<f32>()?, as_metric.to_vec1::<f32>()?);
     assert!(as_loss.min_all()?.to_scalar::<f32>()? > 0.0);
+    Ok(())
+}
+
+#[test]
+fn the_published_weights_are_one_file_and_no_other() -> Result<()> {
+    let folder = Folder::new("published-lpips")?;
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    let cached = folder.0.join("hub/models--nikhilr01--sen-bridge-weights");
+    let snapshot = cached.join("snapshots").join(commit);
+    std::fs::create_dir_all(&snapshot)?;
+    std::fs::create_dir_all(cached.join("refs"))?;
+    std::fs::write(cached.join("refs/main"), commit)?;
+    // Names and shapes are right: what is refused is the content.
+    let file = write_weights(&folder, &Lpips::shapes()?)?;
+    std::fs::copy(file, snapshot.join("lpips_vgg.safetensors"))?;
+    let settings = HubSettings::new("http://127.0.0.1:9", folder.0.join("hub"));
+    let hub = Hub::new(HubSettings { offline: true, ..settings })?;
+    let said = message(Lpips::from_hub(&hub, DType::F32, &CPU))?;
+    let all = "a96ef46bc0b0a064b67e277c15af82caa42278dd79aba0034815ed355e1aaacb";
+    assert!(said.contains(&format!("the published LPIPS {all}: ")), "{said}");
+    assert!(said.contains("lpips_vgg.safetensors") && said.contains("lpips.weights"), "{said}");
     Ok(())
 }

@@ -3,6 +3,7 @@
 use clap::{Arg, ArgMatches, Command, value_parser};
 use consistency::data::{Dataset, Images, catalog};
 use consistency::plot::Figure;
+use consistency::rng::Key;
 use consistency::{Context, Result, ensure};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -52,7 +53,10 @@ pub fn command() -> Command {
                     "size",
                     "Crop images to their middle square and reduce them to N pixels",
                 ))
-                .arg(count("limit", "Read the first N images of a split alone"))
+                .arg(count(
+                    "limit",
+                    "Read N images of a split alone, chosen by key from all classes",
+                ))
                 .arg(
                     Arg::new("png")
                         .long("png")
@@ -217,10 +221,10 @@ fn describe(images: &Images, seconds: f64) -> Result<String> {
 }
 
 fn grid(images: &Images, split: &str, path: &Path) -> Result<()> {
-    let first = images.first(SHOWN)?;
-    let columns = (first.len() as f64).sqrt().ceil() as usize;
-    let title = format!("{}, {split}: the first {}", images.name(), first.len());
-    let all = first.all(consistency::candle_core::DType::F32)?;
+    let part = images.part(SHOWN, &Key::new(0).stream("grid"))?;
+    let columns = (part.len() as f64).sqrt().ceil() as usize;
+    let title = format!("{}, {split}: {} of {}", images.name(), part.len(), images.len());
+    let all = part.all(consistency::candle_core::DType::F32)?;
     let path = std::path::absolute(path).with_context(|| path.display().to_string())?;
     Figure::images(title, &all, columns)?.save(&path)?;
     println!("  grid      {}", path.display());

@@ -20,6 +20,8 @@ pub(super) struct Checkpoint {
     pub groups: BTreeMap<String, BTreeMap<String, Tensor>>,
     pub table: Table,
     pub since: Since,
+    /// The loss of the run's first step; none in the checkpoints of versions that did not save it.
+    pub first_loss: Option<f64>,
 }
 
 /// The losses since the last record row, whose mean the next one holds.
@@ -51,6 +53,7 @@ pub(super) struct Parts<'a> {
     pub optimizer: BTreeMap<String, Tensor>,
     pub table: &'a Table,
     pub since: Since,
+    pub first_loss: Option<f64>,
 }
 
 /// The group of average `index`.
@@ -100,6 +103,7 @@ pub(super) fn save(folder: &Path, hash: &str, keep: usize, parts: &Parts) -> Res
         "columns": parts.table.columns(),
         // The bits: a decimal could round.
         "since": [parts.since.sum.to_bits(), parts.since.count],
+        "first_loss": parts.first_loss.map(f64::to_bits),
     });
     // Under one key: the order of several would change from file to file.
     let metadata = HashMap::from([(KEY.to_string(), about.to_string())]);
@@ -201,6 +205,7 @@ fn read(path: &Path, hash: &str, device: &Device) -> Result<Checkpoint> {
         bail!("does not say where the run stood: {about}");
     };
     let since = Since { sum: f64::from_bits(bits), count };
+    let first_loss = about["first_loss"].as_u64().map(f64::from_bits);
     let tensors = candle_core::safetensors::load_buffer(&bytes, device)
         .map_err(|e| Error::from(e).context("is damaged or cut off"))?;
     let mut groups: BTreeMap<String, BTreeMap<String, Tensor>> = BTreeMap::new();
@@ -220,5 +225,5 @@ fn read(path: &Path, hash: &str, device: &Device) -> Result<Checkpoint> {
     }
     let mut table = Table::new();
     rows.iter().try_for_each(|row| table.push(row))?;
-    Ok(Checkpoint { step, groups, table, since })
+    Ok(Checkpoint { step, groups, table, since, first_loss })
 }

@@ -32,7 +32,7 @@ pub enum DataConfig {
         /// Crop and reduce them to this side.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         size: Option<usize>,
-        /// The first so many alone.
+        /// So many of them alone, chosen by key (see [`Dataset::limited`]).
         #[serde(default, skip_serializing_if = "Option::is_none")]
         limit: Option<usize>,
         /// Mirror each with probability 1/2, as the paper does on CIFAR-10.
@@ -149,6 +149,14 @@ impl DataConfig {
         match self {
             Self::Images { .. } => Ok(self.dataset()?.entry().hub.clone()),
             Self::Digits | Self::Spirals { .. } | Self::Moons { .. } => Ok(None),
+        }
+    }
+
+    /// The split that it trains on.
+    pub fn split(&self) -> &str {
+        match self {
+            Self::Images { split, .. } => split,
+            Self::Digits | Self::Spirals { .. } | Self::Moons { .. } => "train",
         }
     }
 

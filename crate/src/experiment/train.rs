@@ -27,9 +27,10 @@ const DIVERGED: f64 = 1e6;
 /// not, on any number of threads, the bits are the same.
 ///
 /// # Errors
-/// A loss or a gradient that is not finite, a loss that is a million times the first (the step
-/// and the learning rate are named and the last checkpoint stays), a stop that was asked for, or
-/// a folder that cannot be written.
+/// A loss or a gradient that is not finite, a loss that is a million times that of the run's first
+/// step (the step and the learning rate are named and the last checkpoint stays), a stop that was
+/// asked for, or a folder that cannot be written. A checkpoint holds the first loss; a run that
+/// resumes from an older one, which does not, is measured by its first loss after that.
 pub fn train(
     experiment: &Experiment,
     runs: &Path,
@@ -65,6 +66,7 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
     let averages = rates.iter().map(|_| Ema::new(&params)).collect::<Result<Vec<Ema>>>()?;
     let mut table = Table::new();
     let mut since = Since::default();
+    let mut first_loss = None;
     let mut step = 0;
 
     // ---- resume
@@ -80,13 +82,13 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
         }
         optimizer.restore(saved.step, &group("optimizer"))?;
         (step, table, since) = (saved.step, saved.table, saved.since);
+        first_loss = saved.first_loss;
     }
 
     let total = experiment.training.iterations;
     let origin = provenance(experiment)?;
     let mut machine = Machine::open(folder.path(), step)?;
     let (start, first) = (Instant::now(), step);
-    let mut first_loss = None;
     let order = key.stream("order");
     monitor.record(&table);
     monitor.report(Progress { step, total, ..Progress::default() });
@@ -147,6 +149,7 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
                 optimizer: optimizer.tensors(),
                 table: &table,
                 since,
+                first_loss,
             };
             checkpoint::save(folder.path(), &hash, experiment.training.keep_checkpoints, &parts)
                 .with_context(|| experiment.name.clone())?;

@@ -19,8 +19,10 @@ use std::path::{Path, PathBuf};
 
 const REPOSITORY: &str = "nikhilr01/sen-bridge-weights";
 const FILE: &str = "lpips_vgg.safetensors";
-/// How the SHA-256 of the published weights begins: VGG16 and the linear layers of version 0.1.
-const PUBLISHED: &str = "a96ef46b";
+/// SHA-256 of the published weights, VGG16 and the linear layers of version 0.1, as the
+/// repository's card states it. The commit is not pinned: whatever `main` is, no other file is
+/// taken.
+const PUBLISHED: &str = "a96ef46bc0b0a064b67e277c15af82caa42278dd79aba0034815ed355e1aaacb";
 
 /// Of each block of VGG16: its channels, and torchvision's numbers of its convolutions.
 const BLOCKS: [(usize, &[usize]); 5] = [
@@ -56,7 +58,8 @@ pub struct LpipsConfig {
     pub side: Option<usize>,
     /// What lies between VGG16's blocks.
     pub pooling: Pooling,
-    /// A file of weights (see [`Lpips::load`]); none: the published ones, from the Hub.
+    /// A file of weights (see [`Lpips::load`]), of which names and shapes are checked and no
+    /// hash; none: the published ones, from the Hub, by their SHA-256.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
 }
@@ -186,7 +189,8 @@ impl Lpips {
         })
     }
 
-    /// With the published weights, from the Hub or its cache (59 MB).
+    /// With the published weights, from the Hub or its cache (59 MB): the file of a SHA-256 that
+    /// is fixed here, and no other.
     ///
     /// # Errors
     /// Those of the Hub, and a file that is not the published one.
@@ -195,9 +199,10 @@ impl Lpips {
         let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
         let hash = format!("{:x}", Sha256::digest(&bytes));
         ensure!(
-            hash.starts_with(PUBLISHED),
-            "{} of {REPOSITORY} has SHA-256 {hash}, and the published LPIPS {PUBLISHED}..: the \
-             repository has changed, or the file in the cache was replaced",
+            hash == PUBLISHED,
+            "{} of {REPOSITORY} has SHA-256 {hash}, and the published LPIPS {PUBLISHED}: the \
+             repository has changed, or the file in the cache was replaced; delete it to fetch it \
+             again, or give a copy of your own (lpips.weights)",
             path.display()
         );
         Self::load(&path, dtype, device)

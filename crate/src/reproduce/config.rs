@@ -102,10 +102,12 @@ pub enum By {
     /// The Frechet distance on pixels, of which there may be 1024, and their total variance over
     /// that of the data: below 1, samples are too near the mean.
     Pixels,
-    /// The Frechet distance on the features of a classifier that is trained on the data.
+    /// The Frechet distance on the features of a classifier that is trained on the data, on at
+    /// most 20 000 of them ([`judging_classifier`](super::judging_classifier)).
     Classifier,
-    /// FID, the Inception score, precision and recall: for colour images, against the first
-    /// 50 000 of the training. The weights are on the Hub.
+    /// FID, KID (100 subsets of 1000), the Inception score, precision and recall: for colour
+    /// images, against at most 50 000 of the training, chosen by a fixed key. The weights are on
+    /// the Hub.
     Inception,
 }
 

@@ -1,7 +1,7 @@
 //! Samples of a trained network, each kind by its noise levels and a sample's own noise.
 
 use super::sampling::Sampling;
-use crate::data::Images;
+use crate::data::{Images, part_rows};
 use crate::experiment::{Experiment, Trained};
 use crate::model::{Conditioned, ConsistencyModel, EdmDenoiser};
 use crate::process::{Solver, TimeGrid, perturb};
@@ -27,16 +27,19 @@ pub(super) struct Draw<'a> {
     shape: Vec<usize>,
     /// How many classes the network is told; none where it is told none.
     classes: Option<usize>,
-    /// The images of the training, where samples come from them.
-    real: Option<Images>,
+    /// The images of the training and the rows that are taken of them, where samples come from
+    /// them.
+    real: Option<(Images, Vec<u32>)>,
     key: Key,
 }
 
 impl<'a> Draw<'a> {
+    /// For `count` samples in all.
     pub fn new(
         trained: &'a Trained,
         sampling: &'a Sampling,
         shape: &[usize],
+        count: usize,
         key: Key,
     ) -> Result<Self> {
         let experiment = trained.experiment();
@@ -45,7 +48,12 @@ impl<'a> Draw<'a> {
             false => Model::Student(trained.consistency_model()?),
         };
         let real = match sampling {
-            Sampling::FromData { .. } => Some(experiment.data.images()?),
+            Sampling::FromData { .. } => {
+                let real = experiment.data.images()?;
+                // The same images for every seed.
+                let rows = part_rows(real.len(), count, &Key::new(0).stream("from data"));
+                Some((real, rows))
+            }
             _ => None,
         };
         Ok(Self {
@@ -147,10 +155,13 @@ impl<'a> Draw<'a> {
         key.normal(samples, &self.shape, DType::F32, &self.device)
     }
 
-    // The images of the training in their order, from the first again after the last.
+    // A part of the images of the training; all of them in their order where there are no more
+    // than samples, from the first again after the last.
     fn real(&self, samples: Range<u64>) -> Result<Tensor> {
-        let Some(real) = &self.real else { bail!("{} takes no images", self.sampling.name()) };
-        let rows: Vec<u32> = samples.map(|i| (i % real.len() as u64) as u32).collect();
+        let Some((real, rows)) = &self.real else {
+            bail!("{} takes no images", self.sampling.name())
+        };
+        let rows: Vec<u32> = samples.map(|i| rows[(i % rows.len() as u64) as usize]).collect();
         Ok(real.batch(&rows, DType::F32)?.to_device(&self.device)?)
     }
 }

@@ -1,7 +1,7 @@
 //! What judges a reproduction's samples: distances from the images of its training.
 
 use super::config::By;
-use crate::data::Images;
+use crate::data::{Images, part_rows};
 use crate::evaluate::{Classifier, ClassifierConfig, Inception, InceptionFeatures, Statistics};
 use crate::experiment::Trained;
 use crate::hub::Hub;
@@ -13,20 +13,40 @@ use candle_core::{DType, Device, Tensor};
 const PIXELS: usize = 1024;
 /// Images at a time.
 const BATCH: usize = 500;
-/// The images that a classifier is trained on, at most, and its steps.
+/// The images that a classifier is trained on, at most, chosen by key, and its steps.
 const TAUGHT: usize = 20_000;
 const STEPS: u64 = 1000;
 /// The parts of the Inception score.
 const SPLITS: usize = 10;
-/// The real images that Inception looks at, the first: as many as the samples of the paper.
+/// The real images that Inception looks at, at most, chosen by key: as many as the samples of the
+/// paper.
 const LOOKED_AT: usize = 50_000;
+/// Where a number is of the samples alone.
+const NO_REFERENCE: &str = "none: of the samples alone";
 
 /// The judges with what they know of the real images.
 pub(super) struct Judges {
     shape: Vec<usize>,
-    pixels: Option<Statistics>,
-    classifier: Option<(Classifier, Statistics)>,
-    inception: Option<(Inception, InceptionFeatures)>,
+    pixels: Option<(Origin, Statistics)>,
+    classifier: Option<(Origin, Classifier, Statistics)>,
+    inception: Option<(Origin, Inception, InceptionFeatures)>,
+}
+
+/// What a judge is, and which real images it compares with.
+#[derive(Clone)]
+struct Origin {
+    judge: String,
+    reference: String,
+}
+
+/// One number of a judge, with what its record says of it.
+pub(super) struct Finding {
+    pub metric: &'static str,
+    pub value: f64,
+    /// What was compared: pixels, or the features of which network.
+    pub judge: String,
+    /// The real images: split, number and hash.
+    pub reference: String,
 }
 
 /// What the judges have seen of one set of samples.
@@ -40,15 +60,16 @@ pub(super) struct Judged<'a> {
 impl Judges {
     /// The judges `by`, for samples of what `trained` was trained on.
     pub fn new(by: &[By], trained: &Trained) -> Result<Self> {
-        let real = trained.experiment().data.images()?;
+        let data = &trained.experiment().data;
+        let (real, split) = (data.images()?, data.split());
         let mut judges =
             Self { shape: real.shape().to_vec(), pixels: None, classifier: None, inception: None };
         for kind in by {
             match kind {
-                By::Pixels => judges.pixels = Some(of_pixels(&real)?),
-                By::Classifier => judges.classifier = Some(of_classifier(&real)?),
+                By::Pixels => judges.pixels = Some(of_pixels(&real, split)?),
+                By::Classifier => judges.classifier = Some(of_classifier(&real, split)?),
                 By::Inception => {
-                    judges.inception = Some(of_inception(&real, trained.params().device())?)
+                    judges.inception = Some(of_inception(&real, split, trained.params().device())?)
                 }
             }
         }
@@ -66,8 +87,8 @@ impl Judges {
             |known: &Statistics| Statistics::new(known.features().clone(), known.mean().len());
         Ok(Judged {
             judges: self,
-            pixels: self.pixels.as_ref().map(same).transpose()?,
-            classifier: self.classifier.as_ref().map(|(_, known)| same(known)).transpose()?,
+            pixels: self.pixels.as_ref().map(|(_, known)| same(known)).transpose()?,
+            classifier: self.classifier.as_ref().map(|(.., known)| same(known)).transpose()?,
             inception: Vec::new(),
         })
     }
@@ -77,51 +98,67 @@ impl Judged<'_> {
     /// More samples, (B, C, H, W); clipped to \[-1, 1\] as images are.
     pub fn add(&mut self, samples: &Tensor) -> Result<()> {
         let samples = samples.clamp(-1f32, 1f32)?;
-        if let Some((inception, _)) = &self.judges.inception {
+        if let Some((_, inception, _)) = &self.judges.inception {
             self.inception.push(inception.evaluate(&samples.affine(0.5, 0.5)?)?);
         }
         let samples = samples.to_device(&Device::Cpu)?;
         if let Some(seen) = &mut self.pixels {
             seen.add(&samples)?;
         }
-        if let (Some(seen), Some((classifier, _))) = (&mut self.classifier, &self.judges.classifier)
-        {
+        let classifier = &self.judges.classifier;
+        if let (Some(seen), Some((_, classifier, _))) = (&mut self.classifier, classifier) {
             seen.add(&classifier.evaluate(&samples)?)?;
         }
         Ok(())
     }
 
-    /// Each metric's name and number.
-    pub fn finish(self) -> Result<Vec<(&'static str, f64)>> {
+    /// Each metric's number.
+    pub fn finish(self) -> Result<Vec<Finding>> {
         let mut all = Vec::new();
-        if let (Some(seen), Some(real)) = (&self.pixels, &self.judges.pixels) {
-            all.push(("Frechet distance on pixels", seen.frechet_distance(real)?));
-            all.push(("variance over the data's", seen.variance()? / real.variance()?));
+        let mut add = |origin: &Origin, metric, value| {
+            let Origin { judge, reference } = origin.clone();
+            all.push(Finding { metric, value, judge, reference });
+        };
+        if let (Some(seen), Some((origin, real))) = (&self.pixels, &self.judges.pixels) {
+            add(origin, "Frechet distance on pixels", seen.frechet_distance(real)?);
+            add(origin, "variance over the data's", seen.variance()? / real.variance()?);
         }
-        if let (Some(seen), Some((_, real))) = (&self.classifier, &self.judges.classifier) {
-            all.push(("Frechet distance on classifier features", seen.frechet_distance(real)?));
+        if let (Some(seen), Some((origin, _, real))) = (&self.classifier, &self.judges.classifier) {
+            add(origin, "Frechet distance on classifier features", seen.frechet_distance(real)?);
         }
-        if let Some((_, real)) = &self.judges.inception {
+        if let Some((origin, _, real)) = &self.judges.inception {
             let seen = &InceptionFeatures::join(&self.inception)?;
             let manifold = real.precision_recall(seen)?;
-            all.push(("FID", seen.fid(real)?));
-            all.push(("Inception score", seen.inception_score(SPLITS)?.mean));
-            all.push(("precision", manifold.precision));
-            all.push(("recall", manifold.recall));
+            let kid = real.kid(seen, &Key::new(0).stream("judge").stream("kid"))?;
+            let alone = Origin { reference: NO_REFERENCE.to_string(), ..origin.clone() };
+            add(origin, "FID", seen.fid(real)?);
+            add(origin, "KID", kid.mean);
+            add(origin, "KID's deviation over subsets", kid.deviation);
+            add(&alone, "Inception score", seen.inception_score(SPLITS)?.mean);
+            add(origin, "precision", manifold.precision);
+            add(origin, "recall", manifold.recall);
         }
         Ok(all)
     }
 }
 
-fn parts(real: &Images) -> impl Iterator<Item = Result<Tensor>> + '_ {
-    (0..real.len()).step_by(BATCH).map(|first| {
-        let rows: Vec<u32> = (first as u32..(first + BATCH).min(real.len()) as u32).collect();
-        real.batch(&rows, DType::F32)
-    })
+/// The real images `rows` of a split, as a record says them: of images that are others, the hash
+/// is another.
+fn named(real: &Images, split: &str, rows: &[u32]) -> Result<String> {
+    Ok(format!("{split}, {} of {}, {}", rows.len(), real.len(), real.hash_of(rows)?))
+}
+
+fn all(real: &Images) -> Vec<u32> {
+    (0..real.len() as u32).collect()
+}
+
+fn parts<'a>(real: &'a Images, rows: &'a [u32]) -> impl Iterator<Item = Result<Tensor>> + 'a {
+    rows.chunks(BATCH).map(|rows| real.batch(rows, DType::F32))
 }
 
 fn gathered(real: &Images, of: impl Fn(&Tensor) -> Result<Statistics>) -> Result<Statistics> {
-    let mut parts = parts(real);
+    let rows = all(real);
+    let mut parts = parts(real, &rows);
     let Some(first) = parts.next() else { bail!("{} has no images", real.name()) };
     let mut all = of(&first?)?;
     for part in parts {
@@ -130,47 +167,69 @@ fn gathered(real: &Images, of: impl Fn(&Tensor) -> Result<Statistics>) -> Result
     Ok(all)
 }
 
-fn of_pixels(real: &Images) -> Result<Statistics> {
+fn of_pixels(real: &Images, split: &str) -> Result<(Origin, Statistics)> {
     let pixels: usize = real.shape().iter().product();
     ensure!(
         pixels <= PIXELS,
         "evaluate.by: the Frechet distance on pixels is for {PIXELS} of them, these images have \
          {pixels}; choose classifier or inception"
     );
-    gathered(real, Statistics::of)
+    let reference = named(real, split, &all(real))?;
+    let origin = Origin { judge: "pixels".to_string(), reference };
+    Ok((origin, gathered(real, Statistics::of)?))
 }
 
-// The classifier depends on the data alone: it is the same for all that is trained on them.
-fn of_classifier(real: &Images) -> Result<(Classifier, Statistics)> {
+// Which images a classifier is trained on. The key is no seed's: a part is the same for all.
+fn taught(real: &Images) -> Vec<u32> {
+    part_rows(real.len(), TAUGHT, &Key::new(0).stream("judge").stream("taught"))
+}
+
+/// The classifier that judges samples of these images (`evaluate.by = ["classifier"]`): trained
+/// for 1000 steps on at most 20 000 of them, chosen by a fixed key, so that it knows all classes
+/// whatever the order of the dataset is. It depends on the images alone, and is the same for all
+/// that is trained on them.
+///
+/// # Errors
+/// Images without classes; as [`Classifier::train`].
+pub fn judging_classifier(real: &Images) -> Result<Classifier> {
     let Some(labels) = real.labels() else {
         bail!("evaluate.by: {} has no classes, and so no classifier", real.name());
     };
-    let taught = real.first(TAUGHT)?;
+    let rows = taught(real);
+    let labels: Vec<u32> = rows.iter().map(|row| labels[*row as usize]).collect();
     let config = ClassifierConfig { steps: STEPS, ..ClassifierConfig::default() };
-    let classifier = Classifier::train(
-        &taught.all(DType::F32)?,
-        &labels[..taught.len()],
-        real.classes().count(),
-        config,
-        &Key::new(0).stream("judge"),
-    )?;
+    let (images, key) = (real.batch(&rows, DType::F32)?, Key::new(0).stream("judge"));
+    Classifier::train(&images, &labels, real.classes().count(), config, &key)
+}
+
+fn of_classifier(real: &Images, split: &str) -> Result<(Origin, Classifier, Statistics)> {
+    let classifier = judging_classifier(real)?;
     let statistics = gathered(real, |part| classifier.statistics(part))?;
-    Ok((classifier, statistics))
+    let (name, taught) = (classifier.features().name(), named(real, split, &taught(real))?);
+    let judge = format!("{name}, taught on {taught}");
+    let origin = Origin { judge, reference: named(real, split, &all(real))? };
+    Ok((origin, classifier, statistics))
 }
 
 // On the device of the samples, for it costs more than they do.
-fn of_inception(real: &Images, device: &Device) -> Result<(Inception, InceptionFeatures)> {
+fn of_inception(
+    real: &Images,
+    split: &str,
+    device: &Device,
+) -> Result<(Origin, Inception, InceptionFeatures)> {
     ensure!(
         real.shape().first() == Some(&3),
         "evaluate.by: Inception takes images of 3 channels, {} has {:?}",
         real.name(),
         real.shape()
     );
-    let real = &real.first(LOOKED_AT)?;
+    let rows = part_rows(real.len(), LOOKED_AT, &Key::new(0).stream("judge").stream("looked at"));
     let inception = Inception::from_hub(&Hub::from_env()?, device)?;
-    let parts: Vec<InceptionFeatures> = parts(real)
+    let parts: Vec<InceptionFeatures> = parts(real, &rows)
         .map(|part| inception.evaluate(&part?.affine(0.5, 0.5)?.to_device(device)?))
         .collect::<Result<_>>()?;
-    let all = InceptionFeatures::join(&parts)?;
-    Ok((inception, all))
+    let features = InceptionFeatures::join(&parts)?;
+    let judge = inception.features().name().to_string();
+    let origin = Origin { judge, reference: named(real, split, &rows)? };
+    Ok((origin, inception, features))
 }

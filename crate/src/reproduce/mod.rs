@@ -16,6 +16,7 @@ mod variants;
 
 pub use config::{By, BySolver, Evaluate, Published, Reproduction, Sweep, folder};
 pub use effort::Effort;
+pub use judges::judging_classifier;
 pub use report::{Report, published, report};
 pub use results::{Row, interval, read as read_results};
 pub use run::{Options, reproduce};

@@ -27,6 +27,12 @@ pub struct Row {
     pub budget: String,
     /// Where it comes from.
     pub provenance: Provenance,
+    /// What was compared: `pixels`, or the features of which network, and of a classifier which
+    /// images it was taught on. None: not recorded, as in the records of before this was.
+    pub judge: Option<String>,
+    /// The real images on the other side: `SPLIT, COUNT of ALL, HASH`, the hash that of
+    /// [`Images::hash_of`](crate::data::Images::hash_of). None: not recorded.
+    pub reference: Option<String>,
 }
 
 const TEXTS: [&str; 9] = [
@@ -41,6 +47,8 @@ const TEXTS: [&str; 9] = [
     "data",
 ];
 const COUNTS: [&str; 4] = ["nfe", "samples", "iterations", "seed"];
+/// Columns that earlier records do not have.
+const LATER: [&str; 2] = ["judge", "reference"];
 
 impl Row {
     fn texts(&self) -> [&str; 9] {
@@ -62,6 +70,10 @@ impl Row {
         [self.nfe, self.samples, self.iterations, self.provenance.seed]
     }
 
+    fn later(&self) -> [Option<&str>; 2] {
+        [self.judge.as_deref(), self.reference.as_deref()]
+    }
+
     // A number that is measured again takes the place of the earlier one.
     fn is_same(&self, other: &Self) -> bool {
         let key = |row: &Self| {
@@ -73,7 +85,8 @@ impl Row {
     }
 }
 
-/// The rows kept in a reproduction's folder; none where it was not run.
+/// The rows kept in a reproduction's folder; none where it was not run. Columns that came later
+/// than a record are read as "not recorded".
 ///
 /// # Errors
 /// A file that is damaged or something else, by name.
@@ -99,6 +112,8 @@ fn rows(table: &DataFrame) -> Result<Vec<Row>> {
     };
     let texts: Vec<Vec<String>> = TEXTS.iter().map(|n| text(n)).collect::<Result<_>>()?;
     let counts: Vec<Vec<u64>> = COUNTS.iter().map(|n| count(n)).collect::<Result<_>>()?;
+    let later: Vec<Vec<Option<String>>> =
+        LATER.iter().map(|name| optional(table, name)).collect::<Result<_>>()?;
     let values = table.column("value")?.f64()?;
     let row = |i: usize| -> Result<Row> {
         let of = |k: usize| texts[k][i].clone();
@@ -119,9 +134,22 @@ fn rows(table: &DataFrame) -> Result<Vec<Row>> {
                 commit: of(7),
                 data: of(8),
             },
+            judge: later[0][i].clone(),
+            reference: later[1][i].clone(),
         })
     };
     (0..table.height()).map(row).collect()
+}
+
+// A column that need not be there.
+fn optional(table: &DataFrame, name: &str) -> Result<Vec<Option<String>>> {
+    match table.column(name) {
+        Ok(column) => {
+            let column = column.cast(&DataType::String)?;
+            Ok(column.str()?.iter().map(|value| value.map(String::from)).collect())
+        }
+        Err(_) => Ok(vec![None; table.height()]),
+    }
 }
 
 /// Put `new` among the rows kept in `folder`, in the place of those that they repeat.
@@ -141,7 +169,12 @@ pub(super) fn add(folder: &Path, new: &[Row]) -> Result<()> {
         Column::new(COUNTS[k].into(), values)
     });
     let values: Vec<f64> = all.iter().map(|row| row.value).collect();
-    let columns = texts.chain(counts).chain([Column::new("value".into(), values)]).collect();
+    let later = (0..LATER.len()).map(|k| {
+        let values: Vec<Option<&str>> = all.iter().map(|row| row.later()[k]).collect();
+        Column::new(LATER[k].into(), values)
+    });
+    let value = [Column::new("value".into(), values)];
+    let columns = texts.chain(counts).chain(value).chain(later).collect();
     let mut table = DataFrame::new(all.len(), columns)?;
     let (mut parquet, mut csv) = (Vec::new(), Vec::new());
     ParquetWriter::new(&mut parquet).finish(&mut table)?;

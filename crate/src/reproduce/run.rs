@@ -3,7 +3,7 @@
 use super::config::Reproduction;
 use super::draw::Draw;
 use super::effort::Effort;
-use super::judges::Judges;
+use super::judges::{Finding, Judges};
 use super::results::{self, Row};
 use super::sampling::Sampling;
 use crate::experiment::{Experiment, Method, Monitor, Trained, train};
@@ -111,7 +111,7 @@ fn judge(
     let mut rows = Vec::new();
     let key = Key::new(seed).stream("reproduce");
     for sampling in kinds(reproduction, experiment)? {
-        let draw = Draw::new(trained, &sampling, judges.shape(), key)?;
+        let draw = Draw::new(trained, &sampling, judges.shape(), count, key)?;
         let (mut judged, mut nfe) = (judges.start()?, 0);
         for first in (0..count).step_by(BATCH) {
             let (samples, evaluations) =
@@ -123,7 +123,7 @@ fn judge(
                 picture(reproduction, options, seed, &sampling, &cpu)?;
             }
         }
-        for (metric, value) in judged.finish()? {
+        for Finding { metric, value, judge, reference } in judged.finish()? {
             rows.push(Row {
                 sampler: sampling.name(),
                 nfe: nfe as u64,
@@ -133,6 +133,8 @@ fn judge(
                 iterations: experiment.training.iterations,
                 budget: options.effort.name().to_string(),
                 provenance: trained.provenance()?,
+                judge: Some(judge),
+                reference: Some(reference),
             });
         }
     }

@@ -8,6 +8,7 @@ use super::images::Images;
 use super::parquet::{self, Columns};
 use super::sheet::Sheet;
 use crate::hub::Hub;
+use crate::rng::Key;
 use crate::{Context, Error, Result, bail, ensure};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
@@ -82,7 +83,8 @@ impl Dataset {
         self
     }
 
-    /// The same with the first `count` images of a split alone.
+    /// The same with `count` images of a split alone, in their order: which ones, a fixed key
+    /// says, so that all classes are among them in whatever order the dataset is.
     #[must_use]
     pub fn limited(mut self, count: usize) -> Self {
         self.limit = Some(count);
@@ -255,7 +257,9 @@ impl Dataset {
     // Everything that the images depend on.
     fn key(&self, split: &str, files: &[PathBuf]) -> Result<String> {
         let Entry { image, label, shape, resize, .. } = &self.entry;
-        let mut parts = vec![format!("{image:?} {label:?} {shape:?} {resize:?} {:?}", self.limit)];
+        // Not the first ones, as an earlier reader kept them.
+        let part = self.limit.map(|count| format!("{count} by key"));
+        let mut parts = vec![format!("{image:?} {label:?} {shape:?} {resize:?} {part:?}")];
         if let Place::Folders(folders) = &self.place {
             let folder =
                 folders.get(split).ok_or_else(|| Error::new(format!("no split {split}")))?;
@@ -330,18 +334,19 @@ impl Dataset {
         };
         ensure!(self.entry.resize.is_none(), "digits: 8x8 is their size");
         match self.limit {
-            Some(limit) => all.first(limit),
+            Some(limit) => all.part(limit, &limit_key()),
             None => Ok(all),
         }
     }
 
     fn decode(&self, split: &str, files: &[PathBuf]) -> Result<Decoded> {
-        let limit = self.limit.unwrap_or(usize::MAX);
         if let Place::Folders(folders) = &self.place {
-            let images = folder::images(&folders[split], limit)?;
-            let mut sheet = Sheet::new(&self.entry, images.files.len())?;
+            let images = folder::images(&folders[split])?;
+            let rows = self.rows_of(images.files.len());
+            let mut sheet = Sheet::new(&self.entry, rows.len())?;
             sheet.classes = images.classes;
-            for part in images.files.chunks(1024) {
+            for part in rows.chunks(1024) {
+                let part: Vec<&PathBuf> = part.iter().map(|row| &images.files[*row]).collect();
                 let coded = part.par_iter().map(|file| {
                     std::fs::read(file).with_context(|| format!("reading {}", file.display()))
                 });
@@ -349,21 +354,42 @@ impl Dataset {
                 let slices: Vec<&[u8]> = coded.iter().map(Vec::as_slice).collect();
                 sheet.add(&slices, &|row| part[row].display().to_string())?;
             }
-            sheet.labels = images.labels;
+            sheet.labels = rows.iter().filter_map(|row| images.labels.get(*row)).copied().collect();
             return sheet.end();
         }
         let rows: usize = files.iter().map(|file| parquet::rows(file)).sum::<Result<usize>>()?;
-        let mut sheet = Sheet::new(&self.entry, rows.min(limit))?;
+        let rows = self.rows_of(rows);
+        let mut sheet = Sheet::new(&self.entry, rows.len())?;
         let columns = Columns { image: self.entry.image.clone(), label: self.entry.label.clone() };
+        let (mut rows, mut seen) = (rows.into_iter().peekable(), 0);
         for file in files {
-            let first = sheet.rows;
-            parquet::read(file, &columns, sheet.wanted - first, |coded, labels| {
-                let done = sheet.rows - first;
-                sheet.add(coded, &|row| format!("{}, row {}", file.display(), done + row))?;
-                sheet.labels.extend(labels);
+            let first = seen;
+            parquet::read(file, &columns, usize::MAX, |coded, labels| {
+                let end = seen + coded.len();
+                let wanted = std::iter::from_fn(|| rows.next_if(|row| *row < end));
+                let wanted: Vec<usize> = wanted.map(|row| row - seen).collect();
+                let images: Vec<&[u8]> = wanted.iter().map(|row| coded[*row]).collect();
+                let done = seen - first;
+                sheet.add(&images, &|i| format!("{}, row {}", file.display(), done + wanted[i]))?;
+                sheet.labels.extend(wanted.iter().filter_map(|row| labels.get(*row)));
+                seen = end;
                 Ok(())
             })?;
         }
         sheet.end()
     }
+
+    // Which of a split's rows are read, in their order.
+    fn rows_of(&self, all: usize) -> Vec<usize> {
+        let count = self.limit.unwrap_or(all);
+        let rows = super::part_rows(all, count, &limit_key());
+        let mut rows: Vec<usize> = rows.into_iter().map(|row| row as usize).collect();
+        rows.sort_unstable();
+        rows
+    }
+}
+
+// Which images a limited split has.
+fn limit_key() -> Key {
+    Key::new(0).stream("limit")
 }

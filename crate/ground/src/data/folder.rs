@@ -1,6 +1,7 @@
 //! A folder of images as a dataset: its subfolders are the classes, or the splits.
 
-use super::decode;
+use super::{decode, part_rows};
+use crate::rng::Key;
 use crate::{Context, Result, bail};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -56,11 +57,14 @@ pub(super) fn splits(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
     })
 }
 
-/// (C, H, W) of the first image; three channels where any of the first hundred has colours.
+/// (C, H, W) of an image; three channels where any of a hundred has colours, which a fixed key
+/// chooses from all classes.
 pub(super) fn shape(splits: &BTreeMap<String, PathBuf>) -> Result<[usize; 3]> {
     for folder in splits.values() {
         let mut shape = None;
-        for file in &images(folder, 100)?.files {
+        let Files { files, .. } = images(folder)?;
+        let key = Key::new(0).stream("shape");
+        for file in part_rows(files.len(), 100, &key).into_iter().map(|row| &files[row as usize]) {
             let reading = || format!("reading {}", file.display());
             let bytes = std::fs::read(file).with_context(reading)?;
             let picture = decode::decode(&bytes).with_context(reading)?;
@@ -76,8 +80,8 @@ pub(super) fn shape(splits: &BTreeMap<String, PathBuf>) -> Result<[usize; 3]> {
     bail!("{} holds no images (.png, .jpg, .jpeg)", folders.join(", "))
 }
 
-/// The images of a split, at most `limit`.
-pub(super) fn images(folder: &Path, limit: usize) -> Result<Files> {
+/// The images of a split.
+pub(super) fn images(folder: &Path) -> Result<Files> {
     let (folders, mut files) = entries(folder)?;
     let (mut labels, mut classes) = (Vec::new(), Vec::new());
     if !folders.is_empty() && !files.is_empty() {
@@ -93,14 +97,12 @@ pub(super) fn images(folder: &Path, limit: usize) -> Result<Files> {
         files.extend(images);
         classes.push(name(folder));
     }
-    files.truncate(limit);
-    labels.truncate(limit);
     Ok(Files { files, labels, classes })
 }
 
 /// What the images of a split depend on: names below the folder, and contents.
 pub(super) fn content(folder: &Path) -> Result<Vec<String>> {
-    let Files { files, .. } = images(folder, usize::MAX)?;
+    let Files { files, .. } = images(folder)?;
     let of = |file: &PathBuf| {
         let below = file.strip_prefix(folder).unwrap_or(file).display();
         Ok(format!("{below} {}", super::decoded::content(file)?))

@@ -4,6 +4,7 @@ use super::catalog::Classes;
 use crate::rng::Key;
 use crate::{Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
+use xxhash_rust::xxh3::Xxh3;
 
 /// A split of a dataset: images as bytes (N, C, H, W), a quarter of what f32 takes; a batch
 /// becomes numbers in \[-1, 1\] when it is asked for.
@@ -113,11 +114,35 @@ impl Images {
         self.batch(&(0..self.len() as u32).collect::<Vec<_>>(), dtype)
     }
 
-    /// The first `count` images.
-    pub fn first(&self, count: usize) -> Result<Self> {
-        let count = count.min(self.len());
-        let labels = self.labels.as_ref().map(|labels| labels[..count].to_vec());
-        Ok(Self { pixels: self.pixels.narrow(0, 0, count)?, labels, ..self.clone() })
+    /// `count` of the images, chosen by [`part_rows`](super::part_rows), so from all classes in
+    /// whatever order the dataset is; the whole dataset in its own order where it has no more.
+    /// The revision of a part says that it is one.
+    pub fn part(&self, count: usize, key: &Key) -> Result<Self> {
+        if count >= self.len() {
+            return Ok(self.clone());
+        }
+        let rows = super::part_rows(self.len(), count, key);
+        let labels = self.labels.as_ref();
+        let labels = labels.map(|all| rows.iter().map(|row| all[*row as usize]).collect());
+        Ok(Self {
+            pixels: super::select(&self.pixels, &rows)?,
+            labels,
+            revision: format!("{}, {count} of {}", self.revision, self.len()),
+            ..self.clone()
+        })
+    }
+
+    /// A hash of the bytes of the images `rows`, in this order, and of their shape: 16
+    /// hexadecimal digits. Two sets of images with one hash are the same set.
+    pub fn hash_of(&self, rows: &[u32]) -> Result<String> {
+        let mut hash = Xxh3::new();
+        self.shape().iter().for_each(|side| hash.update(&(*side as u64).to_le_bytes()));
+        // A part at a time, as in `mean_std`.
+        for part in rows.chunks(1024) {
+            let bytes = super::select(&self.pixels, part)?.to_device(&Device::Cpu)?;
+            hash.update(&bytes.flatten_all()?.to_vec1::<u8>()?);
+        }
+        Ok(format!("{:016x}", hash.digest()))
     }
 
     /// The images with batches on `device`: the bytes go there as a whole where they fit, so

@@ -46,6 +46,15 @@ pub fn batch_rows(rows: usize, batch: usize, step: u64, key: &Key) -> Vec<u32> {
     picked
 }
 
+/// `count` of `rows` rows in a random order under `key`, none of them twice: a part of data that
+/// may lie in the order of their classes. All rows in their own order where there are no more.
+pub fn part_rows(rows: usize, count: usize, key: &Key) -> Vec<u32> {
+    if count >= rows {
+        return (0..rows as u32).collect();
+    }
+    key.permutation(rows)[..count].iter().map(|row| *row as u32).collect()
+}
+
 /// The rows `rows` of `data`, on its device.
 pub fn select(data: &Tensor, rows: &[u32]) -> Result<Tensor> {
     let index = Tensor::from_slice(rows, rows.len(), data.device())?;

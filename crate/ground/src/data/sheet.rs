@@ -10,8 +10,6 @@ use rayon::prelude::*;
 pub(super) struct Sheet {
     shape: [usize; 3],
     resize: Option<usize>,
-    /// How many images there is room for.
-    pub wanted: usize,
     /// How many there are.
     pub rows: usize,
     bytes: Vec<u8>,
@@ -37,7 +35,6 @@ impl Sheet {
         Ok(Self {
             shape: entry.shape,
             resize: entry.resize,
-            wanted,
             rows: 0,
             bytes: vec![0; need as usize],
             labels: Vec::new(),

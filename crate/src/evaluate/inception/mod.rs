@@ -4,7 +4,7 @@ mod network;
 mod weights;
 
 use super::features::{Features, PUBLISHED};
-use super::kernel::{Spread, kernel_distance, kernel_distance_of_subsets};
+use super::kernel::{Spread, kernel_distance_of_subsets};
 use super::manifold::{NEIGHBOURS, PrecisionRecall, precision_recall};
 use super::score::inception_score;
 use super::statistics::Statistics;
@@ -21,6 +21,9 @@ const REPOSITORY: &str = "nikhilr01/sen-bridge-weights";
 const FILE: &str = "fid_inception.safetensors";
 /// The side that every image is resized to.
 const SIDE: usize = 299;
+/// The subsets that KID is a mean over, and the images of each.
+const KID_SUBSETS: usize = 100;
+const KID_SIZE: usize = 1000;
 /// Images of one pass: their largest activations are 180 MB.
 const BATCH: usize = 32;
 
@@ -188,29 +191,15 @@ impl InceptionFeatures {
         self.statistics()?.fid(&other.statistics()?)
     }
 
-    /// The kernel Inception distance, all images in one block.
+    /// The kernel Inception distance with its spread, as it was published: over 100 random
+    /// subsets of 1000 images under `key`; of all images of a side where it has fewer than 1000.
     ///
     /// # Errors
     /// As [`InceptionFeatures::fid`].
-    pub fn kid(&self, other: &Self) -> Result<f64> {
+    pub fn kid(&self, other: &Self, key: &Key) -> Result<Spread> {
         self.same("KID", other)?;
-        kernel_distance(&self.pool, &other.pool)
-    }
-
-    /// The same over `subsets` random subsets of `size` images; the public implementations take
-    /// 100 of 1000.
-    ///
-    /// # Errors
-    /// As [`InceptionFeatures::fid`], and a size beyond the number of images.
-    pub fn kid_of_subsets(
-        &self,
-        other: &Self,
-        subsets: usize,
-        size: usize,
-        key: &Key,
-    ) -> Result<Spread> {
-        self.same("KID", other)?;
-        kernel_distance_of_subsets(&self.pool, &other.pool, subsets, size, key)
+        let size = KID_SIZE.min(self.pool.dim(0)?).min(other.pool.dim(0)?);
+        kernel_distance_of_subsets(&self.pool, &other.pool, KID_SUBSETS, size, key)
     }
 
     /// Improved precision and recall of the images `fake` against these real ones, k = 3.

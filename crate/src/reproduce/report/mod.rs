@@ -123,18 +123,24 @@ const ABLATIONS: &str = "The reproduction first, then its variants, each the sam
     named values replaced. All are of one budget where a budget is there that they share; the \
     figure has no others. `cargo lab reproduce NAME --variants` runs all of one.";
 
-const LEGEND: [&str; 6] = [
+const LEGEND: [&str; 7] = [
     "**Interval.** `a ± b` is the mean over the seeds and half of its 95 % interval, by Student's \
      t; each seed is a training of its own, its teacher's included. A number without `±` is of \
      one seed.",
-    "**FID, Inception score, precision and recall** are of the features of the published \
-     Inception of pytorch-fid, against the images of the training. Precision and recall are the \
+    "**FID, KID, Inception score, precision and recall** are of the features of the published \
+     Inception of pytorch-fid, against the images of the training. KID is the mean over 100 \
+     subsets of 1000 images, with the deviation over the subsets beside it. Precision and recall are the \
      shares of samples in the manifold of the data and of data in that of the samples, by 3 \
      neighbours.",
     "**Frechet distances** on the features of a small classifier that is trained on the data, or \
      on the pixels, are no FID: they compare what was measured on one dataset, and nothing else. \
      Smaller is better. **Variance over the data's** is of the pixels, in all: below 1, samples \
      are nearer to their mean than the data, as those of a network are that averages.",
+    "**Reference**: the images of the training that the samples were compared with, how many of \
+     how many; the records have a hash of them and say what the judge was taught on. Where there \
+     are more images than are taken (20 000 to teach the classifier, 50 000 for Inception, one a \
+     sample for \"from data\"), a fixed key chooses them. **Not recorded**: measured before the \
+     records said so, when the first images of the files were taken in place of a random part.",
     "**NFE** is the number of network evaluations that one sample costs.",
     "**Budget**: `full` is the whole of an experiment's steps and samples, `standard` a quarter, \
      `quick` a fiftieth. **Commit**: of the library that computed; `+` where files differed from \

@@ -6,14 +6,16 @@ use super::super::results::{self, Row, interval};
 use super::super::sampling::Sampling;
 use super::page::Cell;
 use crate::Result;
-use crate::data::name_in_revision;
+use crate::data::{entry, name_in_revision};
 use crate::experiment::{DataConfig, Experiment, Method};
 use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The metrics in the order of their columns.
-pub(super) const METRICS: [&str; 7] = [
+pub(super) const METRICS: [&str; 9] = [
     "FID",
+    "KID",
+    "KID's deviation over subsets",
     "Inception score",
     "precision",
     "recall",
@@ -21,6 +23,10 @@ pub(super) const METRICS: [&str; 7] = [
     "Frechet distance on pixels",
     "variance over the data's",
 ];
+
+/// As many images were all taken by every judge of before references were recorded; of more, the
+/// first ones.
+const ALL_TAKEN: usize = 20_000;
 
 /// A reproduction or a variant, with the rows of its present kinds of sampling.
 pub(super) struct Entry {
@@ -38,6 +44,8 @@ pub(super) struct Measured {
     current: bool,
     rows: Vec<Row>,
     name: String,
+    /// Whether a judge may have taken the first images, where no reference is recorded.
+    in_order: bool,
 }
 
 impl Entry {
@@ -125,7 +133,18 @@ impl Entry {
         rows.sort_by_key(|row| row.provenance.seed);
         let nfe = rows.first()?.nfe;
         let (budget, name) = (budget.to_string(), self.reproduction.name.clone());
-        Some(Measured { nfe, budget, current, rows, name })
+        let in_order = self.images().is_none_or(|count| count > ALL_TAKEN);
+        Some(Measured { nfe, budget, current, rows, name, in_order })
+    }
+
+    // How many images it is trained on, by the catalog.
+    fn images(&self) -> Option<usize> {
+        let data = &self.experiment.data;
+        let split = entry(self.listed()?).ok()?.splits.get(data.split())?.rows?;
+        match data {
+            DataConfig::Images { limit: Some(limit), .. } => Some(split.min(*limit)),
+            _ => Some(split),
+        }
     }
 
     /// The command that measures what was not measured.
@@ -178,14 +197,33 @@ impl Measured {
             count => format!("{count} seeds"),
         };
         let earlier = if self.current { "" } else { " (earlier configuration)" };
-        Cell::Origin(format!(
-            "{seeds}; {} steps; {} samples; {}{earlier}; {}; {}",
-            of(|row| row.iterations.to_string()),
-            of(|row| row.samples.to_string()),
-            self.budget,
-            of(|row| row.provenance.device.clone()),
-            of(|row| row.provenance.commit.clone()),
-        ))
+        Cell::Origin(
+            format!(
+                "{seeds}; {} steps; {} samples; {}{earlier}; {}; {}",
+                of(|row| row.iterations.to_string()),
+                of(|row| row.samples.to_string()),
+                self.budget,
+                of(|row| row.provenance.device.clone()),
+                of(|row| row.provenance.commit.clone()),
+            ) + &self.reference(),
+        )
+    }
+
+    // Which real images the numbers are from, the hashes left to the records.
+    fn reference(&self) -> String {
+        let recorded = self.rows.iter().filter_map(|row| row.reference.as_deref());
+        let counts = recorded.filter_map(|text| text.rsplit_once(", ").map(|(count, _)| count));
+        let mut all: Vec<&str> = counts.collect();
+        all.sort_unstable();
+        all.dedup();
+        let mut text = match all.is_empty() {
+            true => String::new(),
+            false => format!("; reference {}", all.join(" and ")),
+        };
+        if self.in_order && self.rows.iter().any(|row| row.reference.is_none()) {
+            text += "; reference not recorded";
+        }
+        text
     }
 
     /// The commands that give the same numbers again, one a device.

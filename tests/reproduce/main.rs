@@ -1,7 +1,9 @@
 //! Promise: a reproduction gives the numbers that it gave before, and its report says them.
 
+mod reference;
+
 use candle_core::{DType, Device};
-use consistency::data::digits;
+use consistency::data::{digits, select};
 use consistency::model::NetworkConfig;
 use consistency::reproduce::{
     Effort, Options, Reproduction, interval, read_results, report, reproduce,
@@ -216,11 +218,11 @@ fn variants_are_ablations_or_of_reduced_size() -> Result<()> {
     Ok(())
 }
 
-// Digits as a file of one's own, whose images are PNG and have classes.
-fn own(folder: &Folder) -> Result<String> {
+// Digits as a file of one's own, whose images are PNG and have classes: these rows of the digits.
+fn own(folder: &Folder, rows: &[u32]) -> Result<String> {
     let digits = digits(DType::F32, &Device::Cpu)?;
-    let images =
-        ((digits.train.narrow(0, 0, 300)? + 1.0)? * 127.5)?.round()?.to_dtype(DType::U8)?;
+    let images = select(&digits.train, rows)?;
+    let images = ((images + 1.0)? * 127.5)?.round()?.to_dtype(DType::U8)?;
     let files = images.flatten_from(1)?.to_vec2::<u8>()?;
     let files: Vec<Vec<u8>> = files
         .iter()
@@ -234,10 +236,13 @@ fn own(folder: &Folder) -> Result<String> {
             Ok(bytes)
         })
         .collect::<Result<_>>()?;
-    let labels: Vec<i64> = digits.train_labels[..300].iter().map(|l| i64::from(*l)).collect();
+    let label = |row: &u32| i64::from(digits.train_labels[*row as usize]);
+    let labels: Vec<i64> = rows.iter().map(label).collect();
+    let count = rows.len();
     let bytes = Series::new("bytes".into(), files.iter().map(Vec::as_slice).collect::<Vec<_>>());
-    let images = StructChunked::from_series("image".into(), 300, [bytes].iter())?.into_series();
-    let mut table = DataFrame::new(300, vec![images.into(), Column::new("label".into(), labels)])?;
+    let images = StructChunked::from_series("image".into(), count, [bytes].iter())?.into_series();
+    let mut table =
+        DataFrame::new(count, vec![images.into(), Column::new("label".into(), labels)])?;
     let path = folder.0.join("own.parquet");
     ParquetWriter::new(std::fs::File::create(&path)?).finish(&mut table)?;
     Ok(path.display().to_string())
@@ -251,7 +256,10 @@ fn a_network_that_is_told_classes_is_sampled_with_them() -> Result<()> {
         .replace(r#"{ kind = "mlp", width = 16, blocks = 1 }"#, network)
         .replace(
             r#"{ name = "digits" }"#,
-            &format!("{{ name = 'images', of = '{}' }}", own(&folder)?),
+            &format!(
+                "{{ name = 'images', of = '{}' }}",
+                own(&folder, &(0..300).collect::<Vec<_>>())?
+            ),
         )
         .replace("[0, 1]", "[0]");
     let told = by_pixels(&told);
