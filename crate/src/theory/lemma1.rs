@@ -3,6 +3,7 @@
 
 use super::slope::{NORMAL, frame};
 use super::theorem2::mean_interval;
+use super::weighted::weighted_mean;
 use crate::process::{Empirical, GaussianMixture};
 use crate::rng::Key;
 use crate::seam::Denoiser;
@@ -56,26 +57,6 @@ impl Source {
         };
         Ok((x0.flatten_all()?.to_vec1()?, x0.dims()[1..].to_vec()))
     }
-}
-
-/// D(x, t) of a few data, each weighted by exp(-|x - x_i|^2 / (2 t^2)): the self-normalised
-/// estimate, which is the denoiser [`Empirical`] of those rows (of one row, the single-sample
-/// estimate). Here without tensors, for a batch of its own at every point. `data` holds rows
-/// as long as x.
-fn weighted_mean(x: &[f64], t: f64, data: &[f64]) -> Vec<f64> {
-    let exponent = |row: &[f64]| -> f64 {
-        -row.iter().zip(x).map(|(d, x)| (x - d) * (x - d)).sum::<f64>() / (2.0 * t * t)
-    };
-    let exponents: Vec<f64> = data.chunks(x.len()).map(exponent).collect();
-    let top = exponents.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let (mut mean, mut total) = (vec![0.0; x.len()], 0.0);
-    for (row, exponent) in data.chunks(x.len()).zip(exponents) {
-        let weight = (exponent - top).exp();
-        total += weight;
-        mean.iter_mut().zip(row).for_each(|(mean, d)| *mean += weight * d);
-    }
-    mean.iter_mut().for_each(|mean| *mean /= total);
-    mean
 }
 
 /// Bias, the half width of its 95 % interval, and variance, each a dimension.
@@ -298,26 +279,4 @@ pub fn binned_score(
         Column::new("exact".into(), score),
         Series::new("count".into(), count).into(),
     ])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_minibatch_is_the_empirical_denoiser_of_its_rows() -> Result<()> {
-        for rows in [1, 7] {
-            let data = Key::new(rows).normal(0..rows, &[3], DType::F64, &Device::Cpu)?;
-            let x = [0.3, -0.8, 1.1];
-            let flat = data.flatten_all()?.to_vec1::<f64>()?;
-            let at = Tensor::new(&[x], &Device::Cpu)?;
-            for t in [0.01, 0.7, 20.0] {
-                let exact = Empirical::new(&data)?.denoise(&at, &[t])?.flatten_all()?;
-                for (a, b) in exact.to_vec1::<f64>()?.iter().zip(weighted_mean(&x, t, &flat)) {
-                    assert!((a - b).abs() < 1e-12, "{rows} rows, t = {t}: {a} and {b}");
-                }
-            }
-        }
-        Ok(())
-    }
 }

@@ -17,6 +17,7 @@ mod slope;
 mod tanh;
 mod theorem1;
 mod theorem2;
+mod weighted;
 
 pub use controls::{AfterFlow, WrongSign};
 pub use dual::{Dual, Number};

@@ -24,6 +24,7 @@ mod explain;
 mod folder;
 mod listing;
 mod metadata;
+mod pattern;
 mod progress;
 mod repository;
 mod settings;
