@@ -110,16 +110,20 @@ fn cargo_lab_and_cargo_test_compile_nothing_again_for_each_other() -> Result {
     // `cargo lab` gives that to nobody.
     ready();
     messages(&TESTS)?;
-    let set_up = ["run", "--release", "--package", "lab", "--", "setup"];
-    for lab in [&set_up[..], &["run", "--release", "--package", "lab", "--", "data", "list"]] {
-        let (good, text) = told(&mut cargo(lab))?;
+    let cargo_lab = |arguments: &[&str]| {
+        let all = [&["run", "--release", "--package", "lab", "--"], arguments].concat();
+        told(&mut cargo(&all))
+    };
+    let commands: [&[&str]; 3] = [&["setup"], &["data", "list"], &["doctor"]];
+    for lab in commands {
+        let (good, text) = cargo_lab(lab)?;
         assert!(good, "{lab:?}: {text}");
         assert!(!text.contains("Compiling"), "{lab:?} compiles what is compiled: {text}");
         let (good, text) = told(&mut cargo(&TESTS))?;
         assert!(good && !text.contains("Compiling"), "after {lab:?}, the tests: {text}");
     }
     // `cargo lab setup` hides what its own cargo says: a second one finds nothing to do.
-    let (_, text) = told(&mut cargo(&set_up))?;
+    let (_, text) = cargo_lab(&["setup"])?;
     assert!(text.contains("up to date"), "{text}");
     Ok(())
 }
