@@ -104,6 +104,10 @@ pub fn find(place: &Place, toolchain: &Toolchain) -> Result<Vec<Header>> {
         manifest.push_str("\n[dependencies]\n");
         for dependency in list(&node["deps"]) {
             let Some(of) = packages.get(&text(&dependency["pkg"])) else { continue };
+            // Our packages have the whole library for their examples: a circle.
+            if list(&dependency["dep_kinds"]).iter().all(|kind| kind["kind"] == "dev") {
+                continue;
+            }
             let package = header_name(&text(&of["name"]));
             let _ = writeln!(
                 manifest,
