@@ -65,7 +65,18 @@ fn library() -> Result<PathBuf> {
 
 /// Whether the library is that of the project in this folder.
 fn is_of(library: &Path, project: &Path) -> Result<bool> {
-    let mark = format!("consistency-kernel of {};", project.join("crate/kernel").display());
+    // One that came in a pack was built elsewhere, and is for the clone that its launcher names.
+    let beside = |name: &str| -> Result<serde_json::Value> {
+        let text = std::fs::read_to_string(library.with_file_name(name))?;
+        Ok(serde_json::from_str(&text)?)
+    };
+    let built_in = match library.with_file_name("origin.json").is_file() {
+        true if beside("launch.json")?["set"]["LAB_PROJECT"] != json!(project) => return Ok(false),
+        true => beside("origin.json")?["made_in"].as_str().map(PathBuf::from),
+        false => Some(project.to_path_buf()),
+    };
+    let built_in = built_in.ok_or("origin.json names no clone")?;
+    let mark = format!("consistency-kernel of {};", built_in.join("crate/kernel").display());
     let bytes = std::fs::read(library)?;
     Ok(bytes.windows(mark.len()).any(|part| part == mark.as_bytes()))
 }

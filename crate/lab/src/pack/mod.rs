@@ -45,7 +45,7 @@ pub fn pack(place: &Place, file: Option<&str>) -> Result<ExitCode> {
     let manifest = json!({
         "format": FORMAT,
         "machine": machine.json(),
-        "made_in": place.project,
+        "made_in": setup::unpacked::made_in(place, &library)?,
         "library": library.id,
         "commit": commit(place),
         "sources": sources.json(),

@@ -16,6 +16,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import stat
 import sys
 import tarfile
@@ -179,11 +180,13 @@ def settle(made, final):
     """Interpreter, activation scripts and the first lines of programs, for this machine."""
     venv.EnvBuilder(symlinks=True, with_pip=False).create(made)
     made = pathlib.Path(made)
-    python = os.path.join(final, "bin", "python").encode()
-    header = b"#!" + python + b"\n"
+    python = os.path.join(final, "bin", "python")
+    header = f"#!{python}\n"
     # Linux takes the rest of the line for one path of at most 127 bytes, up to a space.
-    if b" " in python or len(header) > 127:
-        header = b"#!/bin/sh\n'''exec' \"" + python + b"\" \"$0\" \"$@\"\n' '''\n"
+    if shlex.quote(python) != python or len(os.fsencode(header)) > 127:
+        # To the shell an exec, to Python a string.
+        header = f"#!/bin/sh\n'''exec' {shlex.quote(python)} \"$0\" \"$@\"\n' '''\n"
+    header = os.fsencode(header)
     for path in [made / "pyvenv.cfg", *(made / "bin").iterdir()]:
         if path.is_symlink():
             continue

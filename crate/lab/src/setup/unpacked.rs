@@ -56,6 +56,15 @@ fn json_of(path: &Path) -> Result<Value> {
     serde_json::from_str(&files::read(path)?).map_err(|e| format!("{}: {e}", path.display()))
 }
 
+/// The clone that the library was built in.
+///
+/// # Errors
+/// It came in a pack, and what says so cannot be read.
+pub fn made_in(place: &Place, library: &Library) -> Result<Value> {
+    let path = library.folder.join(ORIGIN);
+    if path.is_file() { Ok(json_of(&path)?["made_in"].clone()) } else { Ok(json!(place.project)) }
+}
+
 /// What is in a library's folder that does not depend on where it lies.
 ///
 /// # Errors
@@ -138,7 +147,11 @@ fn adopt(place: &Place, toolchain: &Toolchain, made: &Path, manifest: &Value) ->
     let id = hash.end();
     let folder = place.libraries().join(&id);
     if !folder.join("launch.json").is_file() {
-        let origin = json!({ "commit": manifest["commit"], "sources": manifest["sources"] });
+        let origin = json!({
+            "commit": manifest["commit"],
+            "made_in": manifest["made_in"],
+            "sources": manifest["sources"],
+        });
         files::write(&made.join(ORIGIN), format!("{origin:#}\n").as_bytes())?;
         how(&folder)?.write(made)?;
         swap(made, &folder, false)?;
