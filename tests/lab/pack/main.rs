@@ -19,7 +19,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
-use support::{Result as Tested, project};
+use support::{Result as Tested, lab, project, told};
 
 /// What the program's files ask for.
 type Result<T, E = String> = std::result::Result<T, E>;
@@ -153,6 +153,11 @@ fn another_machine_compiler_or_clone_is_refused_with_both_values() -> Tested {
         let (good, text) = world.unpack(&world.edited(older, &json!([]))?)?;
         assert!(good, "{text}");
     }
+    let old = world.folder.0.join("old-python");
+    stand_in::program(&old, "#!/bin/sh\necho 3.9.18\necho cpython-39\n")?;
+    let unpack = ["unpack", &world.pack.to_string_lossy()];
+    let (good, text) = told(lab(&unpack).current_dir(&world.to).env("LAB_PYTHON", old))?;
+    assert!(!good && text.contains("Python here is 3.9.18, and 3.10 or newer is needed"), "{text}");
     let (good, text) = world.unpack(&world.edited(|m| m["format"] = json!(9), &json!([]))?)?;
     assert!(!good && text.contains("has the form 9, and this `cargo lab` reads form 1"), "{text}");
     Ok(())

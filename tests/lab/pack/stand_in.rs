@@ -88,7 +88,7 @@ fn write(path: &Path, text: &str) -> Result {
     Ok(fs::write(path, text)?)
 }
 
-fn program(path: &Path, text: &str) -> Result {
+pub fn program(path: &Path, text: &str) -> Result {
     write(path, text)?;
     Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
 }

@@ -66,7 +66,7 @@ impl Machine {
     /// This one.
     ///
     /// # Errors
-    /// There is no Python, or the requirements cannot be read.
+    /// There is no Python, it is too old, or the requirements cannot be read.
     pub fn here(place: &Place, toolchain: &Toolchain) -> Result<Self> {
         let script = "import platform, sysconfig; print(platform.python_version()); \
                       print(sysconfig.get_config_var('SOABI'))";
@@ -74,6 +74,13 @@ impl Machine {
             format!("no Python 3: {e}; install it (Debian: apt install python3 python3-venv)")
         })?;
         let (python, abi) = python.split_once('\n').unwrap_or((python.as_str(), "unknown"));
+        let minor = python.strip_prefix("3.").and_then(|rest| rest.split('.').next()?.parse().ok());
+        if minor.is_none_or(|minor: u32| minor < 10) {
+            return Err(format!(
+                "the Python here is {python}, and 3.10 or newer is needed: install one (Debian: apt \
+                 install python3 python3-venv), or name another with LAB_PYTHON"
+            ));
+        }
         let requirements = files::read(&place.project.join("notebooks/requirements.txt"))?;
         let known = instructions();
         let chosen = |which: fn(&(&'static str, bool, bool)) -> bool| {

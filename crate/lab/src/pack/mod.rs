@@ -150,10 +150,12 @@ pub fn unpack(place: &Place, file: &str) -> Result<ExitCode> {
     let toolchain = Toolchain::find()?;
     let mut step = Step::start(format!("unpack: {}", file.display()));
     let made = (|| {
+        // First of all: an old Python cannot read the file.
+        let machine = Machine::here(place, &toolchain)?;
         let manifest = archive::run(None, &["check".as_ref(), path], None)?;
         let manifest: Value = serde_json::from_str(&manifest)
             .map_err(|e| format!("{}: its manifest is not JSON: {e}", file.display()))?;
-        suits(place, &toolchain, &file, &manifest)?;
+        suits(place, &machine, &file, &manifest)?;
         let turn = Turn::take(place)?;
         let staged = place.shared.join(UNPACKING);
         files::remove(&staged)?;
@@ -177,7 +179,7 @@ pub fn unpack(place: &Place, file: &str) -> Result<ExitCode> {
 /// The folder, beside its places, in which a pack is taken apart.
 pub const UNPACKING: &str = ".unpacking";
 
-fn suits(place: &Place, toolchain: &Toolchain, file: &Path, manifest: &Value) -> Result<()> {
+fn suits(place: &Place, machine: &Machine, file: &Path, manifest: &Value) -> Result<()> {
     let shown = file.display();
     if manifest["format"] != FORMAT {
         return Err(format!(
@@ -193,7 +195,7 @@ fn suits(place: &Place, toolchain: &Toolchain, file: &Path, manifest: &Value) ->
     ) else {
         return Err(format!("{shown}: its manifest names no sources or no contents"));
     };
-    let mut reasons = Machine::here(place, toolchain)?.refusals(&manifest["machine"]);
+    let mut reasons = machine.refusals(&manifest["machine"]);
     if let Some(how) = Sources::of(&place.project)?.difference(&sources) {
         let theirs = manifest["commit"].as_str().unwrap_or("an unknown commit");
         reasons.push(format!(
