@@ -33,7 +33,7 @@ fn names_and_budgets_that_do_not_exist() -> Result {
 #[test]
 fn help_has_an_example_for_each_command() -> Result {
     let (_, text) = told(&mut lab(&["--help"]))?;
-    for command in ["setup", "run", "open", "doctor", "bench", "clean"] {
+    for command in ["setup", "run", "open", "doctor", "pack", "unpack", "bench", "clean"] {
         assert!(text.contains(&format!("\n  {command} ")), "{command}: {text}");
         let mut arguments = vec![command, "--help"];
         if command == "bench" {

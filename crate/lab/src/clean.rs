@@ -31,7 +31,7 @@ pub fn clean(place: &Place, all: bool) -> Result<ExitCode> {
         }
     }
     if all {
-        for name in ["venv", "evcxr", "kernel"] {
+        for name in ["venv", "evcxr", "kernel", crate::pack::UNPACKING] {
             files::remove(&place.shared.join(name))?;
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::place::{Place, Turn};
 use crate::run::Request;
-use crate::{Result, bench, clean, doctor, library, open, run, say, setup};
+use crate::{Result, bench, clean, doctor, library, open, pack, run, say, setup};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -135,6 +135,23 @@ fn command() -> Command {
                 ),
         )
         .subcommand(
+            Command::new("pack")
+                .about("Write the lab that is set up into one file, for machines of the same kind")
+                .arg(Arg::new("FILE").help("Default: consistency-lab-linux-x86_64.tar, or as the system is called"))
+                .after_help("Example:\n  cargo lab pack class.tar"),
+        )
+        .subcommand(
+            Command::new("unpack")
+                .about("Set up from such a file in place of compiling")
+                .arg(Arg::new("FILE").required(true).help("What `cargo lab pack` wrote"))
+                .after_help(
+                    "It holds programs: unpack what comes from someone you trust. It is refused where \
+                     the system, the C library (an older one), the processor, the compiler, Python or \
+                     the library's sources are not those that it was made with.\n\n\
+                     Example:\n  cargo lab unpack class.tar",
+                ),
+        )
+        .subcommand(
             Command::new("clean")
                 .about("Remove outputs, runs and libraries of this clone")
                 .arg(all().help("Also the venv and evcxr_jupyter, which take minutes to make"))
@@ -218,6 +235,13 @@ pub fn run() -> Result<ExitCode> {
                 bench::engine(&Place::find()?, &arguments, cuda)
             }
             None => Err("name what to measure: kernel, train, sample, lemma1 or data".to_string()),
+        },
+        Some(("pack", matches)) => {
+            pack::pack(&Place::find()?, matches.get_one::<String>("FILE").map(String::as_str))
+        }
+        Some(("unpack", matches)) => match matches.get_one::<String>("FILE") {
+            Some(file) => pack::unpack(&Place::find()?, file),
+            None => Err("name the file: cargo lab unpack FILE".to_string()),
         },
         Some(("clean", matches)) => clean::clean(&Place::find()?, matches.get_flag("all")),
         Some((name, matches)) if LIBRARY_COMMANDS.iter().any(|(known, _)| *known == name) => {

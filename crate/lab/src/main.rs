@@ -8,6 +8,7 @@ mod files;
 mod library;
 mod notebooks;
 mod open;
+mod pack;
 mod place;
 mod process;
 mod report;

@@ -14,13 +14,19 @@ pub const VERSION: &str = "0.22.0";
 /// optimisation they cost a minute less.
 const IDLE: [&str; 3] = ["ra_ap_ide_assists", "ra_ap_ide_diagnostics", "ra_ap_ide_ssr"];
 
+/// Whether this version is there.
+pub fn is_installed(place: &Place) -> bool {
+    let stamp = place.shared.join("evcxr").join("version");
+    files::stamped(&stamp, VERSION) && place.evcxr().is_file()
+}
+
 /// Install evcxr_jupyter, unless this version is there.
 pub fn ensure(place: &Place, turn: &Turn, toolchain: &Toolchain) -> Result<()> {
-    let root = place.shared.join("evcxr");
-    let stamp = root.join("version");
-    if files::stamped(&stamp, VERSION) && place.evcxr().is_file() {
+    if is_installed(place) {
         return Ok(());
     }
+    let root = place.shared.join("evcxr");
+    let stamp = root.join("version");
     let mut step =
         Step::start(format!("evcxr_jupyter {VERSION}: the Rust kernel, compiled once (minutes)"));
     let target = root.join("build");

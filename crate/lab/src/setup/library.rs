@@ -6,6 +6,7 @@ use super::build::{self, Build};
 use super::headers;
 use super::rust_src;
 use super::toolchain::Toolchain;
+use super::unpacked;
 use crate::Result;
 use crate::files::{self, Hash};
 use crate::place::{Place, Turn};
@@ -45,6 +46,12 @@ impl Library {
 /// # Errors
 /// The crate does not compile: the last good build stays current, and the message says so.
 pub fn ensure(place: &Place, turn: &Turn, toolchain: &Toolchain, kind: Kind) -> Result<Library> {
+    if kind == Kind::Cpu
+        && let Some(library) = unpacked::current(place, toolchain)?
+    {
+        say::line("==> library: from a pack, built from these very sources");
+        return Ok(library);
+    }
     let build = build::run(place, turn, toolchain, kind).map_err(|error| {
         let kept = match current_of(place, kind) {
             Some(library) => format!(
@@ -56,11 +63,17 @@ pub fn ensure(place: &Place, turn: &Turn, toolchain: &Toolchain, kind: Kind) -> 
         format!("{error}\n{kept}")
     })?;
     let library = keep(place, toolchain, &build)?;
-    files::write_if_changed(&place.libraries().join(kind.current()), library.id.as_bytes())?;
+    make_current(place, kind, &library.id)?;
+    Ok(library)
+}
+
+/// Let new kernels start with the library `id`; builds that no kernel uses are removed.
+pub fn make_current(place: &Place, kind: Kind, id: &str) -> Result<()> {
+    files::write_if_changed(&place.libraries().join(kind.current()), id.as_bytes())?;
     let both = [Kind::Cpu, Kind::Cuda].map(|kind| current_of(place, kind));
     let keep: Vec<String> = both.into_iter().flatten().map(|library| library.id).collect();
     sweep(place, &keep);
-    Ok(library)
+    Ok(())
 }
 
 /// The build that new kernels of the CPU start with.
@@ -91,7 +104,8 @@ fn keep(place: &Place, toolchain: &Toolchain, build: &Build) -> Result<Library> 
     headers::hash(&all, &mut hash)?;
     // How a kernel is started is part of the build, and so is where it lies.
     let folder_of = |id: &str| place.libraries().join(id);
-    hash.add(launch(place, toolchain, build, &folder_of("ID"))?).add(init(&folder_of("ID"), build));
+    let target = build.library.parent().and_then(Path::parent).unwrap_or(&place.project);
+    Start::of(place, toolchain, target, &folder_of("ID"))?.hash(&mut hash);
     let id = hash.end();
     let folder = folder_of(&id);
     if folder.join("launch.json").is_file() {
@@ -101,8 +115,7 @@ fn keep(place: &Place, toolchain: &Toolchain, build: &Build) -> Result<Library> 
     // In a folder beside it, renamed when it is whole.
     let making = place.libraries().join(format!(".{id}.making"));
     files::remove(&making)?;
-    files::write(&making.join("lock"), b"")?;
-    files::write(&making.join(file_name(&build.library)), &build.bytes)?;
+    files::write(&making.join(file()), &build.bytes)?;
     let deps = making.join("deps");
     fs::create_dir_all(&deps).map_err(|e| format!("making {}: {e}", deps.display()))?;
     for file in &build.metadata {
@@ -113,11 +126,7 @@ fn keep(place: &Place, toolchain: &Toolchain, build: &Build) -> Result<Library> 
             .map_err(|e| format!("keeping {}: {e}", file.display()))?;
     }
     headers::write(&all, &making.join("headers"))?;
-    let evcxr = making.join("evcxr");
-    files::write(&evcxr.join("evcxr.toml"), b"[evcxr]\nopt_level = \"1\"\n")?;
-    files::write(&evcxr.join("init.evcxr"), init(&folder, build).as_bytes())?;
-    let launch = launch(place, toolchain, build, &folder)?;
-    files::write(&making.join("launch.json"), launch.as_bytes())?;
+    Start::of(place, toolchain, target, &folder)?.write(&making)?;
     fs::rename(&making, &folder).map_err(|e| format!("making {}: {e}", folder.display()))?;
     Ok(Library { id, folder })
 }
@@ -126,14 +135,48 @@ fn file_name(path: &Path) -> &std::ffi::OsStr {
     path.file_name().unwrap_or_default()
 }
 
+/// The name of the shared library's file.
+pub fn file() -> String {
+    use std::env::consts::{DLL_PREFIX, DLL_SUFFIX};
+    format!("{DLL_PREFIX}consistency_kernel{DLL_SUFFIX}")
+}
+
+/// How a kernel is started with a library: the two files that name paths of this place.
+pub struct Start {
+    launch: String,
+    init: String,
+}
+
+impl Start {
+    /// For the library that lies, or will lie, in `folder`; `target` is cargo's, whose paths
+    /// no kernel must see.
+    pub fn of(place: &Place, toolchain: &Toolchain, target: &Path, folder: &Path) -> Result<Self> {
+        Ok(Self { launch: launch(place, toolchain, target, folder)?, init: init(folder) })
+    }
+
+    /// Add it to `hash`.
+    pub fn hash(&self, hash: &mut Hash) {
+        hash.add(&self.launch).add(&self.init);
+    }
+
+    /// Write the files, and that by which a kernel locks the library, into `folder`.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let evcxr = folder.join("evcxr");
+        files::write(&folder.join("lock"), b"")?;
+        files::write(&evcxr.join("evcxr.toml"), b"[evcxr]\nopt_level = \"1\"\n")?;
+        files::write(&evcxr.join("init.evcxr"), self.init.as_bytes())?;
+        files::write(&folder.join("launch.json"), self.launch.as_bytes())
+    }
+}
+
 // What evcxr runs when it starts: the library by flag, the headers by path, the prelude.
-fn init(folder: &Path, build: &Build) -> String {
+fn init(folder: &Path) -> String {
     let flags = [
         "-Cprefer-dynamic".to_string(),
         "--cfg".to_string(),
         "lab_real".to_string(),
         "--extern".to_string(),
-        format!("real={}", folder.join(file_name(&build.library)).display()),
+        format!("real={}", folder.join(file()).display()),
         "-L".to_string(),
         format!("dependency={}", folder.display()),
         "-L".to_string(),
@@ -156,9 +199,8 @@ fn init(folder: &Path, build: &Build) -> String {
 }
 
 // How the launcher starts a kernel with this build.
-fn launch(place: &Place, toolchain: &Toolchain, build: &Build, folder: &Path) -> Result<String> {
+fn launch(place: &Place, toolchain: &Toolchain, target: &Path, folder: &Path) -> Result<String> {
     let libdir = toolchain.libdir()?;
-    let target = build.library.parent().and_then(Path::parent).unwrap_or(&place.project);
     Ok(format!(
         "{:#}\n",
         json!({

@@ -7,12 +7,15 @@ mod headers;
 mod kernelspec;
 mod library;
 mod rust_src;
+mod sources;
 mod toolchain;
+pub mod unpacked;
 mod venv;
 
 pub use evcxr::VERSION as EVCXR_VERSION;
 pub use library::{Library, built_by, current, sweep};
-pub use rust_src::missing as rust_src_missing;
+pub use rust_src::{cargo_home, missing as rust_src_missing};
+pub use sources::Sources;
 pub use toolchain::{Toolchain, nvcc};
 pub use venv::system_python;
 

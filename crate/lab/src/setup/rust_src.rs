@@ -20,12 +20,16 @@ pub fn cargo_home(place: &Place) -> PathBuf {
     place.shared.join("kernel").join("cargo")
 }
 
+/// Whether it has them for this toolchain.
+pub fn is_fetched(place: &Place, toolchain: &Toolchain) -> bool {
+    files::stamped(&cargo_home(place).join("fetched-for"), &toolchain.version)
+}
+
 /// Fetch what rust-analyzer needs to read the standard library.
 pub fn fetch(place: &Place, turn: &Turn, toolchain: &Toolchain) -> Result<()> {
     let manifest = toolchain.sysroot.join("lib/rustlib/src/rust/library/Cargo.toml");
     let home = cargo_home(place);
-    let stamp = home.join("fetched-for");
-    if !manifest.is_file() || files::stamped(&stamp, &toolchain.version) {
+    if !manifest.is_file() || is_fetched(place, toolchain) {
         return Ok(());
     }
     let step = Step::start("std: the crates that the standard library is made of");
@@ -41,7 +45,7 @@ pub fn fetch(place: &Place, turn: &Turn, toolchain: &Toolchain) -> Result<()> {
         step.failed();
         return Err(error);
     }
-    files::write(&stamp, toolchain.version.as_bytes())?;
+    files::write(&home.join("fetched-for"), toolchain.version.as_bytes())?;
     step.done("std: fetched");
     Ok(())
 }

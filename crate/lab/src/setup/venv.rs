@@ -12,8 +12,11 @@ pub fn system_python() -> PathBuf {
     std::env::var_os("LAB_PYTHON").map_or_else(|| "python3".into(), PathBuf::from)
 }
 
-/// Make the environment, unless it is there for these requirements and this Python.
-pub fn ensure(place: &Place, turn: &Turn) -> Result<()> {
+/// The file in it that says what it was made from.
+pub const STAMP: &str = "lab-stamp";
+
+/// What that file says of one that is made now: a hash of the requirements and this Python.
+pub fn stamp(place: &Place) -> Result<String> {
     let requirements = place.project.join("notebooks").join("requirements.txt");
     let python = system_python();
     let version = answer(&python, &["-c", "import sys; print(sys.version)"]).map_err(|e| {
@@ -21,17 +24,27 @@ pub fn ensure(place: &Place, turn: &Turn) -> Result<()> {
     })?;
     let mut hash = Hash::default();
     hash.add(files::read(&requirements)?).add(&version);
-    let hash = hash.end();
-    let venv = place.venv();
-    let stamp = venv.join("lab-stamp");
-    if files::stamped(&stamp, &hash) && place.python().is_file() {
+    Ok(hash.end())
+}
+
+/// Whether it is there, made from what this stamp stands for.
+pub fn is_made(place: &Place, stamp: &str) -> bool {
+    files::stamped(&place.venv().join(STAMP), stamp) && place.python().is_file()
+}
+
+/// Make the environment, unless it is there for these requirements and this Python.
+pub fn ensure(place: &Place, turn: &Turn) -> Result<()> {
+    let stamp = stamp(place)?;
+    if is_made(place, &stamp) {
         return Ok(());
     }
+    let requirements = place.project.join("notebooks").join("requirements.txt");
+    let venv = place.venv();
     let mut step = Step::start("venv: JupyterLab, nbclient, nbconvert and plotly's renderer");
     let made = (|| {
         // A half-made environment is of no use: always from the start.
         files::remove(&venv)?;
-        let mut make = Logged::new(place, "venv", &python);
+        let mut make = Logged::new(place, "venv", system_python());
         make.command().args(["-m", "venv"]).arg(&venv);
         make.run(turn, |_| {}).map_err(|e| {
             format!("{e}\nPython's venv may be missing (Debian: apt install python3-venv)")
@@ -48,7 +61,7 @@ pub fn ensure(place: &Place, turn: &Turn) -> Result<()> {
         step.failed();
         return Err(error);
     }
-    files::write(&stamp, hash.as_bytes())?;
+    files::write(&venv.join(STAMP), stamp.as_bytes())?;
     step.done("venv made");
     Ok(())
 }
