@@ -1,11 +1,12 @@
 //! What a network is, and the configurations that make one.
 
+use super::limits::PARAMETERS;
 use super::mlp::{Mlp, MlpConfig};
 use super::ncsnpp::{Ncsnpp, NcsnppConfig};
 use super::unet::{UNet, UNetConfig};
-use crate::Result;
 use crate::nn::{Link, Masks, Scope, Settings, Shapes, Tape, Value, on_tape};
 use crate::seam::one_a_sample;
+use crate::{Context, Result, ensure};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -104,12 +105,30 @@ impl NetworkConfig {
         }
     }
 
+    /// Whether every value is one that a network may have; nothing is built.
+    ///
+    /// # Errors
+    /// The key with its value.
+    pub fn check(&self) -> Result<()> {
+        match self {
+            Self::Mlp(config) => config.check().context("an MLP"),
+            Self::Unet(config) => config.check().context("a U-Net"),
+            Self::Ncsnpp(config) => config.check().context("NCSN++"),
+        }
+    }
+
     /// How many numbers it trains, for images of `shape` (C, H, W); nothing is allocated.
     ///
     /// # Errors
-    /// A configuration that makes no network for such images.
+    /// A configuration that makes no network for such images, or one of more than 2^34 numbers.
     pub fn parameters(&self, shape: &[usize]) -> Result<usize> {
-        Ok(Shapes::of(|scope| self.build(scope, shape))?.count())
+        let count = Shapes::of(|scope| self.build(scope, shape))?.count();
+        ensure!(
+            count <= PARAMETERS,
+            "a network of {count} parameters for images {shape:?}: at most {PARAMETERS} are trained \
+             here"
+        );
+        Ok(count)
     }
 
     /// Build the network in `scope` for images of `shape` (C, H, W).

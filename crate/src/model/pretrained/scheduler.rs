@@ -1,8 +1,16 @@
 //! What a network is, from the configuration of the scheduler beside it.
 
+use crate::model::json::{self, Keys};
 use crate::process::{Betas, NoiseRange, TimeGrid, VpSchedule};
-use crate::{Context, Error, Result, bail, ensure};
+use crate::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The most steps of a process, and points of a grid.
+const STEPS: usize = 1_000_000;
+
+/// The most noise: a pixel times it, squared, is far from the end of f32.
+const LARGEST: f64 = 1e6;
 
 /// What a published network is.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,26 +27,25 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// From the text of a `scheduler_config.json`.
+    /// From the text of a `scheduler_config.json`: a key that is left out has diffusers' default.
     ///
     /// # Errors
-    /// A scheduler, or a value of one, that is not known here, by name.
+    /// A scheduler, or a value of one, that is not known here or makes no noise levels, by name.
     pub fn from_json(text: &str) -> Result<Self> {
-        let named: Named = parse(text)?;
-        let class = named.class.as_deref().unwrap_or("without a _class_name");
-        match class {
-            "CMStochasticIterativeScheduler" => {
-                let schedule: CmSchedule = parse(text)?;
-                schedule.check().context(class)?;
-                Ok(Self::Consistency(schedule))
+        let keys = json::object(text)?;
+        let class = keys.get("_class_name").and_then(Value::as_str).map(String::from);
+        match class.as_deref() {
+            Some(class @ "CMStochasticIterativeScheduler") => {
+                Ok(Self::Consistency(CmSchedule::of(keys).context(class)?))
             }
-            "DDPMScheduler" | "DDIMScheduler" => {
-                let scheduler: Discrete = parse(text)?;
-                Ok(Self::VariancePreserving(scheduler.schedule().context(class)?))
+            Some(class @ ("DDPMScheduler" | "DDIMScheduler")) => {
+                let schedule = || json::typed::<Discrete>(truths(keys))?.schedule();
+                Ok(Self::VariancePreserving(schedule().context(class)?))
             }
-            _ => bail!(
-                "a scheduler {class}: known are CMStochasticIterativeScheduler (a consistency \
-                 model), DDPMScheduler and DDIMScheduler (a teacher)"
+            other => bail!(
+                "a scheduler {}: known are CMStochasticIterativeScheduler (a consistency \
+                 model), DDPMScheduler and DDIMScheduler (a teacher)",
+                other.map_or("without a _class_name".to_string(), json::short)
             ),
         }
     }
@@ -121,23 +128,47 @@ impl CmSchedule {
         self.range().karras(self.num_train_timesteps)
     }
 
+    fn of(keys: Keys) -> Result<Self> {
+        let schedule: Self = json::typed(truths(keys))?;
+        schedule.check()?;
+        Ok(schedule)
+    }
+
+    // Under the keys of the file: whoever reads the message looks there.
     fn check(&self) -> Result<()> {
-        self.range().check()?;
-        let Self { sigma_data, num_train_timesteps, s_noise, .. } = *self;
-        ensure!(sigma_data > 0.0 && sigma_data.is_finite(), "sigma_data = {sigma_data}: needs > 0");
-        ensure!(s_noise >= 0.0 && s_noise.is_finite(), "s_noise = {s_noise}: needs >= 0");
+        let Self { sigma_min, sigma_max, sigma_data, rho, num_train_timesteps, s_noise, .. } =
+            *self;
         ensure!(
-            (2..=1_000_000).contains(&num_train_timesteps),
-            "num_train_timesteps = {num_train_timesteps}: needs 2 or more, to a million"
+            0.0 < sigma_min && sigma_min < sigma_max && sigma_max <= LARGEST,
+            "sigma_min = {sigma_min}, sigma_max = {sigma_max}: needs 0 < sigma_min < sigma_max <= \
+             {LARGEST}"
         );
-        Ok(())
+        ensure!(rho > 0.0 && rho.is_finite(), "rho = {rho}: needs to be positive");
+        ensure!(
+            sigma_data > 0.0 && sigma_data <= LARGEST,
+            "sigma_data = {sigma_data}: needs 0 < sigma_data <= {LARGEST}"
+        );
+        ensure!(
+            (0.0..=LARGEST).contains(&s_noise),
+            "s_noise = {s_noise}: needs 0 or more, to {LARGEST}"
+        );
+        ensure!(
+            (2..=STEPS).contains(&num_train_timesteps),
+            "num_train_timesteps = {num_train_timesteps}: needs 2 to {STEPS}"
+        );
+        let context = || format!("rho = {rho} between {sigma_min} and {sigma_max}");
+        self.grid().map(drop).with_context(context)
     }
 }
 
-#[derive(Deserialize)]
-struct Named {
-    #[serde(rename = "_class_name")]
-    class: Option<String>,
+// diffusers asks whether these are true: null is false there.
+fn truths(mut keys: Keys) -> Keys {
+    for key in ["clip_denoised", "rescale_betas_zero_snr"] {
+        if let Some(value) = keys.get_mut(key).filter(|value| value.is_null()) {
+            *value = Value::Bool(false);
+        }
+    }
+    keys
 }
 
 /// The keys of diffusers' discrete schedulers on which the noise depends.
@@ -172,22 +203,28 @@ impl Discrete {
         let betas = match self.beta_schedule.as_str() {
             "linear" => Betas::Linear,
             "scaled_linear" => Betas::ScaledLinear,
-            other => bail!("beta_schedule = '{other}': known are linear and scaled_linear"),
+            other => bail!(
+                "beta_schedule = '{}': known are linear and scaled_linear",
+                json::short(other)
+            ),
         };
         ensure!(
             self.prediction_type == "epsilon",
             "prediction_type = '{}': known is epsilon alone",
-            self.prediction_type
+            json::short(&self.prediction_type)
         );
         ensure!(self.trained_betas.is_none(), "trained_betas: not known here");
         ensure!(!self.rescale_betas_zero_snr, "rescale_betas_zero_snr = true: not known here");
-        let (beta_start, beta_end) = (self.beta_start, self.beta_end);
-        let schedule = VpSchedule { beta_start, beta_end, betas, steps: self.num_train_timesteps };
+        let Self { beta_start, beta_end, num_train_timesteps: steps, .. } = *self;
+        ensure!((2..=STEPS).contains(&steps), "num_train_timesteps = {steps}: needs 2 to {STEPS}");
+        let schedule = VpSchedule { beta_start, beta_end, betas, steps };
         schedule.check()?;
+        let last = schedule.range().t_max;
+        ensure!(
+            last <= LARGEST,
+            "beta_end = {beta_end} and num_train_timesteps = {steps}: the last noise level is \
+             {last:e}, needs {LARGEST:e} or less"
+        );
         Ok(schedule)
     }
-}
-
-fn parse<T: for<'a> Deserialize<'a>>(text: &str) -> Result<T> {
-    serde_json::from_str(text).map_err(|e| Error::new(e.to_string()))
 }
