@@ -157,14 +157,14 @@ impl Machine {
                     self.around(count)?;
                     self.pop_mark();
                 }
-                b'a' => self.into_last(1)?,
-                b's' => self.into_last(2)?,
+                b'a' => self.add_to_last(1)?,
+                b's' => self.add_to_last(2)?,
                 b'e' | b'u' => {
                     let count = self.above_mark()?;
                     let all = self.stack.split_off(self.stack.len() - count);
                     self.stack.pop();
                     self.stack.extend(all);
-                    self.into_last(count)?;
+                    self.add_to_last(count)?;
                 }
                 b'q' => self.put(take(rest, 1)?[0].into())?,
                 b'r' => self.put(number(take(rest, 4)?))?,
@@ -213,7 +213,7 @@ impl Machine {
         Ok(())
     }
 
-    fn into_last(&mut self, count: usize) -> Result<()> {
+    fn add_to_last(&mut self, count: usize) -> Result<()> {
         let added = self.joined(count)?;
         let Some(last) = self.stack.last_mut() else { bail!("an empty stack") };
         last.bytes += added.bytes;
