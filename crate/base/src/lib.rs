@@ -1,6 +1,7 @@
 //! What every room of Consistency Lab stands on: [`error`] and [`guard`](mod@guard), [`rng`], the
-//! two traits of [`seam`], and [`device`](mod@device). `consistency` re-exports all of it.
+//! two traits of [`seam`], [`bounds`], and [`device`](mod@device). `consistency` re-exports all of it.
 
+pub mod bounds;
 pub mod device;
 pub mod error;
 pub mod guard;

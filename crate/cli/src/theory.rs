@@ -1,7 +1,8 @@
 //! `theory NAME ..`: a theorem measured on a mixture, as a table.
 
 use clap::{Arg, ArgMatches, Command, value_parser};
-use consistency::loss::Metric;
+use consistency::bounds::within;
+use consistency::loss::{Distance, Metric};
 use consistency::polars::prelude::{CsvWriter, DataFrame, SerWriter};
 use consistency::process::{GaussianMixture, NoiseRange, Solver, TimeGrid};
 use consistency::record::write_atomically;
@@ -12,6 +13,9 @@ use consistency::theory::{
 };
 use consistency::{Context, Result, ensure};
 use std::path::Path;
+
+/// The largest a, b and c of a model function.
+const STEEPEST: f64 = 100.0;
 
 fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name(value).help(help)
@@ -161,8 +165,9 @@ fn theorem2(matches: &ArgMatches, mixture: &GaussianMixture) -> Result<DataFrame
         "l1" => Metric::L1,
         _ => {
             let c = *one::<f64>(matches, "huber-c")?;
-            ensure!(c > 0.0 && c.is_finite(), "--huber-c {c}: needs c > 0");
-            Metric::PseudoHuber { c }
+            let metric = Metric::PseudoHuber { c };
+            Distance::new(metric).check().context("--huber-c")?;
+            metric
         }
     };
     let points = many::<usize>(matches, "points")?;
@@ -210,7 +215,10 @@ fn model(matches: &ArgMatches, name: &str, noise: &NoiseRange) -> Result<TanhMod
     let Ok(theta) = <[f64; 3]>::try_from(theta.as_slice()) else {
         consistency::bail!("--{name} has {} numbers: give three, a,b,c", theta.len());
     };
-    ensure!(theta.iter().all(|v| v.is_finite()), "--{name} {theta:?}: give finite numbers");
+    // Beyond it tanh is a step, whose derivatives no quadrature sees.
+    for (value, number) in theta.iter().zip(["a", "b", "c"]) {
+        within(&format!("--{name}: {number}"), *value, -STEEPEST..=STEEPEST)?;
+    }
     Ok(TanhModel::new(theta, noise))
 }
 
