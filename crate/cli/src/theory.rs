@@ -34,7 +34,10 @@ fn counts(name: &'static str, value: &'static str, help: &'static str) -> Arg {
 
 fn range(command: Command) -> Command {
     let number = |name, help, default| {
-        option(name, "X", help).value_parser(value_parser!(f64)).default_value(default)
+        option(name, "X", help)
+            .allow_negative_numbers(true)
+            .value_parser(value_parser!(f64))
+            .default_value(default)
     };
     command
         .arg(number("eps", "The smallest noise level", "0.002"))
@@ -87,6 +90,7 @@ pub fn command() -> Command {
                 )
                 .arg(
                     option("huber-c", "C", "c of the pseudo-Huber distance")
+                        .allow_negative_numbers(true)
                         .value_parser(value_parser!(f64))
                         .default_value("0.03"),
                 )
@@ -217,7 +221,7 @@ fn model(matches: &ArgMatches, name: &str, noise: &NoiseRange) -> Result<TanhMod
     };
     // Beyond it tanh is a step, whose derivatives no quadrature sees.
     for (value, number) in theta.iter().zip(["a", "b", "c"]) {
-        within(&format!("--{name}: {number}"), *value, -STEEPEST..=STEEPEST)?;
+        within(number, *value, -STEEPEST..=STEEPEST).with_context(|| format!("--{name}"))?;
     }
     Ok(TanhModel::new(theta, noise))
 }
