@@ -153,6 +153,25 @@ fn a_repository() -> Result {
 }
 
 #[test]
+fn a_proxy_that_is_not_used_is_named() -> Result {
+    let folder = Folder(std::env::temp_dir().join(format!("sample proxy {}", std::process::id())));
+    std::fs::create_dir_all(&folder.0)?;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_consistency-cli"));
+    command.args(["sample", "--model", "nobody/nothing", "--out", "x.png"]).current_dir(&folder.0);
+    for name in ["HTTP_PROXY", "http_proxy", "all_proxy", "NO_PROXY", "no_proxy", "HF_HUB_OFFLINE"]
+    {
+        command.env_remove(name);
+    }
+    command.env("HF_ENDPOINT", "http://hub.invalid").env("HF_HUB_CACHE", folder.0.join("hub"));
+    command.env("ALL_PROXY", "socks5://me:secret@127.0.0.1:1080");
+    let output = command.output()?;
+    let said = String::from_utf8([output.stdout, output.stderr].concat())?;
+    assert!(!output.status.success() && !said.contains("secret"), "{said}");
+    assert!(said.contains("ALL_PROXY=socks5://127.0.0.1:1080 is a SOCKS proxy"), "{said}");
+    Ok(())
+}
+
+#[test]
 fn messages() -> Result {
     let folder = Folder::new("messages")?;
     for (arguments, want) in [
