@@ -159,12 +159,34 @@ fn a_repository() -> Result {
 }
 
 #[test]
+fn a_proxy_that_is_not_used_is_named() -> Result {
+    let folder = Folder(std::env::temp_dir().join(format!("sample proxy {}", std::process::id())));
+    std::fs::create_dir_all(&folder.0)?;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_consistency-cli"));
+    command.args(["sample", "--model", "nobody/nothing", "--out", "x.png"]).current_dir(&folder.0);
+    for name in ["HTTP_PROXY", "http_proxy", "all_proxy", "NO_PROXY", "no_proxy", "HF_HUB_OFFLINE"]
+    {
+        command.env_remove(name);
+    }
+    command.env("HF_ENDPOINT", "http://hub.invalid").env("HF_HUB_CACHE", folder.0.join("hub"));
+    command.env("ALL_PROXY", "socks5://me:secret@127.0.0.1:1080");
+    let output = command.output()?;
+    let said = String::from_utf8([output.stdout, output.stderr].concat())?;
+    assert!(!output.status.success() && !said.contains("secret"), "{said}");
+    assert!(said.contains("ALL_PROXY=socks5://127.0.0.1:1080 is a SOCKS proxy"), "{said}");
+    Ok(())
+}
+
+#[test]
 fn messages() -> Result {
     let folder = Folder::new("messages")?;
     for (arguments, want) in [
         (&["--class", "3"][..], "--class 3: this model knows no classes"),
         (&["--sigmas", "80,80"], "--sigmas: multistep noise levels [80.0] must decrease"),
         (&["--sigmas", "80,0.001"], "or above"),
+        (&["--sigmas", "80,nan"], "--sigmas: noise level = NaN: needs 1e-6 <="),
+        (&["--sigmas", "1e200,1"], "--sigmas: noise level = 1e200: needs"),
+        (&["--sigmas", "-80"], "--sigmas: noise level = -80: needs"),
         (&["--sigmas", "0.001"], "sampling starts at a noise level above eps = 0.002"),
         (&["--steps", "22"], "--steps: 22 steps: needs 1 to 21"),
         (&["--revision", "main"], "model is a folder: a revision belongs to a repository"),

@@ -39,6 +39,7 @@ pub fn command() -> Command {
         .arg(
             option("sigmas", "S,..", "The noise levels themselves, decreasing: 80,0.661")
                 .value_delimiter(',')
+                .allow_hyphen_values(true)
                 .value_parser(value_parser!(f64))
                 .conflicts_with("steps"),
         )

@@ -8,4 +8,4 @@ pub mod plot;
 pub mod process;
 pub mod record;
 
-use consistency_base::{Context, Error, Result, bail, ensure, rng, seam};
+use consistency_base::{Context, Error, Result, bail, bounds, ensure, guard, rng, seam};

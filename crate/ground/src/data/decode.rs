@@ -1,7 +1,7 @@
 //! PNG and JPEG as bytes (C, H, W).
 
 use super::catalog::Encoding;
-use crate::{Error, Result, bail, ensure};
+use crate::{Error, Result, bail, ensure, guard};
 use std::io::Cursor;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
@@ -40,8 +40,8 @@ pub(super) fn encoding(bytes: &[u8]) -> Result<Encoding> {
 /// Bytes that are damaged or no image.
 pub(super) fn decode(bytes: &[u8]) -> Result<Picture> {
     match encoding(bytes)? {
-        Encoding::Png => png(bytes),
-        Encoding::Jpeg => jpeg(bytes),
+        Encoding::Png => guard("png", || png(bytes)),
+        Encoding::Jpeg => guard("zune-jpeg", || jpeg(bytes)),
     }
 }
 

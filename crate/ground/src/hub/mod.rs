@@ -25,6 +25,7 @@ mod folder;
 mod listing;
 mod metadata;
 mod progress;
+mod proxy;
 mod repository;
 mod settings;
 mod stall;
@@ -32,6 +33,7 @@ mod target;
 mod token;
 mod upload;
 
+pub use proxy::Proxies;
 pub use repository::Repository;
 pub use settings::HubSettings;
 pub use token::Token;
