@@ -2,7 +2,8 @@
 //! from a file, and a file may be damaged. All are far above what anyone trains, and low enough
 //! that no count of parameters overflows and no loop over them is without end.
 
-use crate::{Result, ensure};
+use crate::Result;
+use crate::bounds::within;
 use std::ops::RangeInclusive;
 
 /// Levels of a U-Net: 65536 pixels, halved to 2.
@@ -19,19 +20,6 @@ pub(super) const EMBEDDING: usize = 4 * CHANNELS;
 pub(super) const CLASSES: usize = 1_000_000;
 /// Height or width of an image.
 pub(super) const SIDE: usize = 16_384;
-/// Numbers that are trained, 64 GiB of them in f32.
-pub(super) const PARAMETERS: usize = 1 << 34;
-
-/// Whether the size is one that a network may have.
-///
-/// # Errors
-/// The key, the value and the range.
-pub(super) fn within(key: &str, value: usize, range: RangeInclusive<usize>) -> Result<()> {
-    let (low, high) = (range.start(), range.end());
-    ensure!(range.contains(&value), "{key} = {value}: needs {low} to {high}");
-    Ok(())
-}
-
 /// [`within`] for what may be left out.
 ///
 /// # Errors

@@ -1,7 +1,8 @@
 //! A residual multilayer perceptron on the pixels: for small images on a laptop.
 
-use super::limits::{CHANNELS, MLP_BLOCKS, within};
+use super::limits::{CHANNELS, MLP_BLOCKS};
 use super::network::{Condition, OnTape};
+use crate::bounds::within;
 use crate::nn::{Act, GroupNorm, Linear, PositionalEmbedding, Scope, Tape, Value, silu};
 use crate::{Result, ensure};
 use serde::{Deserialize, Serialize};

@@ -5,9 +5,10 @@
 
 use super::blocks::{Common, Names, ResBlock, Size};
 use super::json;
-use super::limits::{BLOCKS, CHANNELS, LEVELS, SIDE, within, within_if_given};
+use super::limits::{BLOCKS, CHANNELS, LEVELS, SIDE, within_if_given};
 use super::network::{Condition, OnTape};
 use super::unet::attend;
+use crate::bounds::{LARGEST, positive, within};
 use crate::nn::{
     Act, Attention, Conv2d, FourierEmbedding, GroupNorm, Linear, Padding, Plus, Scope, Tape, Value,
     concatenate, fir_blur, silu,
@@ -106,21 +107,13 @@ impl NcsnppConfig {
         within_if_given("image_size", self.image_size, 1..=SIDE)?;
         within_if_given("channels", self.channels, 1..=CHANNELS)?;
         within("nf", self.nf, 4..=CHANNELS)?;
-        let levels = self.ch_mult.len();
-        ensure!((1..=LEVELS).contains(&levels), "ch_mult has {levels} levels: needs 1 to {LEVELS}");
-        for times in &self.ch_mult {
-            ensure!(
-                (1..=CHANNELS / self.nf).contains(times),
-                "ch_mult = {times}: with nf = {} it needs 1 to {}",
-                self.nf,
-                CHANNELS / self.nf
-            );
-        }
+        within("number of ch_mult", self.ch_mult.len(), 1..=LEVELS)?;
+        // Their products with nf are the channels.
+        let most = CHANNELS / self.nf;
+        self.ch_mult.iter().try_for_each(|times| within("ch_mult", *times, 1..=most))?;
         within("num_res_blocks", self.num_res_blocks, 1..=BLOCKS)?;
-        let Self { dropout, fourier_scale: scale, .. } = *self;
-        ensure!((0.0..1.0).contains(&dropout), "dropout = {dropout}: needs 0 <= dropout < 1");
-        ensure!(scale.is_finite() && scale > 0.0, "fourier_scale = {scale}: needs to be positive");
-        Ok(())
+        within("dropout", self.dropout, 0.0..1.0)?;
+        within("fourier_scale", self.fourier_scale, positive(LARGEST))
     }
 
     /// The same with the sizes of the data in place of what is left out.

@@ -1,12 +1,11 @@
 //! What a network is, and the configurations that make one.
 
-use super::limits::PARAMETERS;
 use super::mlp::{Mlp, MlpConfig};
 use super::ncsnpp::{Ncsnpp, NcsnppConfig};
 use super::unet::{UNet, UNetConfig};
+use crate::Result;
 use crate::nn::{Link, Masks, Scope, Settings, Shapes, Tape, Value, on_tape};
 use crate::seam::one_a_sample;
-use crate::{Context, Result, ensure};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -111,24 +110,18 @@ impl NetworkConfig {
     /// The key with its value.
     pub fn check(&self) -> Result<()> {
         match self {
-            Self::Mlp(config) => config.check().context("an MLP"),
-            Self::Unet(config) => config.check().context("a U-Net"),
-            Self::Ncsnpp(config) => config.check().context("NCSN++"),
+            Self::Mlp(config) => config.check(),
+            Self::Unet(config) => config.check(),
+            Self::Ncsnpp(config) => config.check(),
         }
     }
 
     /// How many numbers it trains, for images of `shape` (C, H, W); nothing is allocated.
     ///
     /// # Errors
-    /// A configuration that makes no network for such images, or one of more than 2^34 numbers.
+    /// A configuration that makes no network for such images.
     pub fn parameters(&self, shape: &[usize]) -> Result<usize> {
-        let count = Shapes::of(|scope| self.build(scope, shape))?.count();
-        ensure!(
-            count <= PARAMETERS,
-            "a network of {count} parameters for images {shape:?}: at most {PARAMETERS} are trained \
-             here"
-        );
-        Ok(count)
+        Ok(Shapes::of(|scope| self.build(scope, shape))?.count())
     }
 
     /// Build the network in `scope` for images of `shape` (C, H, W).

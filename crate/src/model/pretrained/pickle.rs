@@ -2,13 +2,12 @@
 //! tables of tensors are made of, and constructs no object. It believes what a pickle says of
 //! lengths and copies what a pickle names twice, so the program is gone through here before it.
 
-use crate::{Context, Error, Result, bail, ensure};
+use crate::{Context, Error, Result, bail, ensure, guard};
 use candle_core::pickle::PthTensors;
 use candle_core::{DType, Tensor};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{BufReader, Read};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use zip::ZipArchive;
 
@@ -18,6 +17,10 @@ const LARGEST: u64 = 64 << 20;
 const MEMORY: usize = 256 << 20;
 /// How deep they may lie in each other: a table's are six deep.
 const DEPTH: usize = 64;
+
+/// It takes a pickle's calls to have as many arguments as PyTorch gives them, and panics else.
+const READER: &str = "candle's reader";
+const ODD: &str = "not a table of tensors as PyTorch writes it";
 
 /// A file of `torch.save`.
 pub struct Pickle(PthTensors);
@@ -30,8 +33,8 @@ impl Pickle {
     /// that would have more bytes than the file.
     pub fn open(path: &Path) -> Result<Self> {
         zip_or_legacy(path)?;
-        programs(path).context("not a table of tensors as PyTorch writes it")?;
-        let file = caught(|| PthTensors::new(path, None))?;
+        programs(path).context(ODD)?;
+        let file = guard(READER, || PthTensors::new(path, None)).context(ODD)?;
         let infos = file.tensor_infos();
         ensure!(!infos.is_empty(), "no table of tensors (a state dict) in this pickle");
         // Shapes are what the program says; the reader takes memory for them.
@@ -59,7 +62,7 @@ impl Pickle {
     /// # Errors
     /// One that is missing, of another dtype than floats, or cut off.
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
-        let tensor = caught(|| self.0.get(name)).with_context(|| name.to_string())?;
+        let tensor = guard(READER, || self.0.get(name)).with_context(|| name.to_string())?;
         let Some(tensor) = tensor else { bail!("the tensor {name} is missing") };
         ensure!(
             matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16),
@@ -68,12 +71,6 @@ impl Pickle {
         );
         Ok(tensor)
     }
-}
-
-// The reader takes a pickle's calls to have as many arguments as PyTorch gives them.
-fn caught<T>(work: impl FnOnce() -> candle_core::Result<T>) -> Result<T> {
-    let done = catch_unwind(AssertUnwindSafe(work));
-    Ok(done.map_err(|_| Error::new("not a table of tensors as PyTorch writes it"))??)
 }
 
 fn zip_or_legacy(path: &Path) -> Result<()> {

@@ -1,16 +1,11 @@
 //! What a network is, from the configuration of the scheduler beside it.
 
+use crate::bounds::{LARGEST, POINTS, level, within};
 use crate::model::json::{self, Keys};
 use crate::process::{Betas, NoiseRange, TimeGrid, VpSchedule};
 use crate::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-
-/// The most steps of a process, and points of a grid.
-const STEPS: usize = 1_000_000;
-
-/// The most noise: a pixel times it, squared, is far from the end of f32.
-const LARGEST: f64 = 1e6;
 
 /// What a published network is.
 #[derive(Clone, Debug, PartialEq)]
@@ -136,28 +131,18 @@ impl CmSchedule {
 
     // Under the keys of the file: whoever reads the message looks there.
     fn check(&self) -> Result<()> {
-        let Self { sigma_min, sigma_max, sigma_data, rho, num_train_timesteps, s_noise, .. } =
-            *self;
+        let Self { sigma_min, sigma_max, .. } = *self;
+        level("sigma_min", sigma_min)?;
+        level("sigma_max", sigma_max)?;
         ensure!(
-            0.0 < sigma_min && sigma_min < sigma_max && sigma_max <= LARGEST,
-            "sigma_min = {sigma_min}, sigma_max = {sigma_max}: needs 0 < sigma_min < sigma_max <= \
-             {LARGEST}"
+            sigma_min < sigma_max,
+            "sigma_min = {sigma_min}, sigma_max = {sigma_max}: needs sigma_min < sigma_max"
         );
-        ensure!(rho > 0.0 && rho.is_finite(), "rho = {rho}: needs to be positive");
-        ensure!(
-            sigma_data > 0.0 && sigma_data <= LARGEST,
-            "sigma_data = {sigma_data}: needs 0 < sigma_data <= {LARGEST}"
-        );
-        ensure!(
-            (0.0..=LARGEST).contains(&s_noise),
-            "s_noise = {s_noise}: needs 0 or more, to {LARGEST}"
-        );
-        ensure!(
-            (2..=STEPS).contains(&num_train_timesteps),
-            "num_train_timesteps = {num_train_timesteps}: needs 2 to {STEPS}"
-        );
-        let context = || format!("rho = {rho} between {sigma_min} and {sigma_max}");
-        self.grid().map(drop).with_context(context)
+        level("sigma_data", self.sigma_data)?;
+        within("rho", self.rho, 0.1..=1e3)?;
+        within("s_noise", self.s_noise, 0.0..=LARGEST)?;
+        within("num_train_timesteps", self.num_train_timesteps, 2..=POINTS)?;
+        self.grid().map(drop)
     }
 }
 
@@ -216,15 +201,13 @@ impl Discrete {
         ensure!(self.trained_betas.is_none(), "trained_betas: not known here");
         ensure!(!self.rescale_betas_zero_snr, "rescale_betas_zero_snr = true: not known here");
         let Self { beta_start, beta_end, num_train_timesteps: steps, .. } = *self;
-        ensure!((2..=STEPS).contains(&steps), "num_train_timesteps = {steps}: needs 2 to {STEPS}");
+        within("num_train_timesteps", steps, 2..=POINTS)?;
         let schedule = VpSchedule { beta_start, beta_end, betas, steps };
         schedule.check()?;
-        let last = schedule.range().t_max;
-        ensure!(
-            last <= LARGEST,
-            "beta_end = {beta_end} and num_train_timesteps = {steps}: the last noise level is \
-             {last:e}, needs {LARGEST:e} or less"
-        );
+        // A schedule may leave nothing of the signal, or next to no noise.
+        schedule.range().check().with_context(|| {
+            format!("the noise levels of beta_start = {beta_start} to beta_end = {beta_end}")
+        })?;
         Ok(schedule)
     }
 }

@@ -1,13 +1,10 @@
 //! Where published files come from.
 
 use crate::hub::{Hub, Repository};
-use crate::{Context, Result, bail, ensure};
+use crate::{Context, Result, bail, ensure, record};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-
-/// A configuration has some kilobytes, and the index of a network's shards a megabyte.
-const LARGEST_TEXT: u64 = 16 << 20;
 
 /// How a pointer of Git LFS begins, and how many bytes it has at most.
 const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
@@ -170,17 +167,9 @@ impl std::fmt::Display for Source {
 /// The text of a configuration.
 ///
 /// # Errors
-/// A file that cannot be read, a pointer of Git LFS, or one too large for a configuration.
+/// A file that cannot be read, a pointer of Git LFS, or one that is no text or too long.
 pub(super) fn read_text(path: &Path) -> Result<String> {
-    let read = || -> Result<String> {
-        not_a_pointer(path)?;
-        let length = std::fs::metadata(path)?.len();
-        ensure!(
-            length <= LARGEST_TEXT,
-            "{length} bytes: a configuration has {LARGEST_TEXT} or fewer"
-        );
-        Ok(std::fs::read_to_string(path)?)
-    };
+    let read = || not_a_pointer(path).and_then(|()| record::read_text(path));
     read().with_context(|| format!("reading {}", path.display()))
 }
 

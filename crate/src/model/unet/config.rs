@@ -1,9 +1,8 @@
 //! A U-Net's configuration under diffusers' keys.
 
+use crate::bounds::{LARGEST, within};
 use crate::model::json::short;
-use crate::model::limits::{
-    BLOCKS, CHANNELS, CLASSES, EMBEDDING, LEVELS, SIDE, within, within_if_given,
-};
+use crate::model::limits::{BLOCKS, CHANNELS, CLASSES, EMBEDDING, LEVELS, SIDE, within_if_given};
 use crate::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
@@ -296,27 +295,20 @@ impl UNetConfig {
             bail!("class_embed_type = '{kind}': this U-Net has a table of classes alone");
         }
         self.check_sizes()?;
-        let Self { mid_block_scale_factor: scale, norm_eps: eps, .. } = *self;
-        ensure!(
-            scale.is_finite() && scale != 0.0,
-            "mid_block_scale_factor = {scale}: needs a number that is not 0"
-        );
-        ensure!(eps.is_finite() && eps > 0.0, "norm_eps = {eps}: needs to be positive");
-        let Self { freq_shift: shift, dropout, .. } = *self;
-        ensure!(shift.is_finite() && shift >= 0.0, "freq_shift = {shift}: needs 0 or more");
-        ensure!((0.0..1.0).contains(&dropout), "dropout = {dropout}: needs 0 <= dropout < 1");
-        Ok(())
+        let scale = self.mid_block_scale_factor;
+        ensure!(scale != 0.0, "mid_block_scale_factor = 0: the middle's sums are divided by it");
+        within("mid_block_scale_factor", scale, -LARGEST..=LARGEST)?;
+        within("norm_eps", self.norm_eps, 1e-12..=1.0)?;
+        within("freq_shift", self.freq_shift, 0.0..=1e3)?;
+        within("dropout", self.dropout, 0.0..1.0)
     }
 
     fn check_sizes(&self) -> Result<()> {
-        let count = self.block_out_channels.len();
-        ensure!(
-            (1..=LEVELS).contains(&count),
-            "block_out_channels has {count} levels: needs 1 to {LEVELS}"
-        );
-        for channels in &self.block_out_channels {
-            within("block_out_channels", *channels, 1..=CHANNELS)?;
-        }
+        let levels = &self.block_out_channels;
+        within("number of block_out_channels", levels.len(), 1..=LEVELS)?;
+        levels
+            .iter()
+            .try_for_each(|channels| within("block_out_channels", *channels, 1..=CHANNELS))?;
         within("layers_per_block", self.layers_per_block, 1..=BLOCKS)?;
         within("norm_num_groups", self.norm_num_groups, 1..=CHANNELS)?;
         within_if_given("in_channels", self.in_channels, 1..=CHANNELS)?;
