@@ -183,3 +183,22 @@ fn numbers_of_a_scheduler() {
         assert!(got.starts_with(&format!("{class}: ")) && got.contains(want), "{got}");
     }
 }
+
+/// Python's words for numbers that JSON does not have: their key refuses them, and a text that
+/// has them in it stays as it is.
+#[test]
+fn words_of_python() {
+    for (text, want) in [
+        (r#"{"act_fn": "\"NaN", "norm_eps": -Infinity}"#, "norm_eps = \"-Infinity\": invalid type"),
+        (r#"{"norm_eps": NaN, "act_fn": "\u00e9 NaN \\"}"#, "norm_eps = \"NaN\": invalid type"),
+        // The other key is read as it stands.
+        (r#"{"_note": [NaN, Infinity], "act_fn": "\"NaN\\"}"#, r#"act_fn = '"NaN\': this U-Net"#),
+        ("{\"norm_eps\": NaN,\n}", "at line 1 column 14"),
+        (r#"{"norm_eps": NaN, "act_fn": "NaN"#, "at line 1 column 14"),
+        ("[1]", "[1]: an object of keys and values is needed"),
+        ("", "EOF while parsing"),
+    ] {
+        let got = message(UNetConfig::from_json(text));
+        assert!(got.contains(want), "{want}: {got}");
+    }
+}

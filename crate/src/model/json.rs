@@ -99,26 +99,3 @@ pub(super) fn short(text: &str) -> String {
         None => text.to_string(),
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::{object, quoted};
-    use crate::Result;
-
-    #[test]
-    fn words_of_python_outside_of_texts() -> Result<()> {
-        let text = r#"{"a": NaN, "b\"NaN": ["NaN", -Infinity, Infinity], "c": "\\"}"#;
-        let want = r#"{"a": "NaN", "b\"NaN": ["NaN", "-Infinity", "Infinity"], "c": "\\"}"#;
-        assert_eq!(quoted(text), want);
-        assert_eq!(object(text)?["a"], "NaN");
-        // An open text ends with the file.
-        assert_eq!(quoted("\u{e9} NaN \"NaN"), "\u{e9} \"NaN\" \"NaN");
-        for (text, want) in
-            [("{\"a\": NaN,\n}", "at line 1 column 7"), ("[1]", "[1]: an object of")]
-        {
-            let got = object(text).map_or_else(|error| error.to_string(), |_| String::new());
-            assert!(got.contains(want), "{got}");
-        }
-        Ok(())
-    }
-}
