@@ -7,6 +7,8 @@ mod flax;
 #[path = "../support/formula.rs"]
 mod formula;
 mod kinds;
+#[path = "../support/msgpack.rs"]
+mod msgpack;
 #[path = "../support/networks.rs"]
 mod networks;
 mod pickles;
