@@ -143,12 +143,37 @@ fn a_repository() -> Result {
         assert!(same(&folder.samples("a")?, &folder.samples("b")?)?);
     }
     let weights = snapshot.join("unet/diffusion_pytorch_model.safetensors");
-    std::fs::rename(&weights, weights.with_extension("bin"))?;
+    std::fs::rename(&weights, weights.with_extension("fp16.safetensors"))?;
+    let arguments = ["sample", "--model", "tiny/digits", "--count", "2", "--tensors", "b"];
+    let (good, said) = folder.lab(&arguments)?;
+    assert!(!good && said.contains("but the variant fp16: pass --variant fp16"), "{said}");
+    let (good, said) = folder.lab(&[&arguments[..], &["--variant", "fp16"]].concat())?;
+    assert!(good && same(&folder.samples("a")?, &folder.samples("b")?)?, "{said}");
+    std::fs::rename(weights.with_extension("fp16.safetensors"), weights.with_extension("bin"))?;
     let (good, said) = folder.lab(&["sample", "--model", "tiny/digits", "--out", "x.png"])?;
     assert!(!good && said.contains("tiny/digits has only a PyTorch pickle"), "{said}");
     let arguments = ["sample", "--model", "tiny/digits", "--out", "x.png", "--pickle"];
     let (good, said) = folder.lab(&arguments)?;
     assert!(!good && said.contains("diffusion_pytorch_model.bin: not a zip file"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_proxy_that_is_not_used_is_named() -> Result {
+    let folder = Folder(std::env::temp_dir().join(format!("sample proxy {}", std::process::id())));
+    std::fs::create_dir_all(&folder.0)?;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_consistency-cli"));
+    command.args(["sample", "--model", "nobody/nothing", "--out", "x.png"]).current_dir(&folder.0);
+    for name in ["HTTP_PROXY", "http_proxy", "all_proxy", "NO_PROXY", "no_proxy", "HF_HUB_OFFLINE"]
+    {
+        command.env_remove(name);
+    }
+    command.env("HF_ENDPOINT", "http://hub.invalid").env("HF_HUB_CACHE", folder.0.join("hub"));
+    command.env("ALL_PROXY", "socks5://me:secret@127.0.0.1:1080");
+    let output = command.output()?;
+    let said = String::from_utf8([output.stdout, output.stderr].concat())?;
+    assert!(!output.status.success() && !said.contains("secret"), "{said}");
+    assert!(said.contains("ALL_PROXY=socks5://127.0.0.1:1080 is a SOCKS proxy"), "{said}");
     Ok(())
 }
 
@@ -159,6 +184,9 @@ fn messages() -> Result {
         (&["--class", "3"][..], "--class 3: this model knows no classes"),
         (&["--sigmas", "80,80"], "--sigmas: multistep noise levels [80.0] must decrease"),
         (&["--sigmas", "80,0.001"], "or above"),
+        (&["--sigmas", "80,nan"], "--sigmas: noise level = NaN: needs 1e-6 <="),
+        (&["--sigmas", "1e200,1"], "--sigmas: noise level = 1e200: needs"),
+        (&["--sigmas", "-80"], "--sigmas: noise level = -80: needs"),
         (&["--sigmas", "0.001"], "sampling starts at a noise level above eps = 0.002"),
         (&["--steps", "22"], "--steps: 22 steps: needs 1 to 21"),
         (&["--revision", "main"], "model is a folder: a revision belongs to a repository"),

@@ -5,6 +5,7 @@ mod cache;
 mod environment;
 mod faults;
 mod listing;
+mod proxy;
 mod secrets;
 mod server;
 mod spoil;

@@ -1,16 +1,14 @@
-//! Flax msgpack files. The files here are made by this test in the format of the paper's
-//! CIFAR-10 checkpoints, from the weights of a fixture; none of them is an official one.
+//! Flax msgpack files, made in the format of the paper's CIFAR-10 checkpoints.
 
 use crate::formula::Folder;
-use crate::networks::{get, load, numbers, weights};
+use crate::msgpack::{array, array_of, flax_tree, nested, packed, state, tree};
+use crate::networks::{get, load, numbers};
 use crate::{fixture, gap, message};
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use consistency::model::pretrained::{FlaxOptions, FlaxParams, Kind};
-use consistency::model::{Condition, NcsnppConfig, NetworkConfig, Pretrained};
-use consistency::nn::Shapes;
+use consistency::model::{Condition, NcsnppConfig, Pretrained};
 use consistency::{Error, Result};
 use rmpv::Value;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 fn config() -> Result<NcsnppConfig> {
@@ -20,110 +18,6 @@ fn config() -> Result<NcsnppConfig> {
 
 fn options() -> Result<FlaxOptions> {
     Ok(FlaxOptions { config: config()?, ..FlaxOptions::default() })
-}
-
-fn packed(value: &Value) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    rmpv::encode::write_value(&mut bytes, value).map_err(|e| Error::new(e.to_string()))?;
-    Ok(bytes)
-}
-
-fn array_of(shape: &[usize], dtype: &str, data: Vec<u8>) -> Result<Value> {
-    let shape = shape.iter().map(|d| Value::from(*d as u64)).collect();
-    let parts = vec![Value::Array(shape), Value::from(dtype), Value::Binary(data)];
-    Ok(Value::Ext(1, packed(&Value::Array(parts))?))
-}
-
-fn array(tensor: &Tensor) -> Result<Value> {
-    let values = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-    array_of(tensor.dims(), "float32", values.iter().flat_map(|v| v.to_le_bytes()).collect())
-}
-
-/// The fixture's weights as flax names them: the modules of each class counted as called, in
-/// the order that the fixture's network has them.
-fn flax_tree() -> Result<BTreeMap<String, Tensor>> {
-    let classes = [
-        "GaussianFourierProjection_0",
-        "Dense_0",
-        "Dense_1",
-        "Conv_0",
-        "ResnetBlockBigGANpp_0",
-        "ResnetBlockBigGANpp_1",
-        "Downsample_0",
-        "ResnetBlockBigGANpp_2",
-        "AttnBlockpp_0",
-        "ResnetBlockBigGANpp_3",
-        "AttnBlockpp_1",
-        "ResnetBlockBigGANpp_4",
-        "ResnetBlockBigGANpp_5",
-        "ResnetBlockBigGANpp_6",
-        "AttnBlockpp_2",
-        "ResnetBlockBigGANpp_7",
-        "ResnetBlockBigGANpp_8",
-        "ResnetBlockBigGANpp_9",
-        "GroupNorm_0",
-        "Conv_1",
-    ];
-    let network = NetworkConfig::Ncsnpp(config()?);
-    let shapes = Shapes::of(|scope| network.build(scope, &[3, 16, 16]))?;
-    let mut tree = BTreeMap::new();
-    for (name, tensor) in weights(&shapes)? {
-        let parts: Vec<&str> = name.split('.').collect();
-        let class = classes[parts[1].parse::<usize>().map_err(|e| Error::new(e.to_string()))?];
-        let mut path = vec![class];
-        path.extend(&parts[2..]);
-        let stem = path.pop().unwrap_or_default();
-        let (leaf, tensor) = match (stem, tensor.dims().len()) {
-            ("weight", 1) => ("scale", tensor),
-            ("weight", 2) => ("kernel", tensor.t()?.contiguous()?),
-            // OIHW to HWIO
-            ("weight", _) if class == "Downsample_0" => {
-                ("weight", tensor.permute((2, 3, 1, 0))?.contiguous()?)
-            }
-            ("weight", _) => ("kernel", tensor.permute((2, 3, 1, 0))?.contiguous()?),
-            (other, _) => (other, tensor),
-        };
-        path.push(leaf);
-        tree.insert(path.join("/"), tensor);
-    }
-    Ok(tree)
-}
-
-/// Nested maps of arrays.
-fn nested(arrays: Vec<(String, Value)>) -> Value {
-    let mut here: Vec<(Value, Value)> = Vec::new();
-    let mut below: BTreeMap<String, Vec<(String, Value)>> = BTreeMap::new();
-    for (path, value) in arrays {
-        match path.split_once('/') {
-            Some((first, rest)) => {
-                below.entry(first.to_string()).or_default().push((rest.to_string(), value));
-            }
-            None => here.push((Value::from(path), value)),
-        }
-    }
-    here.extend(below.into_iter().map(|(name, values)| (Value::from(name), nested(values))));
-    Value::Map(here)
-}
-
-fn tree(tensors: &BTreeMap<String, Tensor>) -> Result<Value> {
-    let arrays = tensors.iter().map(|(name, tensor)| Ok((name.clone(), array(tensor)?)));
-    Ok(nested(arrays.collect::<Result<_>>()?))
-}
-
-/// A training state around these parameters' average.
-fn state(ema: Value) -> Result<Value> {
-    let scalar = array_of(&[], "int32", vec![7, 0, 0, 0])?;
-    let Value::Ext(_, bytes) = scalar else { return Err(Error::new("no extension")) };
-    Ok(Value::Map(vec![
-        (Value::from("step"), Value::Ext(3, bytes)),
-        (Value::from("lr"), Value::from(1e-4)),
-        (Value::from("ema_rate"), Value::from(0.9999)),
-        (Value::from("params"), Value::Map(Vec::new())),
-        (Value::from("params_ema"), ema),
-        (Value::from("model_state"), Value::Map(Vec::new())),
-        (Value::from("opt_state"), Value::Map(vec![(Value::from("0"), Value::Nil)])),
-        (Value::from("rng_state"), array_of(&[2], "uint32", vec![0; 8])?),
-    ]))
 }
 
 fn written(folder: &Folder, name: &str, value: &Value) -> Result<PathBuf> {
@@ -148,7 +42,7 @@ fn apart(read: &Pretrained) -> Result<f64> {
 #[test]
 fn a_state_and_a_tree_answer_as_the_fixture() -> Result<()> {
     let folder = Folder::new("flax")?;
-    let tensors = flax_tree()?;
+    let tensors = flax_tree(&config()?)?;
     let path = written(&folder, "cd-l2", &state(tree(&tensors)?)?)?;
     let read = Pretrained::load_flax(&path, &options()?)?;
     assert!(matches!(read.kind(), Kind::Consistency(schedule) if schedule.sigma_min == 0.002));
@@ -177,7 +71,7 @@ fn chunks_and_older_vectors() -> Result<()> {
         Value::Map(values.into_iter().enumerate().map(|(i, v)| (i.to_string().into(), v)).collect())
     };
     let mut arrays = Vec::new();
-    for (name, tensor) in flax_tree()? {
+    for (name, tensor) in flax_tree(&config()?)? {
         let value = if name == "Conv_0/kernel" {
             let flat = tensor.flatten_all()?;
             let parts = (0..12).map(|i| array(&flat.narrow(0, i * 36, 36)?));
@@ -206,7 +100,7 @@ fn chunks_and_older_vectors() -> Result<()> {
 #[test]
 fn odd_files() -> Result<()> {
     let folder = Folder::new("odd")?;
-    let good = flax_tree()?;
+    let good = flax_tree(&config()?)?;
     let read = |value: &Value, options: &FlaxOptions| -> Result<String> {
         Ok(message(Pretrained::load_flax(&written(&folder, "odd", value)?, options)))
     };
@@ -274,5 +168,45 @@ fn every_beginning_of_a_file_is_an_error() -> Result<()> {
     folder.write("prefix", &[bytes.as_slice(), b"\0"].concat())?;
     let got = message(Pretrained::load_flax(&folder.0.join("prefix"), &options()?));
     assert!(got.contains("1 bytes after the end"), "{got}");
+    Ok(())
+}
+
+/// Depth and numbers of values are bounded, and no count costs more than the file has bytes.
+#[test]
+fn hostile_trees() -> Result<()> {
+    let folder = Folder::new("trees")?;
+    let begun = std::time::Instant::now();
+    // {"a": {"a": ..}}, values without number, an array of 2^32 - 1, a text of 4 GiB.
+    let deep = [&b"\x81\xa1a".repeat(1_000_000)[..], b"\xc0"].concat();
+    let many = [&b"\xdd\x00\x40\x00\x00"[..], &vec![0xc0; 1 << 22]].concat();
+    for (bytes, want) in [
+        (&deep[..], "not a whole msgpack file: depth limit exceeded"),
+        (&many, "more than 1000000 values"),
+        (b"\xdd\xff\xff\xff\xff", "not a whole msgpack file"),
+        (b"\xdf\xff\xff\xff\xff\xa1a", "not a whole msgpack file"),
+        (b"\x81\xa1a\xdb\xff\xff\xff\xff", "not a whole msgpack file"),
+        (b"\x81\xa1a\xc9\xff\xff\xff\xff\x01", "not a whole msgpack file"),
+    ] {
+        folder.write("tree", bytes)?;
+        let got = message(Pretrained::load_flax(&folder.0.join("tree"), &options()?));
+        assert!(got.contains("tree: ") && got.contains(want), "{got}");
+    }
+    // A hundred thousand chunks, the last of which is missing.
+    let chunks = (1..100_000).map(|i: u32| (Value::from(i.to_string()), Value::Nil)).collect();
+    let array = Value::Map(vec![
+        ("__msgpack_chunked_array__".into(), true.into()),
+        ("shape".into(), Value::Map(vec![("0".into(), 1.into())])),
+        ("chunks".into(), Value::Map(chunks)),
+    ]);
+    let path = written(&folder, "chunks", &Value::Map(vec![("a".into(), array)]))?;
+    let got = message(Pretrained::load_flax(&path, &options()?));
+    assert!(got.contains("chunks has no 0"), "{got}");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
+    let wide = FlaxOptions {
+        config: NcsnppConfig { nf: 1 << 40, ..NcsnppConfig::default() },
+        ..FlaxOptions::default()
+    };
+    let got = message(Pretrained::load_flax(&path, &wide));
+    assert!(got.contains("nf = 1099511627776: needs 4 <= nf"), "{got}");
     Ok(())
 }

@@ -1,14 +1,20 @@
 //! Promise: published checkpoints load as what they are, or one clear error says what is
 //! wrong with them.
 
+mod defaults;
 mod files;
 mod flax;
 #[path = "../support/formula.rs"]
 mod formula;
 mod kinds;
+#[path = "../support/msgpack.rs"]
+mod msgpack;
 #[path = "../support/networks.rs"]
 mod networks;
+mod pickles;
+mod sizes;
 mod teach;
+mod weights;
 
 use consistency::Result;
 use std::path::PathBuf;

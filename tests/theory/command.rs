@@ -109,10 +109,46 @@ fn mistakes_are_named() -> Result {
     says(&["theorem1", "--mixture", &file, "--eps", "90"], &["eps = 90"])?;
     says(&["theorem1", "--mixture", &file, "--solver", "rk4"], &["rk4", "kutta3"])?;
     says(&["theorem2", "--mixture", &file, "--theta", "1,2"], &["--theta", "three"])?;
-    says(&["lemma1", "--mixture", &file, "--times", "-1"], &["-1", "positive"])?;
+    says(&["lemma1", "--mixture", &file, "--times", "-1"], &["time = -1", "needs"])?;
     says(&["lemma1", "--mixture", &file, "--samples", "1"], &["samples = 1"])?;
     says(&["theorem1", "--mixture", &file, "--csv", "no/out.csv"], &["there is no folder no"])?;
     says(&["theorem1"], &["--mixture"])?;
+    // Numbers without a sense, each by its option.
+    for (arguments, wanted) in [
+        ("theorem1 --eps nan", "eps = NaN: needs 1e-6 <= eps <= 1e6"),
+        ("theorem1 --eps -1", "eps = -1: needs"),
+        ("theorem1 --tmax inf", "t_max = inf: needs"),
+        ("theorem1 --tmax 1e200", "t_max = 1e200: needs"),
+        ("theorem1 --rho 1e300", "rho = 1e300: needs 0.1 <= rho <= 1000"),
+        ("theorem1 --points 99999999999", "points = 99999999999: needs 2 <= points <= 1000000"),
+        ("theorem2 --theta nan,0,0", "--theta: a = NaN: needs"),
+        ("theorem2 --theta-minus 0,1e200,0", "--theta-minus: b = 1e200: needs"),
+        ("theorem2 --metric huber --huber-c 1e-300", "--huber-c: c = 1e-300: needs"),
+        ("limits --theorem 3 --points 18446744073709551615", "points = 18446744073709551615"),
+        ("lemma1 --times 1e200", "time = 1e200: needs 1e-6 <= time <= 1e6"),
+        ("lemma1 --times 2,nan", "time = NaN: needs"),
+        ("lemma1 --batch 0", "batch = 0: needs 1 <= batch"),
+        ("lemma1 --batch 99999999999", "batch = 99999999999: needs"),
+        ("lemma1 --samples 99999999999", "samples = 99999999999: needs"),
+    ] {
+        let file = folder.mixture(MASSES)?;
+        let mut all: Vec<&str> = arguments.split(' ').collect();
+        all.extend(["--mixture", &file]);
+        says(&all, &[wanted])?;
+    }
+    for (from, to, wanted) in [
+        ("[1, 1, 1]", "[1, 1e308, 1e308]", "weights[1] = 1e308: needs"),
+        ("[1, 1, 1]", "[1, 1, 0]", "weights[2] = 0: needs"),
+        ("[1, 1, 1]", "[-1, 1, 1]", "weights[0] = -1: needs"),
+        ("-0.6", "nan", "means[0][0] = NaN: needs -1e6"),
+        ("0.1", "-inf", "means[1][0] = -inf: needs"),
+        ("0.7", "1e300", "means[2][0] = 1e300: needs"),
+        ("[0, 0, 0]", "[0, -0.1, 0]", "std[1] = -0.1: needs 0 <= std[1] <= 1e6"),
+        ("[0, 0, 0]", "[0, 0, nan]", "std[2] = NaN: needs"),
+    ] {
+        let file = folder.mixture(&MASSES.replacen(from, to, 1))?;
+        says(&["theorem1", "--mixture", &file], &["reading", "M.toml", wanted])?;
+    }
     let file = folder.mixture("weights = [1, 2]\nmeans = [[0.0]]\nstd = [0.2]\n")?;
     says(&["theorem1", "--mixture", &file], &["M.toml", "2 weights"])?;
     let file = folder.mixture("weights = [1]\nmeans = [[0.0]]\nsigma = [0.2]\n")?;

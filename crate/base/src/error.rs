@@ -1,6 +1,12 @@
 //! The one error type: a message that names the thing, the value and the remedy.
 
+use std::borrow::Cow;
 use std::fmt;
+
+/// The longest word of a message: longer than any path. What is longer is a value of a damaged
+/// file, of which the beginning says enough.
+const LONGEST: usize = 4200;
+const SHOWN: usize = 200;
 
 /// What went wrong, in one message.
 ///
@@ -18,15 +24,30 @@ pub struct Error(Box<str>);
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error with this message.
+    /// An error with this message, in which words of thousands of letters are cut short.
     pub fn new(message: impl Into<String>) -> Self {
-        Self(message.into().into_boxed_str())
+        let message = message.into();
+        let fits = message.len() <= LONGEST || message.split(' ').all(|word| word.len() <= LONGEST);
+        Self(if fits { message.into() } else { shortened(&message).into() })
     }
 
     /// The same error with what was being done in front of it.
     pub fn context(self, doing: impl fmt::Display) -> Self {
         Self::new(format!("{doing}: {}", self.0))
     }
+}
+
+fn shortened(message: &str) -> String {
+    let word = |word| -> Cow<str> {
+        let whole: &str = word;
+        match whole.char_indices().nth(SHOWN) {
+            Some((end, _)) if whole.len() > LONGEST => {
+                format!("{}.. ({} letters)", &whole[..end], whole.chars().count()).into()
+            }
+            _ => whole.into(),
+        }
+    };
+    message.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 impl fmt::Display for Error {
@@ -112,4 +133,18 @@ macro_rules! ensure {
     ($condition:expr, $($arg:tt)*) => {
         if !$condition { $crate::bail!($($arg)*) }
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_no_one_wrote_is_cut_short() {
+        let names = "a name, ".repeat(10_000);
+        let path = "p".repeat(4000);
+        let error = Error::new(format!("'{}' in {path}: {names}", "\u{e4}".repeat(5000)));
+        let want = format!("'{}.. (5002 letters) in {path}: {names}", "\u{e4}".repeat(199));
+        assert_eq!(error.to_string(), want);
+    }
 }

@@ -1,13 +1,16 @@
-//! What every room of Consistency Lab stands on: [`error`], [`rng`], the two traits of [`seam`],
-//! and [`device`]. `consistency` re-exports all of it.
+//! What every room of Consistency Lab stands on: [`error`] and [`guard`](mod@guard), [`rng`], the
+//! two traits of [`seam`], [`bounds`], and [`device`](mod@device). `consistency` re-exports all of it.
 
+pub mod bounds;
 pub mod device;
 pub mod error;
+pub mod guard;
 pub mod rng;
 pub mod seam;
 
 pub use device::device;
 pub use error::{Context, Error, Result};
+pub use guard::guard;
 
 // By this `cargo lab` tells this clone's build from another's in the same target folder.
 #[used]

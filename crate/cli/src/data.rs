@@ -11,6 +11,9 @@ use std::time::Instant;
 /// Images in the grid of `show`.
 const SHOWN: usize = 100;
 
+/// No image of a dataset is wider or higher.
+const LARGEST_SIDE: i64 = 1 << 15;
+
 /// The command line of `data`.
 pub fn command() -> Command {
     let name = || {
@@ -18,12 +21,12 @@ pub fn command() -> Command {
             "A name of `data list`, or a path: a folder of images, a .parquet file, a .toml entry",
         )
     };
-    let count = |name: &'static str, help: &'static str| {
+    let count = |name: &'static str, most: i64, help: &'static str| {
         Arg::new(name)
             .long(name)
             .value_name("N")
             .help(help)
-            .value_parser(value_parser!(u32).range(1..))
+            .value_parser(value_parser!(u32).range(1..=most))
     };
     Command::new("data")
         .about("List, fetch and show datasets")
@@ -51,10 +54,12 @@ pub fn command() -> Command {
                 )
                 .arg(count(
                     "size",
+                    LARGEST_SIDE,
                     "Crop images to their middle square and reduce them to N pixels",
                 ))
                 .arg(count(
                     "limit",
+                    u32::MAX.into(),
                     "Read N images of a split alone, chosen by key from all classes",
                 ))
                 .arg(

@@ -1,7 +1,8 @@
 //! `theory NAME ..`: a theorem measured on a mixture, as a table.
 
 use clap::{Arg, ArgMatches, Command, value_parser};
-use consistency::loss::Metric;
+use consistency::bounds::within;
+use consistency::loss::{Distance, Metric};
 use consistency::polars::prelude::{CsvWriter, DataFrame, SerWriter};
 use consistency::process::{GaussianMixture, NoiseRange, Solver, TimeGrid};
 use consistency::record::write_atomically;
@@ -12,6 +13,9 @@ use consistency::theory::{
 };
 use consistency::{Context, Result, ensure};
 use std::path::Path;
+
+/// The largest a, b and c of a model function.
+const STEEPEST: f64 = 100.0;
 
 fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name(value).help(help)
@@ -30,7 +34,10 @@ fn counts(name: &'static str, value: &'static str, help: &'static str) -> Arg {
 
 fn range(command: Command) -> Command {
     let number = |name, help, default| {
-        option(name, "X", help).value_parser(value_parser!(f64)).default_value(default)
+        option(name, "X", help)
+            .allow_negative_numbers(true)
+            .value_parser(value_parser!(f64))
+            .default_value(default)
     };
     command
         .arg(number("eps", "The smallest noise level", "0.002"))
@@ -83,6 +90,7 @@ pub fn command() -> Command {
                 )
                 .arg(
                     option("huber-c", "C", "c of the pseudo-Huber distance")
+                        .allow_negative_numbers(true)
                         .value_parser(value_parser!(f64))
                         .default_value("0.03"),
                 )
@@ -161,8 +169,9 @@ fn theorem2(matches: &ArgMatches, mixture: &GaussianMixture) -> Result<DataFrame
         "l1" => Metric::L1,
         _ => {
             let c = *one::<f64>(matches, "huber-c")?;
-            ensure!(c > 0.0 && c.is_finite(), "--huber-c {c}: needs c > 0");
-            Metric::PseudoHuber { c }
+            let metric = Metric::PseudoHuber { c };
+            Distance::new(metric).check().context("--huber-c")?;
+            metric
         }
     };
     let points = many::<usize>(matches, "points")?;
@@ -210,7 +219,10 @@ fn model(matches: &ArgMatches, name: &str, noise: &NoiseRange) -> Result<TanhMod
     let Ok(theta) = <[f64; 3]>::try_from(theta.as_slice()) else {
         consistency::bail!("--{name} has {} numbers: give three, a,b,c", theta.len());
     };
-    ensure!(theta.iter().all(|v| v.is_finite()), "--{name} {theta:?}: give finite numbers");
+    // Beyond it tanh is a step, whose derivatives no quadrature sees.
+    for (value, number) in theta.iter().zip(["a", "b", "c"]) {
+        within(number, *value, -STEEPEST..=STEEPEST).with_context(|| format!("--{name}"))?;
+    }
     Ok(TanhModel::new(theta, noise))
 }
 

@@ -8,7 +8,7 @@ pub mod plot;
 pub mod process;
 pub mod record;
 
-use consistency_base::{Context, Error, Result, bail, ensure, rng, seam};
+use consistency_base::{Context, Error, Result, bail, bounds, ensure, guard, rng, seam};
 
 // By this `cargo lab` tells this clone's build from another's in the same target folder.
 #[used]

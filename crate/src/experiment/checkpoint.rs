@@ -15,6 +15,8 @@ const KEY: &str = "checkpoint";
 
 /// Parameters, averages, optimizer and record after a number of steps.
 pub(super) struct Checkpoint {
+    /// Its file.
+    pub path: PathBuf,
     pub step: u64,
     /// By group: `params`, `ema` (then `ema.1`, ...), `target`, `optimizer`.
     pub groups: BTreeMap<String, BTreeMap<String, Tensor>>,
@@ -225,5 +227,5 @@ fn read(path: &Path, hash: &str, device: &Device) -> Result<Checkpoint> {
     }
     let mut table = Table::new();
     rows.iter().try_for_each(|row| table.push(row))?;
-    Ok(Checkpoint { step, groups, table, since, first_loss })
+    Ok(Checkpoint { path: path.to_path_buf(), step, groups, table, since, first_loss })
 }

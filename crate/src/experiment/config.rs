@@ -3,9 +3,10 @@
 use super::data::DataConfig;
 use crate::loss::{Distance, LpipsConfig, ScoreMatching, Weighting};
 use crate::model::NetworkConfig;
-use crate::nn::{OptimizerConfig, OptimizerKind, Precision, Settings};
+use crate::nn::{OptimizerConfig, Precision, Settings};
 use crate::process::{NoiseRange, Parameterization, Schedule, Solver};
-use crate::{Context, Error, Result, ensure};
+use crate::record::{from_toml, read_text};
+use crate::{Context, Error, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use xxhash_rust::xxh3::xxh3_64;
@@ -196,7 +197,7 @@ impl Experiment {
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let reading = || format!("reading {}", path.display());
-        let text = std::fs::read_to_string(path).with_context(reading)?;
+        let text = read_text(path).with_context(reading)?;
         Self::parse(&text).with_context(reading)
     }
 
@@ -205,7 +206,7 @@ impl Experiment {
     /// # Errors
     /// Text that is no experiment, or values that make no sense, by field.
     pub fn parse(text: &str) -> Result<Self> {
-        let experiment: Self = toml::from_str(text).map_err(|e| Error::new(e.to_string()))?;
+        let experiment: Self = from_toml(text)?;
         experiment.check()?;
         Ok(experiment)
     }
@@ -225,82 +226,4 @@ impl Experiment {
     pub fn folder(&self) -> Result<String> {
         Ok(format!("{}-{}", self.name, &self.hash()?[..8]))
     }
-
-    /// Whether every value makes sense.
-    ///
-    /// # Errors
-    /// The first field that does not, with its value.
-    pub fn check(&self) -> Result<()> {
-        let name = &self.name;
-        ensure!(
-            !name.is_empty()
-                && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-                && !name.starts_with('.'),
-            "name = '{name}': an experiment's name has letters, digits, '-', '_' and '.'"
-        );
-        let Training { iterations, batch, ema, decay, record_every, checkpoint_every, .. } =
-            &self.training;
-        ensure!(*iterations > 0, "training.iterations = 0: give at least 1");
-        ensure!(*batch > 0, "training.batch = 0: give at least 1");
-        ensure!(!ema.all().is_empty(), "training.ema = []: give at least one rate");
-        if let Some(bad) = ema.all().iter().find(|rate| !(0.0..1.0).contains(*rate)) {
-            crate::bail!("training.ema = {bad}: needs 0 <= ema < 1");
-        }
-        let Training { keep_checkpoints, accumulate, device, precision, .. } = &self.training;
-        ensure!(*keep_checkpoints > 0, "training.keep_checkpoints = 0: give at least 1");
-        ensure!(
-            *accumulate > 0 && accumulate <= batch,
-            "training.accumulate = {accumulate}: needs 1 to training.batch = {batch}"
-        );
-        ensure!(
-            *precision == Precision::F32 || device != "cpu",
-            "training.precision = {precision:?}: the CPU computes in f32"
-        );
-        ensure!((0.0..=1.0).contains(decay), "training.decay = {decay}: needs 0 <= decay <= 1");
-        ensure!(
-            *record_every > 0 && *checkpoint_every > 0,
-            "training.record_every and training.checkpoint_every: give at least 1"
-        );
-        ensure!(self.sigma_data > 0.0, "sigma_data = {}: needs to be positive", self.sigma_data);
-        let rate = self.optimizer.learning_rate;
-        ensure!(
-            rate > 0.0 && rate.is_finite(),
-            "optimizer.learning_rate = {rate}: needs to be positive"
-        );
-        if let Some(clip) = self.optimizer.clip {
-            ensure!(clip > 0.0, "optimizer.clip = {clip}: needs to be positive");
-        }
-        let decay = self.optimizer.weight_decay;
-        ensure!(decay >= 0.0, "optimizer.weight_decay = {decay}: needs to be 0 or more");
-        ensure!(
-            decay == 0.0 || self.optimizer.kind == OptimizerKind::AdamW,
-            "optimizer.weight_decay = {decay}: with kind = \"adamw\" alone"
-        );
-        self.noise.check().context("noise")?;
-        self.data.check().context("data")?;
-        match &self.method {
-            Method::ScoreMatching(config) => {
-                ensure!(config.p_std > 0.0, "method.p_std = {}: needs > 0", config.p_std);
-            }
-            Method::Distillation { points, mu, distance, lpips, .. } => {
-                check_lpips(lpips.as_ref(), distance)?;
-                ensure!(*points >= 2, "method.points = {points}: a grid needs 2 or more");
-                ensure!((0.0..1.0).contains(mu), "method.mu = {mu}: needs 0 <= mu < 1");
-            }
-            Method::ConsistencyTraining { schedule, distance, lpips, .. } => {
-                check_lpips(lpips.as_ref(), distance)?;
-                schedule.check().context("method.schedule")?;
-            }
-        }
-        Ok(())
-    }
-}
-
-fn check_lpips(lpips: Option<&LpipsConfig>, distance: &Distance) -> Result<()> {
-    let Some(lpips) = lpips else { return Ok(()) };
-    ensure!(
-        *distance == Distance::default(),
-        "method.lpips and method.distance: one of them is d, leave the other out"
-    );
-    lpips.check().context("method.lpips")
 }

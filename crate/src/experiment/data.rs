@@ -1,10 +1,16 @@
 //! What an experiment is trained on.
 
+use crate::bounds::within;
 use crate::data::{Dataset, Images, digits, moons, select, spirals};
 use crate::rng::Key;
 use crate::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
+
+/// The most points of the plane; 80 MB of them.
+const MOST_POINTS: usize = 10_000_000;
+/// The largest side of images.
+const LARGEST_SIDE: usize = 1 << 15;
 
 /// A dataset by name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -191,13 +197,11 @@ impl DataConfig {
     pub(super) fn check(&self) -> Result<()> {
         match self {
             Self::Spirals { count } | Self::Moons { count } => {
-                ensure!(*count > 0, "count = 0: give at least 1");
+                within("count", *count, 1..=MOST_POINTS)?;
             }
             Self::Images { size, limit, .. } => {
-                ensure!(
-                    *size != Some(0) && *limit != Some(0),
-                    "size or limit = 0: give at least 1"
-                );
+                within("size", size.unwrap_or(1), 1..=LARGEST_SIDE)?;
+                ensure!(*limit != Some(0), "limit = 0: give at least 1");
             }
             Self::Digits => {}
         }

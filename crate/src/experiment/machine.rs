@@ -2,9 +2,9 @@
 //! checkpoint, whose bits do not depend on how fast the machine was.
 
 use crate::record::write_atomically;
-use crate::{Context, Result};
+use crate::{Context, Result, bail, ensure};
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -21,18 +21,22 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// Go on in `folder` from `step`: rows of steps that are done again are taken out.
+    /// Go on in `folder` from `step`: rows of steps that are done again are taken out, and one
+    /// that a killed process did not finish.
+    ///
+    /// # Errors
+    /// A file that is something else, by name and line.
     pub fn open(folder: &Path, step: u64) -> Result<Self> {
         let path = folder.join("machine.csv");
-        let text = fs::read_to_string(&path).unwrap_or_default();
-        let field = |line: &str, i: usize| line.split(',').nth(i)?.parse::<f64>().ok();
-        let rows: Vec<&str> = text
-            .lines()
-            .skip(1)
-            .filter(|line| field(line, 0).is_some_and(|at| at <= step as f64))
-            .collect();
-        let before = rows.last().and_then(|line| field(line, 1)).unwrap_or(0.0);
-        let kept = std::iter::once(HEADER).chain(rows);
+        let (rows, before) = match fs::read_to_string(&path) {
+            Ok(text) => rows(&text, step),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok((Vec::new(), 0.0)),
+            Err(error) => Err(error.into()),
+        }
+        .with_context(|| {
+            format!("reading {} (delete it to go on without the times before)", path.display())
+        })?;
+        let kept = std::iter::once(HEADER).chain(rows.iter().map(String::as_str));
         let kept: String = kept.flat_map(|line| [line, "\n"]).collect();
         write_atomically(&path, kept.as_bytes())?;
         let now = Instant::now();
@@ -57,6 +61,26 @@ impl Machine {
             .with_context(|| format!("opening {}", self.path.display()))?;
         file.write_all(row.as_bytes()).with_context(|| format!("writing {}", self.path.display()))
     }
+}
+
+// The rows up to `step`, and the seconds until the last of them.
+fn rows(text: &str, step: u64) -> Result<(Vec<String>, f64)> {
+    // What a killed process did not finish has no end of line.
+    let mut lines = text.rsplit_once('\n').map_or("", |(whole, _)| whole).lines();
+    let header = lines.next().unwrap_or(HEADER);
+    ensure!(header == HEADER, "its first line is '{header:.80}', not '{HEADER}'");
+    let (mut kept, mut before) = (Vec::new(), 0.0);
+    for (number, line) in (2..).zip(lines) {
+        let numbers: Vec<f64> = line.split(',').map_while(|field| field.parse().ok()).collect();
+        let [at, seconds, _, _, _] = numbers.as_slice() else {
+            bail!("line {number} is '{line:.80}', not '{HEADER}'");
+        };
+        if *at <= step as f64 {
+            kept.push(line.to_string());
+            before = *seconds;
+        }
+    }
+    Ok((kept, before))
 }
 
 /// Bytes of this process in memory, where the system says so.

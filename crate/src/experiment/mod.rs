@@ -1,5 +1,6 @@
 //! A reproducible run: its configuration, its folder, its training loop.
 
+mod check;
 mod checkpoint;
 mod config;
 mod data;

@@ -2,6 +2,7 @@
 
 use super::config::{Experiment, Method};
 use super::run::RunFolder;
+use crate::bounds::within;
 use crate::loss::{
     Compare, Lpips, ScoreMatching, consistency_loss, distillation_pair, score_matching_loss,
     training_pair,
@@ -14,6 +15,9 @@ use crate::rng::Key;
 use crate::{Context, Result, bail, ensure};
 use candle_core::Tensor;
 use std::path::Path;
+
+/// The largest networks of images have a few thousand million; more does not fit a machine.
+const MOST_PARAMETERS: usize = 10_000_000_000;
 
 pub(super) enum Objective {
     ScoreMatching { denoiser: EdmDenoiser, config: ScoreMatching },
@@ -38,6 +42,9 @@ impl Objective {
         key: &Key,
         runs: &Path,
     ) -> Result<Self> {
+        // Before there is memory for it.
+        let parameters = experiment.network.parameters(shape).context("network")?;
+        within("network.parameters", parameters, 1..=MOST_PARAMETERS)?;
         let network =
             params.init(&key.stream("network"), |scope| experiment.network.build(scope, shape))?;
         let (sigma_data, eps) = (experiment.sigma_data, experiment.noise.eps);

@@ -73,14 +73,19 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
     let hash = experiment.hash()?;
     if let Some(mut saved) = checkpoint::newest(folder.path(), &hash, &device)? {
         let mut group = |name: &str| saved.groups.remove(name).unwrap_or_default();
-        params.assign_tensors(&group("params"))?;
-        for (i, ema) in averages.iter().enumerate() {
-            ema.params().assign_tensors(&group(&checkpoint::average(i)))?;
-        }
-        if let Some(target) = objective.target() {
-            target.params().assign_tensors(&group("target"))?;
-        }
-        optimizer.restore(saved.step, &group("optimizer"))?;
+        let mut restore = || -> Result<()> {
+            params.assign_tensors(&group("params"))?;
+            for (i, ema) in averages.iter().enumerate() {
+                ema.params().assign_tensors(&group(&checkpoint::average(i)))?;
+            }
+            if let Some(target) = objective.target() {
+                target.params().assign_tensors(&group("target"))?;
+            }
+            optimizer.restore(saved.step, &group("optimizer"))
+        };
+        restore().with_context(|| {
+            format!("the checkpoint {} (delete it to start before it)", saved.path.display())
+        })?;
         (step, table, since) = (saved.step, saved.table, saved.since);
         first_loss = saved.first_loss;
     }

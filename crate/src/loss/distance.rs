@@ -1,6 +1,7 @@
 //! The distances d(x, y) between a student's answer and its target (the paper,
 //! section 5; Song and Dhariwal 2023 for pseudo-Huber).
 
+use crate::bounds::{LARGEST, SMALLEST, within};
 use crate::{Result, ensure};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -71,6 +72,17 @@ impl Distance {
     /// This metric, summed over the elements of a sample.
     pub fn new(metric: Metric) -> Self {
         Self { metric, reduction: Reduction::Sum }
+    }
+
+    /// Whether its numbers make sense.
+    ///
+    /// # Errors
+    /// The c of pseudo-Huber, which is squared in f32: not between 1e-6 and 1e6.
+    pub fn check(&self) -> Result<()> {
+        match self.metric {
+            Metric::PseudoHuber { c } => within("c", c, SMALLEST..=LARGEST),
+            Metric::L1 | Metric::L2Squared | Metric::L2 => Ok(()),
+        }
     }
 
     /// d(x, y) for `(B, ..)` and `(B, ..)`: `(B)`.

@@ -5,6 +5,7 @@
 //! FID, and a number says so.
 
 use super::distance::Compare;
+use crate::bounds::within;
 use crate::hub::Hub;
 use crate::nn::{
     Conv2d, Init, Params, Scope, Settings, Shapes, Tape, Value, average_pool2, max_pool, on_tape,
@@ -67,6 +68,8 @@ pub struct LpipsConfig {
 impl LpipsConfig {
     /// The smallest side that VGG16's four halvings leave something of.
     const SMALLEST: usize = 16;
+    /// The largest: VGG16 keeps 64 numbers of each pixel.
+    const LARGEST: usize = 4096;
 
     /// Whether the values make sense.
     ///
@@ -74,7 +77,7 @@ impl LpipsConfig {
     /// The one that does not.
     pub fn check(&self) -> Result<()> {
         if let Some(side) = self.side {
-            ensure!(side >= Self::SMALLEST, "side = {side}: needs {} or more", Self::SMALLEST);
+            within("side", side, Self::SMALLEST..=Self::LARGEST)?;
             // Average pooling has no rule for a last odd row.
             ensure!(
                 self.pooling == Pooling::Max || side % 16 == 0,

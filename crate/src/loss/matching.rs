@@ -2,6 +2,7 @@
 //! 2022, table 1): how a teacher is trained.
 
 use crate::Result;
+use crate::bounds::{positive, within};
 use crate::process::perturb;
 use crate::rng::Key;
 use crate::seam::{Denoiser, per_sample};
@@ -26,6 +27,16 @@ impl Default for ScoreMatching {
 }
 
 impl ScoreMatching {
+    /// Whether noise levels of this law are numbers to train at.
+    ///
+    /// # Errors
+    /// A mean beyond those of the noise levels that are taken, ln 1e-6 to ln 1e6; a deviation that
+    /// is not above 0 and up to 5.
+    pub fn check(&self) -> Result<()> {
+        within("p_mean", self.p_mean, -14.0..=14.0)?;
+        within("p_std", self.p_std, positive(5.0))
+    }
+
     /// One noise level for each of the samples `samples` under `key`.
     pub fn noise_levels(&self, samples: Range<u64>, key: &Key) -> Vec<f64> {
         key.normals(samples).iter().map(|z| (self.p_mean + self.p_std * z).exp()).collect()

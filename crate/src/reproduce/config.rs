@@ -2,13 +2,17 @@
 
 use super::effort::Effort;
 use super::variants::{changes, number, overlay};
+use crate::bounds::{POINTS, within};
 use crate::experiment::Experiment;
-use crate::sample::Sampler;
+use crate::process::NoiseRange;
+use crate::record::{from_toml, read_text};
+use crate::sample::{Multistep, Sampler};
 use crate::{Context, Error, Result, bail, ensure};
 use polars::df;
 use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
 /// A reproduction: an experiment, the seeds it is run with, and how it is judged.
@@ -111,6 +115,21 @@ pub enum By {
     Inception,
 }
 
+impl Evaluate {
+    // Noise levels at which something is drawn lie on the way from T to eps.
+    fn check_levels(&self, noise: NoiseRange) -> Result<()> {
+        let NoiseRange { eps, t_max, .. } = noise;
+        for taus in &self.taus {
+            let sigmas = [&[t_max], taus.as_slice()].concat();
+            let chain = Multistep { sigmas: &sigmas, eps, clip: false, s_noise: 1.0 };
+            chain.check().context("evaluate.taus")?;
+        }
+        let inside = (Bound::Excluded(eps), Bound::Included(t_max));
+        self.again.iter().try_for_each(|tau| within("evaluate.again", *tau, inside))?;
+        self.from_data.iter().try_for_each(|tau| within("evaluate.from_data", *tau, inside))
+    }
+}
+
 fn by_pixels_and_classifier() -> Vec<By> {
     vec![By::Pixels, By::Classifier]
 }
@@ -153,7 +172,7 @@ impl Reproduction {
             );
         }
         let reading = || format!("reading {}", path.display());
-        let text = std::fs::read_to_string(&path).with_context(reading)?;
+        let text = read_text(&path).with_context(reading)?;
         let read = Self::parse(&text, variant).with_context(reading)?;
         let read = Self { name: name.to_string(), ..read };
         read.check().with_context(reading)?;
@@ -161,14 +180,16 @@ impl Reproduction {
     }
 
     fn parse(text: &str, variant: Option<&str>) -> Result<Self> {
-        let parsed = |e: toml::de::Error| Error::new(e.to_string());
-        let read: Self = toml::from_str(text).map_err(parsed)?;
+        let read: Self = from_toml(text)?;
         let Some(variant) = variant else { return Ok(read) };
         let Some(other) = read.variants.get(variant) else { return Err(read.no_variant(variant)) };
-        let mut table: toml::Table = toml::from_str(text).map_err(parsed)?;
+        let mut table: toml::Table = from_toml(text)?;
         table.remove("variants");
         overlay(&mut table, other);
-        table.try_into().map_err(parsed).with_context(|| format!("variants.{variant}"))
+        table
+            .try_into()
+            .map_err(|e| Error::new(e.to_string()))
+            .with_context(|| format!("variants.{variant}"))
     }
 
     /// What its data must call themselves, if it says so.
@@ -254,10 +275,14 @@ impl Reproduction {
 
     fn check(&self) -> Result<()> {
         ensure!(!self.seeds.is_empty(), "seeds = []: give at least one");
-        ensure!(self.evaluate.samples > 1, "evaluate.samples: give at least 2");
+        within("number of seeds", self.seeds.len(), ..=1000)?;
+        within("evaluate.samples", self.evaluate.samples, 2..=10_000_000)?;
         for by in &self.evaluate.solvers {
             by.sampler.check().context("evaluate.solvers")?;
+            within("evaluate.solvers.points", by.points, 2..=POINTS)?;
         }
+        let points = &self.evaluate.points;
+        points.iter().try_for_each(|n| within("evaluate.points", *n, 2..=POINTS))?;
         let kinds = self.evaluate.taus.len() + self.evaluate.points.len();
         ensure!(kinds > 0, "evaluate: give taus (a consistency model) or points (a teacher)");
         ensure!(
@@ -273,7 +298,8 @@ impl Reproduction {
         }
         // The rest is checked as an experiment.
         let device = "cuda"; // Some precisions are a GPU's alone.
-        self.experiment(self.seeds[0], Effort::Full, device, Some("a-teacher")).map(drop)
+        let experiment = self.experiment(self.seeds[0], Effort::Full, device, Some("a-teacher"))?;
+        self.evaluate.check_levels(experiment.noise)
     }
 
     /// The experiment of one seed, with the folder of its teacher's run.

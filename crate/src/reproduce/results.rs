@@ -1,9 +1,10 @@
 //! What came out: a row a seed, a sampler and a number, kept as Parquet and CSV.
 
 use crate::record::{Provenance, write_atomically};
-use crate::{Context, Error, Result};
+use crate::{Context, Error, Result, guard};
 use polars::prelude::{
-    Column, CsvWriter, DataFrame, DataType, ParquetReader, ParquetWriter, SerReader, SerWriter,
+    Column, CsvWriter, DataFrame, DataType, ParallelStrategy, ParquetReader, ParquetWriter,
+    SerReader, SerWriter,
 };
 use std::fs::File;
 use std::path::Path;
@@ -97,7 +98,9 @@ pub fn read(folder: &Path) -> Result<Vec<Row>> {
     }
     let context = || format!("reading {}", path.display());
     let file = File::open(&path).with_context(context)?;
-    let table = ParquetReader::new(file).finish().with_context(context)?;
+    // In this thread, where the guard is.
+    let table = ParquetReader::new(file).read_parallel(ParallelStrategy::None);
+    let table = guard("Polars", || table.finish()).with_context(context)?;
     rows(&table).with_context(context)
 }
 

@@ -1,6 +1,7 @@
 //! EDM's stochastic sampler (Karras et al. 2022, algorithm 2), over any one-step solver.
 
 use super::sampler::Noise;
+use crate::bounds::{LARGEST, within};
 use crate::process::{Solver, TimeGrid, perturb};
 use crate::seam::Denoiser;
 use crate::{Result, ensure};
@@ -53,7 +54,7 @@ impl Churn {
     pub(super) fn check(&self) -> Result<()> {
         let Self { s_churn, s_tmin, s_tmax, s_noise } = *self;
         for (name, value) in [("s_churn", s_churn), ("s_tmin", s_tmin), ("s_noise", s_noise)] {
-            ensure!(value >= 0.0 && value.is_finite(), "{name} = {value}: needs 0 or more");
+            within(name, value, 0.0..=LARGEST)?;
         }
         ensure!(s_tmax >= s_tmin, "s_tmax = {s_tmax}: needs s_tmin = {s_tmin} or more");
         Ok(())

@@ -1,5 +1,6 @@
 //! Samples of a consistency function: one step, and multistep (the paper, algorithm 1).
 
+use crate::bounds::level;
 use crate::process::{TimeGrid, perturb};
 use crate::rng::Key;
 use crate::seam::ConsistencyFunction;
@@ -47,7 +48,8 @@ pub struct Multistep<'a> {
 }
 
 impl Multistep<'_> {
-    /// Whether the noise levels decrease and lie above eps, the last at it or above.
+    /// Whether the noise levels decrease and lie above eps, the last at it or above, all between
+    /// 1e-6 and 1e6.
     ///
     /// # Errors
     /// The noise levels that do not.
@@ -56,10 +58,8 @@ impl Multistep<'_> {
         let Some((first, taus)) = sigmas.split_first() else {
             crate::bail!("no noise level to sample at");
         };
-        ensure!(
-            *first > eps && first.is_finite(),
-            "sampling starts at a noise level above eps = {eps}, not at {first}"
-        );
+        sigmas.iter().try_for_each(|sigma| level("noise level", *sigma))?;
+        ensure!(*first > eps, "sampling starts at a noise level above eps = {eps}, not at {first}");
         ensure!(
             sigmas.windows(2).all(|w| w[1] < w[0]) && taus.iter().all(|tau| *tau >= eps),
             "multistep noise levels {taus:?} must decrease from below T = {first} to eps = {eps} \

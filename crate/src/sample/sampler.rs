@@ -5,6 +5,7 @@ use super::corrector::predictor_corrector;
 use super::ddim::{ancestral, ddim};
 use super::deis::deis;
 use super::dpm::{dpm2, dpm3};
+use crate::bounds::within;
 use crate::process::{Solver, TimeGrid};
 use crate::rng::Key;
 use crate::seam::Denoiser;
@@ -204,9 +205,9 @@ impl Sampler {
                 ensure!((1..=4).contains(order), "DEIS of order {order}: needs 1 to 4");
                 Ok(())
             }
-            Self::PredictorCorrector { snr, .. } => {
+            Self::PredictorCorrector { snr, corrections } => {
                 ensure!(*snr > 0.0 && *snr < 1.0, "snr = {snr}: needs 0 < snr < 1");
-                Ok(())
+                within("corrections", *corrections, ..=1000)
             }
             Self::DpmSolver2 | Self::DpmSolver3 | Self::Ancestral => Ok(()),
         }

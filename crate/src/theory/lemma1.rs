@@ -4,6 +4,7 @@
 use super::slope::{NORMAL, frame};
 use super::theorem2::mean_interval;
 use super::weighted::weighted_mean;
+use crate::bounds::{level, within};
 use crate::process::{Empirical, GaussianMixture};
 use crate::rng::Key;
 use crate::seam::Denoiser;
@@ -12,6 +13,8 @@ use candle_core::{DType, Device, Tensor};
 use polars::prelude::{Column, DataFrame, NamedFrom, Series};
 use rayon::prelude::*;
 
+/// The most numbers that are drawn together, of 8 bytes each.
+const MOST: usize = 100_000_000;
 /// Samples whose exact score is computed together.
 const TOGETHER: usize = 2048;
 
@@ -36,6 +39,14 @@ impl Source {
     /// No rows, or one that is not finite.
     pub fn rows(data: &Tensor) -> Result<Self> {
         Ok(Self::Rows { data: data.clone(), exact: Empirical::new(data)? })
+    }
+
+    // The numbers of one point.
+    fn dim(&self) -> usize {
+        match self {
+            Self::Mixture(mixture) => mixture.dim(),
+            Self::Rows { data, .. } => data.dims()[1..].iter().product(),
+        }
     }
 
     fn denoiser(&self) -> &dyn Denoiser {
@@ -121,7 +132,8 @@ impl Errors {
 /// the error about its mean, a dimension.
 ///
 /// # Errors
-/// Fewer than two samples, a batch of none, or a noise level that is not positive.
+/// Fewer than two samples, a batch of none, or more of either than 1e8 numbers; a noise level
+/// that is not between 1e-6 and 1e6.
 pub fn score_errors(
     source: &Source,
     times: &[f64],
@@ -129,11 +141,10 @@ pub fn score_errors(
     samples: usize,
     key: &Key,
 ) -> Result<DataFrame> {
-    ensure!(samples >= 2, "samples = {samples}: give two or more");
-    ensure!(batches.iter().all(|b| *b > 0), "batch = 0: a batch holds at least the sample itself");
-    if let Some(bad) = times.iter().find(|t| !(**t > 0.0 && t.is_finite())) {
-        crate::bail!("time {bad}: a noise level is positive");
-    }
+    let most = MOST / source.dim().max(1);
+    within("samples", samples, 2..=most)?;
+    batches.iter().try_for_each(|batch| within("batch", *batch, 1..=most))?;
+    times.iter().try_for_each(|t| level("time", *t))?;
     let mut rows: Vec<(f64, &str, usize, Summary)> = Vec::new();
     for &t in times {
         rows.push((t, "exact", 0, Summary::default()));
@@ -208,8 +219,10 @@ pub fn score_errors_at(
     samples: usize,
     key: &Key,
 ) -> Result<DataFrame> {
-    ensure!(samples >= 2 && t > 0.0, "samples = {samples}, t = {t}: two or more, and t > 0");
-    ensure!(batches.iter().all(|b| *b > 0), "batch = 0: give at least 1");
+    let most = MOST / x.len().max(1);
+    within("samples", samples, 2..=most)?;
+    batches.iter().try_for_each(|batch| within("batch", *batch, 1..=most))?;
+    level("t", t)?;
     let (_, shape) = source.draw(1, key)?;
     let exact = exact_denoiser(source, x, &shape, t)?;
     let mut rows = Vec::with_capacity(batches.len());

@@ -53,11 +53,14 @@ pub fn slope(x: &[f64], y: &[f64]) -> Result<Slope> {
     Ok(Slope { value, half_width: student(x.len() - 2) * error })
 }
 
-/// The slope between each point and the one before, none for the first:
+/// The slope between each point and the one before, none for the first and where one of the
+/// values is 0:
 /// ln |y_i / y_{i-1}| / ln |x_i / x_{i-1}|.
 pub fn local_slopes(x: &[f64], y: &[f64]) -> Vec<Option<f64>> {
     let between = |i: usize| (y[i] / y[i - 1]).abs().ln() / (x[i] / x[i - 1]).abs().ln();
-    (0..x.len().min(y.len())).map(|i| (i > 0).then(|| between(i))).collect()
+    (0..x.len().min(y.len()))
+        .map(|i| (i > 0).then(|| between(i)).filter(|s| s.is_finite()))
+        .collect()
 }
 
 /// The two-sided 95 % quantile of Student's t.
@@ -94,6 +97,7 @@ mod tests {
         assert!((found.value - 2.0).abs() < 1e-12 && found.half_width < 1e-10, "{found}");
         assert!(local_slopes(&x, &y).iter().skip(1).flatten().all(|s| (s - 2.0).abs() < 1e-12));
         assert_eq!(local_slopes(&x, &y)[0], None);
+        assert_eq!(local_slopes(&x, &[0.0; 5]), [None; 5]);
         Ok(())
     }
 

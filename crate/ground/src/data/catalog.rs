@@ -1,6 +1,8 @@
 //! The catalog: what is known of each dataset, one TOML file each in `datasets/`.
 
-use crate::{Context, Error, Result, bail, ensure};
+use crate::bounds::within;
+use crate::record::from_toml;
+use crate::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -14,6 +16,13 @@ const FILES: [(&str, &str); 7] = [
     ("lsun_bedroom.toml", include_str!("../../../../datasets/lsun_bedroom.toml")),
     ("lsun_cat.toml", include_str!("../../../../datasets/lsun_cat.toml")),
 ];
+
+/// No image is higher or wider.
+const LARGEST_SIDE: usize = 1 << 15;
+/// The most classes that a dataset may have.
+const MOST_CLASSES: usize = 10_000_000;
+/// The most files of one range.
+const MOST_FILES: u32 = 100_000;
 
 /// How images are coded in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,9 +143,9 @@ impl Entry {
     /// An entry from TOML.
     ///
     /// # Errors
-    /// Text that is no entry, by line and field.
+    /// Text that is no entry, by line and field; sizes that no images have.
     pub fn parse(text: &str) -> Result<Self> {
-        let entry: Self = toml::from_str(text).map_err(|e| Error::new(e.to_string()))?;
+        let entry: Self = from_toml(text)?;
         ensure!(
             entry.values[0] == 0 && entry.values[1] > 0,
             "values = {:?}: needs [0, the largest value]",
@@ -147,6 +156,21 @@ impl Entry {
             "shape = {:?}: needs [channels, height, width]",
             entry.shape
         );
+        let [channels, height, width] = entry.shape;
+        within("shape.channels", channels, 1..=4)?;
+        within("shape.height", height, 1..=LARGEST_SIDE)?;
+        within("shape.width", width, 1..=LARGEST_SIDE)?;
+        if let Some(side) = entry.resize {
+            within("resize", side, 1..=LARGEST_SIDE)?;
+        }
+        within("classes", entry.classes.count(), ..=MOST_CLASSES)?;
+        for (name, split) in &entry.splits {
+            let patterns = split.files.iter().filter(|pattern| !pattern.contains('*'));
+            patterns
+                .map(|pattern| expand(pattern))
+                .collect::<Result<Vec<_>>>()
+                .context(format!("splits.{name}.files"))?;
+        }
         if entry.hub.is_some() {
             ensure!(entry.revision.is_some(), "hub without revision");
             for (name, split) in &entry.splits {
@@ -198,5 +222,10 @@ pub(super) fn expand(pattern: &str) -> Result<Vec<String>> {
     let Some((first, last, width, after)) = numbers else {
         bail!("'{pattern}': a range of files is {{00..07}}");
     };
+    ensure!(
+        first <= last && last - first < MOST_FILES && width < 10,
+        "'{pattern}': a range goes up, in numbers of 9 digits or fewer, and has {MOST_FILES} files \
+         or fewer"
+    );
     Ok((first..=last).map(|n| format!("{before}{n:0width$}{after}")).collect())
 }

@@ -8,6 +8,7 @@ use super::images::Images;
 use super::parquet::{self, Columns};
 use super::sheet::Sheet;
 use crate::hub::Hub;
+use crate::record::read_text;
 use crate::rng::Key;
 use crate::{Context, Error, Result, bail, ensure};
 use candle_core::{Device, Tensor};
@@ -53,7 +54,7 @@ impl Dataset {
         let path = Path::new(name);
         let ends = |end: &str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(end));
         if ends("toml") {
-            let text = std::fs::read_to_string(path).with_context(|| format!("reading {name}"))?;
+            let text = read_text(path).with_context(|| format!("reading {name}"))?;
             return Ok(Self::of(Entry::parse(&text).with_context(|| format!("reading {name}"))?));
         }
         if ends("parquet") {

@@ -1,7 +1,7 @@
 //! PNG and JPEG as bytes (C, H, W).
 
 use super::catalog::Encoding;
-use crate::{Error, Result, bail, ensure};
+use crate::{Error, Result, bail, ensure, guard};
 use std::io::Cursor;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
@@ -10,6 +10,10 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 
 /// No image of a dataset is wider or higher: a damaged header must not ask for memory.
 const LARGEST: usize = 1 << 15;
+
+/// The most pixels of one image: 0.4 GB of colours. Cameras have fewer, and a few bytes can ask for
+/// any number.
+const MOST_PIXELS: usize = 1 << 27;
 
 /// An image with its channels last, as the files have it.
 pub(super) struct Picture {
@@ -40,8 +44,8 @@ pub(super) fn encoding(bytes: &[u8]) -> Result<Encoding> {
 /// Bytes that are damaged or no image.
 pub(super) fn decode(bytes: &[u8]) -> Result<Picture> {
     match encoding(bytes)? {
-        Encoding::Png => png(bytes),
-        Encoding::Jpeg => jpeg(bytes),
+        Encoding::Png => guard("png", || png(bytes)),
+        Encoding::Jpeg => guard("zune-jpeg", || jpeg(bytes)),
     }
 }
 
@@ -51,7 +55,7 @@ fn png(bytes: &[u8]) -> Result<Picture> {
     decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
     let mut reader = decoder.read_info().map_err(failed)?;
     let (width, height) = (reader.info().width as usize, reader.info().height as usize);
-    ensure!(width <= LARGEST && height <= LARGEST, "a PNG of {width}x{height} pixels");
+    check_size("PNG", width, height)?;
     let Some(size) = reader.output_buffer_size() else {
         bail!("a PNG of {width}x{height} pixels");
     };
@@ -81,6 +85,8 @@ fn jpeg(bytes: &[u8]) -> Result<Picture> {
         .jpeg_set_out_colorspace(ColorSpace::RGB);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
     decoder.decode_headers().map_err(failed)?;
+    let (width, height) = decoder.dimensions().unwrap_or_default();
+    check_size("JPEG", width, height)?;
     let grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
     if grey {
         decoder.set_options(options.jpeg_set_out_colorspace(ColorSpace::Luma));
@@ -90,6 +96,16 @@ fn jpeg(bytes: &[u8]) -> Result<Picture> {
     let channels = if grey { 1 } else { 3 };
     ensure!(bytes.len() == width * height * channels, "a damaged JPEG: {} bytes", bytes.len());
     Ok(Picture { width, height, channels, bytes })
+}
+
+// Before there is memory for it.
+fn check_size(what: &str, width: usize, height: usize) -> Result<()> {
+    ensure!(
+        width <= LARGEST && height <= LARGEST && width * height <= MOST_PIXELS,
+        "a {what} of {width}x{height} pixels: sides up to {LARGEST} and {MOST_PIXELS} pixels are \
+         read; reduce it, or fetch it again if it is damaged"
+    );
+    Ok(())
 }
 
 impl Picture {

@@ -117,18 +117,20 @@ fn header(path: &Path, file: &mut File) -> Result<(About, Place, Place)> {
     let about: Option<About> = about.and_then(|text| serde_json::from_str(text).ok());
     let place = |name: &str| {
         let (from, to) = metadata.info(name)?.data_offsets;
-        Some((8 + length + from as u64, to - from))
+        Some(((8 + length).checked_add(from as u64)?, to.checked_sub(from)?))
     };
     let (Some(about), Some(images), Some(labels)) = (about, place("images"), place("labels"))
     else {
         return Err(damaged("it holds something else".to_string()));
     };
-    let expected = about.rows * about.shape.iter().product::<usize>();
-    if images.1 != expected
-        || images.0 + expected as u64 > size
-        || labels.0 + labels.1 as u64 > size
-    {
+    let sizes = about.shape.iter().chain([&about.rows]);
+    let expected = sizes.fold(1, |all: usize, size| all.saturating_mul(*size));
+    let inside = |(from, length): Place| from.saturating_add(length as u64) <= size;
+    if images.1 != expected || !inside(images) || !inside(labels) {
         return Err(damaged("it is cut off".to_string()));
+    }
+    if about.rows == 0 || labels.1 != 0 && labels.1 / 4 != about.rows {
+        return Err(damaged(format!("{} images and {} bytes of labels", about.rows, labels.1)));
     }
     Ok((about, images, labels))
 }
@@ -154,7 +156,13 @@ pub(super) fn load(folder: &Path, key: &str) -> Result<Option<Decoded>> {
     };
     let labels = part(labels)?;
     let (labels, _) = labels.as_chunks::<4>();
-    let labels = labels.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
+    let labels: Vec<u32> = labels.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
+    let classes = about.classes.len();
+    ensure!(
+        classes == 0 || labels.iter().all(|label| (*label as usize) < classes),
+        "{} is damaged (a label beyond its {classes} classes): delete it, and it is made again",
+        path.display()
+    );
     Ok(Some(Decoded { about, bytes: part(images)?, labels }))
 }
 

@@ -20,7 +20,8 @@ pub(super) struct Sheet {
 
 impl Sheet {
     pub fn new(entry: &Entry, wanted: usize) -> Result<Self> {
-        let need = entry.shape.iter().product::<usize>() as u64 * wanted as u64;
+        let sizes = entry.shape.iter().copied().chain([wanted]);
+        let need = sizes.fold(1u64, |need, size| need.saturating_mul(size as u64));
         if let Some(free) = free_memory() {
             ensure!(
                 need < free,

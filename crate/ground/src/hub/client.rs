@@ -1,5 +1,6 @@
 //! Requests: who gets the token, which failures pass, and when to ask again.
 
+use super::proxy::Proxy;
 use super::settings::{HubSettings, LONGEST_WAIT, check_endpoint};
 use super::stall::StallLimit;
 use super::token::scrub;
@@ -35,6 +36,8 @@ pub(super) struct Failure {
 pub(super) enum FailureKind {
     /// It stays so.
     Final,
+    /// There is no way to the server, until a setting is another: the cache may serve.
+    NoWay,
     /// The repository is there and has no such file.
     NoEntry,
     /// It may pass; the server may have said after how long.
@@ -61,6 +64,11 @@ impl Failure {
     pub(super) fn passes(&self) -> bool {
         matches!(self.kind, FailureKind::Passing(_))
     }
+
+    /// Whether what is in the cache may serve in place of an answer.
+    pub(super) fn leaves_the_cache(&self) -> bool {
+        self.passes() || self.kind == FailureKind::NoWay
+    }
 }
 
 impl Client {
@@ -76,13 +84,11 @@ impl Client {
             // Followed in `follow`, which knows who may see the token.
             .max_redirects(0)
             .max_redirects_will_error(false)
+            // Chosen for each request, by rules that ureq does not have.
+            .proxy(None)
             .timeout_resolve(Some(settings.connect))
             .timeout_connect(Some(settings.connect))
             .user_agent(concat!("consistency-lab/", env!("CARGO_PKG_VERSION")));
-        // A proxy leads out of the machine, and not back to it.
-        if matches!(endpoint.host(), Some("localhost" | "127.0.0.1" | "[::1]")) {
-            config = config.proxy(None);
-        }
         if let Some(path) = &settings.certificates {
             let roots =
                 roots(path).with_context(|| format!("certificates in {}", path.display()))?;
@@ -147,8 +153,21 @@ impl Client {
             request = request.header(header::AUTHORIZATION, value);
         }
         let request = request.body(body).map_err(|error| wrong(&error))?;
-        let request = self.agent.configure_request(request).timeout_recv_response(wait).build();
-        self.agent.run(request).map_err(|error| self.failed(url, error))
+        let through = self.settings.proxies.of(&uri);
+        let proxy = through.map(Proxy::open).transpose().map_err(|error| Failure {
+            error: error.context(shown(url)),
+            kind: FailureKind::NoWay,
+        })?;
+        let request = self.agent.configure_request(request);
+        let request = request.timeout_recv_response(wait).proxy(proxy).build();
+        self.agent.run(request).map_err(|error| {
+            let Failure { error, kind } = self.failed(url, error);
+            let error = match through {
+                Some(proxy) => Error::new(format!("{error} (through {proxy})")),
+                None => error,
+            };
+            Failure { error, kind }
+        })
     }
 
     /// A GET that is sent on where the server says so.

@@ -26,6 +26,7 @@ mod listing;
 mod metadata;
 mod pattern;
 mod progress;
+mod proxy;
 mod repository;
 mod settings;
 mod stall;
@@ -33,6 +34,7 @@ mod target;
 mod token;
 mod upload;
 
+pub use proxy::Proxies;
 pub use repository::Repository;
 pub use settings::HubSettings;
 pub use token::Token;

@@ -155,7 +155,9 @@ impl Repository {
                     false => self.find_at(held, name),
                 }
             }
-            (Err(failure), Some(path)) if failure.passes() => Ok(self.fall_back(&failure, path)),
+            (Err(failure), Some(path)) if failure.leaves_the_cache() => {
+                Ok(self.fall_back(&failure, path))
+            }
             (Err(failure), _) => Err(failure),
         }
     }

@@ -1,7 +1,10 @@
 //! Where the Hub is, where its files are kept, and how long to wait.
 
+use super::proxy::Proxies;
 use super::token::{Token, scrub};
 use crate::{Context, Error, Result, bail};
+use std::cell::RefCell;
+use std::env::{self, VarError};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,6 +21,8 @@ pub struct HubSettings {
     pub token: Option<Token>,
     /// A file of certificates (PEM) of the authorities to trust, in place of Mozilla's.
     pub certificates: Option<PathBuf>,
+    /// Through which proxies servers are reached.
+    pub proxies: Proxies,
     /// Ask nothing of the network; the cache alone answers.
     pub offline: bool,
     /// How long a name may take to resolve, and a connection to come about.
@@ -39,13 +44,14 @@ pub struct HubSettings {
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 impl HubSettings {
-    /// The defaults for this server and this folder, without a token.
+    /// The defaults for this server and this folder, without a token or a proxy.
     pub fn new(endpoint: &str, cache: impl Into<PathBuf>) -> Self {
         Self {
             endpoint: endpoint.trim_end_matches('/').to_string(),
             cache: cache.into(),
             token: None,
             certificates: None,
+            proxies: Proxies::default(),
             offline: false,
             connect: Duration::from_secs(10),
             stall: Duration::from_secs(30),
@@ -67,14 +73,30 @@ impl HubSettings {
     /// | `HF_TOKEN_PATH` | the file of the token | `$HF_HOME/token` |
     /// | `HF_HUB_DISABLE_IMPLICIT_TOKEN` | use no token | no |
     /// | `SSL_CERT_FILE`, `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE` | the authorities to trust | Mozilla's |
+    /// | `https_proxy`, `http_proxy`, `all_proxy` | the HTTP proxy to go through, by the scheme of an address; a SOCKS proxy is refused when it is needed | none |
+    /// | `no_proxy` | hosts that are reached without: names and all below them, addresses, networks (`10.0.0.0/8`), `*` | none, but this machine |
     /// | `HF_HUB_OFFLINE` | ask nothing of the network | no |
     /// | `HF_HUB_DOWNLOAD_TIMEOUT` | seconds that a server may say nothing | 30 |
     /// | `HF_HUB_DISABLE_PROGRESS_BARS` | no progress on stderr | no |
     ///
+    /// The four of the proxies are also read in capitals.
+    ///
     /// # Errors
     /// A value without a meaning; the message names the variable.
     pub fn from_env() -> Result<Self> {
-        Self::from_variables(|name| std::env::var(name).ok())
+        let odd = RefCell::new(None);
+        let settings = Self::from_variables(|name| match env::var(name) {
+            Ok(value) => Some(value),
+            Err(VarError::NotPresent) => None,
+            Err(VarError::NotUnicode(_)) => {
+                odd.replace(Some(name.to_string()));
+                None
+            }
+        });
+        match odd.into_inner() {
+            Some(name) => bail!("{name} is not UTF-8: set it anew, or unset it"),
+            None => settings,
+        }
     }
 
     /// As [`HubSettings::from_env`], where `variable` gives the value of a name.
@@ -89,6 +111,7 @@ impl HubSettings {
         let endpoint = value("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into());
         let mut settings = Self::new(endpoint.trim(), cache);
         check_endpoint(&settings.endpoint).context("HF_ENDPOINT")?;
+        settings.proxies = Proxies::from_variables(&variable);
         settings.offline = flag("HF_HUB_OFFLINE", &value)?;
         settings.quiet = flag("HF_HUB_DISABLE_PROGRESS_BARS", &value)?;
         settings.certificates = ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"]
@@ -113,6 +136,7 @@ impl fmt::Debug for HubSettings {
             .field("cache", &self.cache)
             .field("token", &self.token)
             .field("certificates", &self.certificates)
+            .field("proxies", &self.proxies)
             .field("offline", &self.offline)
             .field("connect", &self.connect)
             .field("stall", &self.stall)

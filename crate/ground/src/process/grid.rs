@@ -1,6 +1,7 @@
 //! Noise ranges and time grids (the paper, section 4; Karras et al. 2022, eq. 5).
 
-use crate::{Result, ensure};
+use crate::bounds::{POINTS, level, within};
+use crate::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 /// The noise levels of the process: from `eps`, where solving stops, to `t_max`,
@@ -49,7 +50,7 @@ impl NoiseRange {
     /// ```
     ///
     /// # Errors
-    /// Fewer than two points, or a range that is not 0 < eps < T, rho > 0.
+    /// Fewer than two points or more than a million; what [`NoiseRange::check`] refuses.
     pub fn karras(&self, points: usize) -> Result<TimeGrid> {
         self.grid(points, |u| self.tau(u))
     }
@@ -65,6 +66,7 @@ impl NoiseRange {
     fn grid(&self, points: usize, at: impl Fn(f64) -> f64) -> Result<TimeGrid> {
         self.check()?;
         ensure!(points >= 2, "a grid of {points} points: it needs 2 or more, eps and T");
+        within("points", points, 2..=POINTS)?;
         let mut times: Vec<f64> = (0..points).map(|i| at(i as f64 / (points - 1) as f64)).collect();
         // The ends are exact: the boundary condition is tested at t == eps.
         times[0] = self.eps;
@@ -72,18 +74,17 @@ impl NoiseRange {
         TimeGrid::new(times)
     }
 
-    /// Whether 0 < eps < T and rho > 0.
+    /// Whether eps < T, both between 1e-6 and 1e6, and rho between 0.1 and 1000.
     ///
     /// # Errors
     /// The value that breaks it.
     pub fn check(&self) -> Result<()> {
         let Self { eps, t_max, rho } = *self;
-        ensure!(
-            eps > 0.0 && t_max > eps && t_max.is_finite(),
-            "noise range eps = {eps}, t_max = {t_max}: needs 0 < eps < t_max"
-        );
-        ensure!(rho > 0.0 && rho.is_finite(), "rho = {rho}: needs rho > 0");
-        Ok(())
+        level("eps", eps)?;
+        level("t_max", t_max)?;
+        ensure!(eps < t_max, "eps = {eps}, t_max = {t_max}: needs eps < t_max");
+        // The powers in the grid's formula keep their digits.
+        within("rho", rho, 0.1..=1e3)
     }
 }
 
@@ -95,13 +96,21 @@ impl TimeGrid {
     /// A grid of these noise levels.
     ///
     /// # Errors
-    /// Fewer than two, or levels that are not positive and strictly increasing.
+    /// Fewer than two or more than a million, or levels that are not between 1e-6 and 1e6 and
+    /// strictly increasing.
     pub fn new(times: Vec<f64>) -> Result<Self> {
         ensure!(times.len() >= 2, "a grid of {} points: it needs 2 or more", times.len());
-        ensure!(
-            times[0] > 0.0 && times.windows(2).all(|w| w[0] < w[1]),
-            "noise levels must be positive and strictly increasing, got {times:?}"
-        );
+        within("points", times.len(), 2..=POINTS)?;
+        times.iter().try_for_each(|t| level("noise level", *t))?;
+        if let Some(n) = times.windows(2).position(|w| w[0] >= w[1]) {
+            bail!(
+                "noise levels must be strictly increasing: point {} of {} is {}, the next {}",
+                n + 1,
+                times.len(),
+                times[n],
+                times[n + 1]
+            );
+        }
         Ok(Self(times))
     }
 

@@ -1,13 +1,18 @@
 //! Mixtures of isotropic Gaussians: data whose score, denoiser and density are exact
 //! at every noise level.
 
+use crate::bounds::{LARGEST, within};
+use crate::record::{from_toml, read_text};
 use crate::rng::Key;
 use crate::seam::{Denoiser, per_sample};
-use crate::{Context, Error, Result, ensure};
+use crate::{Context, Result, ensure};
 use candle_core::{D, DType, Device, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+
+/// The largest weight; one over it is the smallest: a share is never rounded to 0 or 1.
+const HEAVIEST: f64 = 1e12;
 
 /// p_data = sum_k w_k N(m_k, s_k^2 I), with s_k = 0 allowed (a point mass).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,8 +28,9 @@ impl GaussianMixture {
     /// component; the weights are normalised to sum 1.
     ///
     /// # Errors
-    /// Lengths that differ, means of different dimensions, or a weight that is not
-    /// positive or a deviation that is negative.
+    /// Lengths that differ, means of different dimensions; a weight that is not from 1e-12 to
+    /// 1e12 (their ratios alone count), a coordinate beyond 1e6, a deviation that is not from 0 to
+    /// 1e6: by its place.
     pub fn new(weights: Vec<f64>, means: Vec<Vec<f64>>, std: Vec<f64>) -> Result<Self> {
         let count = weights.len();
         ensure!(
@@ -39,14 +45,13 @@ impl GaussianMixture {
             "the means of a mixture must have one dimension in common, got {:?}",
             means.iter().map(Vec::len).collect::<Vec<_>>()
         );
-        ensure!(
-            weights.iter().all(|w| *w > 0.0 && w.is_finite()),
-            "weights must be positive, got {weights:?}"
-        );
-        ensure!(
-            std.iter().all(|s| *s >= 0.0 && s.is_finite()),
-            "deviations must be 0 or more, got {std:?}"
-        );
+        for (k, ((weight, mean), s)) in weights.iter().zip(&means).zip(&std).enumerate() {
+            within(&format!("weights[{k}]"), *weight, 1.0 / HEAVIEST..=HEAVIEST)?;
+            for (d, x) in mean.iter().enumerate() {
+                within(&format!("means[{k}][{d}]"), *x, -LARGEST..=LARGEST)?;
+            }
+            within(&format!("std[{k}]"), *s, 0.0..=LARGEST)?;
+        }
         let total: f64 = weights.iter().sum();
         Ok(Self { weights: weights.iter().map(|w| w / total).collect(), means, std })
     }
@@ -59,7 +64,7 @@ impl GaussianMixture {
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let reading = || format!("reading {}", path.display());
-        let text = std::fs::read_to_string(path).with_context(reading)?;
+        let text = read_text(path).with_context(reading)?;
         Self::parse(&text).with_context(reading)
     }
 
@@ -68,8 +73,7 @@ impl GaussianMixture {
     /// # Errors
     /// Text that is none, or values that [`GaussianMixture::new`] refuses.
     pub fn parse(text: &str) -> Result<Self> {
-        let Self { weights, means, std } =
-            toml::from_str(text).map_err(|e| Error::new(e.to_string()))?;
+        let Self { weights, means, std } = from_toml(text)?;
         Self::new(weights, means, std)
     }
 

@@ -1,5 +1,6 @@
 //! The schedules N(k) and mu(k) of consistency training (the paper, appendix C).
 
+use crate::bounds::{POINTS, within};
 use crate::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
@@ -55,13 +56,14 @@ impl Schedule {
         (f64::from(self.s0) * self.mu0.ln() / divisor as f64).exp()
     }
 
-    /// Whether 2 <= s0 <= s1 and 0 < mu0 < 1.
+    /// Whether 2 <= s0 <= s1 < 1 000 000 and 0 < mu0 < 1.
     ///
     /// # Errors
     /// The value that breaks it.
     pub fn check(&self) -> Result<()> {
         let Self { s0, s1, mu0, .. } = *self;
         ensure!(s0 >= 2 && s1 >= s0, "schedule s0 = {s0}, s1 = {s1}: needs 2 <= s0 <= s1");
+        within("s1", s1 as usize, ..POINTS)?;
         ensure!(mu0 > 0.0 && mu0 < 1.0, "schedule mu0 = {mu0}: needs 0 < mu0 < 1");
         Ok(())
     }

@@ -4,7 +4,9 @@
 mod files;
 mod provenance;
 mod table;
+mod text;
 
 pub use files::{write_atomically, write_tensors};
 pub use provenance::{Provenance, commit};
 pub use table::Table;
+pub use text::{from_toml, read_text};

@@ -5,6 +5,7 @@ use super::super::sampling::Sampling;
 use super::numbers::{Entry, Measured, ORIGIN};
 use super::ours::not_run;
 use super::page::{Block, Cell, Column, Table, columns};
+use crate::record::read_text;
 use crate::sample::Sampler;
 use crate::{Context, Error, Result, ensure};
 use polars::df;
@@ -92,8 +93,7 @@ pub(super) fn blocks(folder: &Path, entries: &[Entry]) -> Result<Vec<Block>> {
 }
 
 fn read(path: &Path) -> Result<Vec<Line>> {
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let text = read_text(path).with_context(|| format!("reading {}", path.display()))?;
     let mut lines = text.lines();
     let header = lines.next().unwrap_or_default();
     ensure!(header == HEADER, "{}: the columns are {header}, not {HEADER}", path.display());
