@@ -4,6 +4,7 @@
 use super::Kind;
 use super::build::{self, Build};
 use super::headers;
+use super::no_async;
 use super::rust_src;
 use super::toolchain::Toolchain;
 use crate::Result;
@@ -74,6 +75,7 @@ fn keep(place: &Place, toolchain: &Toolchain, build: &Build) -> Result<Library> 
     headers::hash(&all, &mut hash)?;
     // How a kernel is started is part of the build, and so is where it lies.
     let folder_of = |id: &str| place.libraries().join(id);
+    hash.add(no_async::SOURCE);
     hash.add(launch(place, toolchain, build, &folder_of("ID"))?).add(init(&folder_of("ID"), build));
     let id = hash.end();
     let folder = folder_of(&id);
@@ -96,6 +98,7 @@ fn keep(place: &Place, toolchain: &Toolchain, build: &Build) -> Result<Library> 
             .map_err(|e| format!("keeping {}: {e}", file.display()))?;
     }
     headers::write(&all, &making.join("headers"))?;
+    no_async::write(&making.join("headers"))?;
     let evcxr = making.join("evcxr");
     files::write(&evcxr.join("evcxr.toml"), b"[evcxr]\nopt_level = \"1\"\n")?;
     files::write(&evcxr.join("init.evcxr"), init(&folder, build).as_bytes())?;
@@ -109,7 +112,9 @@ fn file_name(path: &Path) -> &std::ffi::OsStr {
     path.file_name().unwrap_or_default()
 }
 
-// What evcxr runs when it starts: the library by flag, the headers by path, the prelude.
+// What evcxr runs when it starts: the library by flag, the headers by path, the prelude. The
+// static is part of every cell: the loader calls it first, in a process that evcxr has started
+// anew too.
 fn init(folder: &Path, build: &Build) -> String {
     let flags = [
         "-Cprefer-dynamic".to_string(),
@@ -125,16 +130,24 @@ fn init(folder: &Path, build: &Build) -> String {
     // Separated by 0x1f, which unlike a space no path contains.
     let flags = flags.join("\u{1f}");
     let facade = folder.join("headers").join(headers::FACADE);
+    let tokio = folder.join("headers").join(no_async::PACKAGE);
     format!(
         ":build_env CARGO_ENCODED_RUSTFLAGS={flags}\n\
          :build_env RUSTC_WRAPPER=\n\
          :build_env RUSTC_WORKSPACE_WRAPPER=\n\
          :dep {name} = {{ path = {facade:?} }}\n\
+         :dep tokio = {{ path = {tokio:?}, package = {no_async:?} }}\n\
          use {name}::prelude::*;\n\
-         use {name}::notebook::macros::{{eprintln, println}};\n\
+         use {name}::notebook::macros::{{eprintln, print, println}};\n\
+         #[used]\n\
+         #[cfg_attr(target_os = \"macos\", unsafe(link_section = \"__DATA,__mod_init_func\"))]\n\
+         #[cfg_attr(not(target_os = \"macos\"), unsafe(link_section = \".init_array\"))]\n\
+         static LAB_CELL_LOADED: extern \"C\" fn() = {name}::notebook::cell_loaded;\n\
          {name}::notebook::start()?;\n",
         name = headers::FACADE,
         facade = facade.display().to_string(),
+        tokio = tokio.display().to_string(),
+        no_async = no_async::PACKAGE,
     )
 }
 
