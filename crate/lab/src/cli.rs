@@ -64,7 +64,20 @@ fn command() -> Command {
                 .arg(all())
                 .arg(force())
                 .arg(write())
-                .after_help("Example:\n  cargo lab run 01 --force\n  cargo lab run my/experiment.ipynb"),
+                .arg(
+                    Arg::new("timeout")
+                        .long("timeout")
+                        .value_name("SECONDS")
+                        .value_parser(clap::value_parser!(u32).range(1..))
+                        .help(
+                            "The most that each cell may take, compiling included; a longer one \
+                             is ended with its kernel, and the notebook fails (default: no limit)",
+                        ),
+                )
+                .after_help(
+                    "Example:\n  cargo lab run 01 --force\n  \
+                     cargo lab run my/experiment.ipynb --timeout 600",
+                ),
         )
         .subcommand(
             Command::new("open")
@@ -189,10 +202,11 @@ fn engine(command: Command) -> Command {
 pub fn run() -> Result<ExitCode> {
     let matches = command().get_matches();
     match matches.subcommand() {
-        None => notebooks(&matches, Vec::new(), false),
+        None => notebooks(&matches, Vec::new(), false, None),
         Some(("run", matches)) => {
             let names = matches.get_many::<String>("NAME").unwrap_or_default().cloned().collect();
-            notebooks(matches, names, matches.get_flag("write"))
+            let timeout = matches.get_one::<u32>("timeout").copied();
+            notebooks(matches, names, matches.get_flag("write"), timeout)
         }
         Some(("setup", matches)) => {
             let place = Place::find()?;
@@ -252,7 +266,12 @@ pub fn run() -> Result<ExitCode> {
     }
 }
 
-fn notebooks(matches: &ArgMatches, names: Vec<String>, write: bool) -> Result<ExitCode> {
+fn notebooks(
+    matches: &ArgMatches,
+    names: Vec<String>,
+    write: bool,
+    timeout: Option<u32>,
+) -> Result<ExitCode> {
     let place = Place::find()?;
     // Before the wait for the turn: a wrong name or budget is said at once.
     let request = Request {
@@ -260,6 +279,7 @@ fn notebooks(matches: &ArgMatches, names: Vec<String>, write: bool) -> Result<Ex
         force: matches.get_flag("force"),
         write,
         budget: budget()?,
+        timeout,
     };
     let library = setup::all(&place, &Turn::to_set_up(&place)?)?;
     run::run(&place, &Turn::to_run(&place)?, &library, &request)

@@ -22,6 +22,8 @@ pub struct Request {
     pub force: bool,
     pub write: bool,
     pub budget: String,
+    /// Seconds that each cell may take.
+    pub timeout: Option<u32>,
 }
 
 /// Run the notebooks; print the table of their results and the report's path.
@@ -119,6 +121,7 @@ fn one(
         .arg(&executed)
         .arg(&scratch)
         .arg(&place.project)
+        .args(request.timeout.map(|seconds| seconds.to_string()))
         .env("LAB_PROJECT", &place.project)
         .env("LAB_LIBRARY", &library.id)
         .env("LAB_BUDGET", &request.budget)

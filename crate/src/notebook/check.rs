@@ -1,5 +1,6 @@
 //! Checks for claims and for exercises: they say what they found, and fail loudly.
 
+use super::macros::println;
 use std::fmt::Display;
 
 /// Check that `got` is within `tolerance` of `want`.

@@ -4,6 +4,9 @@
 mod budget;
 mod cell;
 pub mod check;
+#[cfg(unix)]
+mod child;
+mod lines;
 mod results;
 mod run;
 mod show;
@@ -11,8 +14,10 @@ mod values;
 
 pub use budget::{Budget, budget};
 #[doc(hidden)]
-pub use cell::{cell_failed, error_printed};
+pub use cell::{cell_failed, cell_loaded, error_printed};
 pub use cell::{macros, start};
+#[doc(hidden)]
+pub use lines::{line_ended, print};
 pub use results::reproduced;
 pub use run::{Run, runs_folder};
 pub use show::Show;

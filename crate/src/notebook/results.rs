@@ -1,5 +1,6 @@
 //! The numbers that a notebook reproduces, for the table of `cargo lab`.
 
+use super::macros::println;
 use crate::record::commit;
 use std::fmt::Display;
 use std::io::Write;

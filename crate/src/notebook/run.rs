@@ -1,5 +1,6 @@
 //! Long work in the background, with a handle.
 
+use super::macros::println;
 use crate::experiment::{Experiment, Monitor, Progress, Trained, train};
 use crate::plot::Figure;
 use crate::{Context, Error, Result, bail};

@@ -23,6 +23,7 @@ pub trait Show {
         for (media, content) in self.bundle() {
             let _ = write!(text, "EVCXR_BEGIN_CONTENT {media}\n{content}\nEVCXR_END_CONTENT\n");
         }
+        super::lines::end_line();
         let mut out = std::io::stdout().lock();
         // The reader is the kernel itself: when it is gone, so are we.
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());

@@ -4,6 +4,7 @@
 use super::Kind;
 use super::build::{self, Build};
 use super::headers;
+use super::no_async;
 use super::rust_src;
 use super::toolchain::Toolchain;
 use super::unpacked;
@@ -104,6 +105,7 @@ fn keep(place: &Place, toolchain: &Toolchain, build: &Build) -> Result<Library> 
     headers::hash(&all, &mut hash)?;
     // How a kernel is started is part of the build, and so is where it lies.
     let folder_of = |id: &str| place.libraries().join(id);
+    hash.add(no_async::SOURCE);
     let target = build.library.parent().and_then(Path::parent).unwrap_or(&place.project);
     Start::of(place, toolchain, target, &folder_of("ID"))?.hash(&mut hash);
     let id = hash.end();
@@ -126,6 +128,7 @@ fn keep(place: &Place, toolchain: &Toolchain, build: &Build) -> Result<Library> 
             .map_err(|e| format!("keeping {}: {e}", file.display()))?;
     }
     headers::write(&all, &making.join("headers"))?;
+    no_async::write(&making.join("headers"))?;
     Start::of(place, toolchain, target, &folder)?.write(&making)?;
     fs::rename(&making, &folder).map_err(|e| format!("making {}: {e}", folder.display()))?;
     Ok(Library { id, folder })
@@ -169,7 +172,9 @@ impl Start {
     }
 }
 
-// What evcxr runs when it starts: the library by flag, the headers by path, the prelude.
+// What evcxr runs when it starts: the library by flag, the headers by path, the prelude. The
+// static is part of every cell: the loader calls it first, in a process that evcxr has started
+// anew too.
 fn init(folder: &Path) -> String {
     let flags = [
         "-Cprefer-dynamic".to_string(),
@@ -185,16 +190,24 @@ fn init(folder: &Path) -> String {
     // Separated by 0x1f, which unlike a space no path contains.
     let flags = flags.join("\u{1f}");
     let facade = folder.join("headers").join(headers::FACADE);
+    let tokio = folder.join("headers").join(no_async::PACKAGE);
     format!(
         ":build_env CARGO_ENCODED_RUSTFLAGS={flags}\n\
          :build_env RUSTC_WRAPPER=\n\
          :build_env RUSTC_WORKSPACE_WRAPPER=\n\
          :dep {name} = {{ path = {facade:?} }}\n\
+         :dep tokio = {{ path = {tokio:?}, package = {no_async:?} }}\n\
          use {name}::prelude::*;\n\
-         use {name}::notebook::macros::{{eprintln, println}};\n\
+         use {name}::notebook::macros::{{eprintln, print, println}};\n\
+         #[used]\n\
+         #[cfg_attr(target_os = \"macos\", unsafe(link_section = \"__DATA,__mod_init_func\"))]\n\
+         #[cfg_attr(not(target_os = \"macos\"), unsafe(link_section = \".init_array\"))]\n\
+         static LAB_CELL_LOADED: extern \"C\" fn() = {name}::notebook::cell_loaded;\n\
          {name}::notebook::start()?;\n",
         name = headers::FACADE,
         facade = facade.display().to_string(),
+        tokio = tokio.display().to_string(),
+        no_async = no_async::PACKAGE,
     )
 }
 
