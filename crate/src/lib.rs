@@ -22,9 +22,7 @@ pub mod theory;
 
 pub use candle_core;
 pub use candle_nn;
-pub use consistency_base::{
-    Context, Error, Result, bail, device, ensure, error, rng, seam,
-};
+pub use consistency_base::{Context, Error, Result, bail, device, ensure, error, rng, seam};
 pub use consistency_engine::nn;
 pub use consistency_ground::{data, hub, plot, process, record};
 pub use polars;
