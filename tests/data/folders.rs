@@ -92,7 +92,7 @@ fn what_is_not_read_is_counted_by_kind() -> Result<()> {
     let dataset = folder.find("mixed")?;
     assert_eq!(dataset.split("train")?.len(), 8);
     let notes = dataset.notes().join("\n");
-    let words = "train: 8 images are read, 4 files are not: 2 .svg, 1 .txt, 1 without an ending";
+    let words = "train: images read: 8; files not read: 4 (2 .svg, 1 .txt, 1 without an ending)";
     assert!(notes.contains(words), "{notes}");
     // Nothing left out, nothing said.
     write(&folder, "whole/0.png", 0)?;
@@ -104,12 +104,18 @@ fn what_is_not_read_is_counted_by_kind() -> Result<()> {
         write(&folder, &format!("set/{name}"), 0)?;
     }
     let notes = folder.find("set")?.notes().join("\n");
-    assert!(notes.contains("beside the splits, and not read: masks, 1 images"), "{notes}");
-    assert!(notes.contains("train: 2 folders inside of class folders are not read"), "{notes}");
+    assert!(notes.contains("beside the splits, and not read: masks, images (1)"), "{notes}");
+    assert!(
+        notes.contains("train: folders inside class folders, not read: 2 (the first is a/deep)"),
+        "{notes}"
+    );
     // Where they are all there is, the error says it.
     write(&folder, "deep/a/images/0.png", 0)?;
     let error = message(folder.find("deep"));
     assert!(error.contains("holds no images"), "{error}");
-    assert!(error.contains("1 folders inside of class folders are not read"), "{error}");
+    assert!(
+        error.contains("folders inside class folders, not read: 1 (the first is a/images)"),
+        "{error}"
+    );
     Ok(())
 }

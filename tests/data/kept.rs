@@ -158,7 +158,7 @@ fn names_of_classes_have_one_order_in_all_splits_of_an_entry() -> Result<()> {
     assert_eq!(images.name(), "tiny-webp");
     std::fs::write(folder.at("other.toml"), entry_with("classes = [\"yes\", \"maybe\"]"))?;
     let error = message(folder.find("other.toml")?.with_hub(&hub).split("train"));
-    assert!(error.contains("row 1: the label \"no\" in the column label is none"), "{error}");
+    assert!(error.contains("row 1: the label \"no\" in the column label is not among"), "{error}");
     // Another column has other classes than those that the entry names.
     let named = folder.at("named.toml").display().to_string();
     let odd = Dataset::find_with_columns(&named, None, Some("odd"))?.with_hub(&hub);

@@ -28,10 +28,10 @@ fn a_part_has_its_share_of_each_class() -> Result<()> {
         ("label", PrimitiveArray::from_vec(labels).boxed()),
     ];
     table::write_groups(&folder.at("p.parquet"), &columns, &[100, 1, 99, 40])?;
-    for row in 0..240 {
+    for (row, image) in images.iter().enumerate() {
         let path = folder.at(&format!("f/train/{}/{row:03}.png", row / 80));
         std::fs::create_dir_all(path.parent().unwrap_or(&path))?;
-        std::fs::write(path, &images[row])?;
+        std::fs::write(path, image)?;
     }
     for name in ["p.parquet", "f"] {
         let dataset = folder.find(name)?;

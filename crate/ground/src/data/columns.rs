@@ -79,7 +79,7 @@ impl Column {
             name.strip_suffix(*like)
                 .is_some_and(|rest| rest.is_empty() || rest.ends_with(['_', '-', ' ', '.']))
         };
-        LIKE_LABELS.iter().any(|like| ends(&like))
+        LIKE_LABELS.iter().any(ends)
     }
 
     /// What it holds, for a message.

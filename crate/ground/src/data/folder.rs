@@ -146,7 +146,7 @@ pub(super) fn notes(root: &Path, splits: &Splits) -> Result<Vec<String>> {
         let Entries { folders, images, others } = entries(root)?;
         let mut beside: Vec<String> =
             folders.iter().map(|f| name(f)).filter(|name| !splits.contains_key(name)).collect();
-        beside.extend((!images.is_empty()).then(|| format!("{} images", images.len())));
+        beside.extend((!images.is_empty()).then(|| format!("images ({})", images.len())));
         beside.extend(counts(&others));
         if !beside.is_empty() {
             notes.push(format!(
@@ -182,13 +182,13 @@ fn left_out(folder: &Path) -> Result<Vec<String>> {
     let count: usize = others.values().sum();
     if count > 0 {
         let counts = counts(&others).join(", ");
-        words.push(format!("{read} images are read, {count} files are not: {counts} ({READ})"));
+        words.push(format!("images read: {read}; files not read: {count} ({counts}); {READ}"));
     }
     if let Some(first) = inner.first() {
         let below = first.strip_prefix(folder).unwrap_or(first).display();
         words.push(format!(
-            "{} folders inside of class folders are not read ({below} is the first): images lie \
-             right in the folder of their class",
+            "folders inside class folders, not read: {} (the first is {below}); images must lie \
+             directly in the folder of their class",
             inner.len()
         ));
     }

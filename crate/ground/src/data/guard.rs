@@ -36,7 +36,7 @@ pub(super) fn caught<T>(
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            let line = text.and_then(|text| text.lines().next()).unwrap_or("without a word");
+            let line = text.and_then(|text| text.lines().next()).unwrap_or("no message");
             bail!("{}: its decoder gave up ({line})", damaged())
         }
     }

@@ -40,7 +40,7 @@ impl Labels {
                 |other: &Kind| std::mem::discriminant(other) == std::mem::discriminant(&kind);
             ensure!(
                 kinds.iter().all(same),
-                "{}: the column {column} holds other things than in the files before it",
+                "{}: the column {column} has another type than in the files before it",
                 table.path().display()
             );
             kinds.push(kind);
@@ -97,7 +97,7 @@ impl Labels {
             Label::Text(name) => match self.names.get(name) {
                 Some(number) => *number,
                 None => bail!(
-                    "{}: the label {name:?} in the column {} is none of the {} classes",
+                    "{}: the label {name:?} in the column {} is not among the {} classes",
                     at(),
                     self.column,
                     self.classes.len()

@@ -226,12 +226,13 @@ impl Dataset {
     }
 
     fn decode_tables(&self, files: &[PathBuf]) -> Result<Decoded> {
+        let columns = Columns { image: self.entry.image.clone(), label: self.entry.label.clone() };
         let tables: Vec<Table> =
             files.iter().map(|file| Table::open(file)).collect::<Result<_>>()?;
+        tables.iter().try_for_each(|table| table.check(&columns))?;
         let rows = tables.iter().map(Table::rows).fold(0, usize::saturating_add);
         let part = self.part(rows);
         let mut sheet = Sheet::new(&self.entry, part.as_ref().map_or(rows, Vec::len))?;
-        let columns = Columns { image: self.entry.image.clone(), label: self.entry.label.clone() };
         let mut labels = Labels::new(&self.entry, &tables)?;
         let mut first = 0;
         for table in &tables {

@@ -110,7 +110,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Picture> {
     check_size(width, height)?;
     ensure!(
         matches!(bits, 1 | 4 | 8 | 16 | 24 | 32),
-        "a damaged BMP: {bits} bits a pixel are none of its kinds"
+        "a damaged BMP: {bits} bits a pixel, not 1, 4, 8, 16, 24 or 32"
     );
     let (at, colours, each) = palette;
     let palette: Vec<[u8; 3]> = match bits {

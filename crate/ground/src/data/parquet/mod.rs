@@ -69,18 +69,13 @@ impl Table {
         let metadata = guard::caught(damaged, || {
             read_metadata(&mut file).map_err(Error::from).with_context(damaged)
         })?;
-        // What says how many rows there are says it thrice: memory is asked for by it.
-        let mut rows = 0usize;
-        for group in &metadata.row_groups {
-            let flat =
-                |chunk: &&ColumnChunkMetadata| chunk.descriptor().descriptor.max_rep_level == 0;
-            let all = group.parquet_columns().iter().filter(flat);
-            let agree =
-                all.map(ColumnChunkMetadata::num_values).all(|n| n == group.num_rows() as i64);
-            ensure!(agree, "{}: its columns have other rows than their group", damaged());
-            rows = rows.saturating_add(group.num_rows());
-        }
-        ensure!(rows == metadata.num_rows, "{}: its groups have other rows than it", damaged());
+        let rows = metadata.row_groups.iter().map(RowGroupMetadata::num_rows);
+        let rows = rows.fold(0, usize::saturating_add);
+        ensure!(
+            rows == metadata.num_rows,
+            "{}: its groups and the file differ in their number of rows",
+            damaged()
+        );
         Ok(Self { path: path.to_path_buf(), size, metadata })
     }
 
@@ -92,6 +87,22 @@ impl Table {
     /// How many rows it has.
     pub fn rows(&self) -> usize {
         self.metadata.num_rows
+    }
+
+    /// Nothing, where the file's column of images has as many rows as the file: memory is asked
+    /// for by their number.
+    pub fn check(&self, columns: &Columns) -> Result<()> {
+        for piece in self.pieces(&columns.image, None) {
+            let (rows, column) = (piece.group.num_rows(), &columns.image);
+            ensure!(
+                piece
+                    .bytes(column)
+                    .is_none_or(|chunk| usize::try_from(chunk.num_values()) == Ok(rows)),
+                "{} is damaged: its column {column} and a group of {rows} rows differ in length",
+                self.path.display()
+            );
+        }
+        Ok(())
     }
 
     /// Its columns.
@@ -132,7 +143,7 @@ impl Table {
         let Kind::Images(field) = &image.kind else {
             bail!("{}: the column {} holds no images", self.path.display(), image.name);
         };
-        let pieces = self.pieces(&image.name, wanted)?;
+        let pieces = self.pieces(&image.name, wanted);
         let mut from = 0;
         while from < pieces.len() {
             // As many pieces as are decoded side by side.
@@ -168,14 +179,14 @@ impl Table {
             let texts = arrays.iter().filter_map(|a| a.as_any().downcast_ref::<Utf8ViewArray>());
             Ok(texts.flat_map(|texts| texts.iter().flatten()).map(str::to_string).collect())
         };
-        let pieces = self.pieces(&label.name, None)?;
+        let pieces = self.pieces(&label.name, None);
         let sets: Vec<BTreeSet<String>> = pieces.par_iter().map(of).collect::<Result<_>>()?;
         Ok(sets.into_iter().flatten().collect())
     }
 
     // The file cut where it has its groups, and large groups cut again; those without a wanted
     // row are left out.
-    fn pieces(&self, column: &str, wanted: Option<&[usize]>) -> Result<Vec<Piece<'_>>> {
+    fn pieces(&self, column: &str, wanted: Option<&[usize]>) -> Vec<Piece<'_>> {
         let mut pieces = Vec::new();
         let mut first = 0;
         for group in &self.metadata.row_groups {
@@ -192,7 +203,7 @@ impl Table {
             }
             first += rows;
         }
-        Ok(pieces)
+        pieces
     }
 
     // The arrays of the labels of a piece.
@@ -228,7 +239,7 @@ impl Table {
                 filter,
             )?;
             let rows: usize = arrays.iter().map(|array| array.len()).sum();
-            ensure!(rows == piece.rows.len(), "it has {rows} rows of {}", piece.rows.len());
+            ensure!(rows == piece.rows.len(), "{rows} rows were found of {}", piece.rows.len());
             Ok(arrays)
         };
         guard::caught(damaged, || arrays().with_context(damaged))
@@ -283,7 +294,7 @@ impl Table {
 
     // What the field `path` beside the missing bytes of a row says.
     fn path_of(&self, image: &str, row: usize) -> Option<String> {
-        let pieces = self.pieces(image, Some(&[row])).ok()?;
+        let pieces = self.pieces(image, Some(&[row]));
         let Piece { group, first, rows } = pieces.first()?;
         let at = row - first + rows.start;
         let piece = Piece { group, rows: at..at + 1, first: row };
@@ -305,10 +316,16 @@ impl Piece<'_> {
         self.group.parquet_columns().iter().find(is)
     }
 
-    // Bytes of the column in the group, for this piece's part of the rows.
+    // The bytes of a column of images, or a column of something else.
+    fn bytes(&self, column: &str) -> Option<&ColumnChunkMetadata> {
+        self.chunk(&[column, "bytes"]).or_else(|| self.chunk(&[column]))
+    }
+
+    // How many bytes the column has in the group, for this piece's part of the rows.
     fn size(&self, column: &str) -> usize {
-        let chunk = self.chunk(&[column, "bytes"]).or_else(|| self.chunk(&[column]));
-        let all = chunk.map_or(0, |chunk| usize::try_from(chunk.uncompressed_size()).unwrap_or(0));
+        let all = self
+            .bytes(column)
+            .map_or(0, |chunk| usize::try_from(chunk.uncompressed_size()).unwrap_or(0));
         let (rows, of) = (self.rows.len() as u128, self.group.num_rows().max(1) as u128);
         (all as u128 * rows / of) as usize
     }
