@@ -7,7 +7,8 @@ use candle_core::{DType, Device, Tensor};
 use xxhash_rust::xxh3::Xxh3;
 
 /// A split of a dataset: images as bytes (N, C, H, W), a quarter of what f32 takes; a batch
-/// becomes numbers in \[-1, 1\] when it is asked for.
+/// becomes numbers in \[-1, 1\] when it is asked for. An orientation in the EXIF data of a file
+/// is not applied.
 #[derive(Clone, Debug)]
 pub struct Images {
     pub(super) pixels: Tensor,
