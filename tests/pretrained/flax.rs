@@ -5,9 +5,9 @@ use crate::msgpack::{array, array_of, flax_tree, nested, packed, state, tree};
 use crate::networks::{get, load, numbers};
 use crate::{fixture, gap, message};
 use candle_core::Tensor;
+use consistency::Result;
 use consistency::model::pretrained::{FlaxOptions, FlaxParams, Kind};
 use consistency::model::{Condition, NcsnppConfig, Pretrained};
-use consistency::{Error, Result};
 use rmpv::Value;
 use std::path::PathBuf;
 
