@@ -3,6 +3,7 @@
 
 #![allow(dead_code)] // of each file its tests use a part
 
+use consistency::notebook::macros;
 use consistency::{Result, ensure, process, record, rng, seam};
 
 #[path = "../crate/ground/src/plot/axis.rs"]
