@@ -33,6 +33,12 @@ const IDLE: [&str; 13] = [
 const SELDOM: [&str; 6] =
     ["ra_ap_ide_db", "ra_ap_project_model", "regex-automata", "regex-syntax", "tokio", "zeromq"];
 
+/// Whether this version is there.
+pub fn is_installed(place: &Place) -> bool {
+    let stamp = place.shared.join("evcxr").join("version");
+    files::stamped(&stamp, VERSION) && place.evcxr().is_file()
+}
+
 /// Install evcxr_jupyter, unless this version is there.
 pub fn ensure(place: &Place, turn: &Turn, toolchain: &Toolchain) -> Result<()> {
     if is_installed(place) {
