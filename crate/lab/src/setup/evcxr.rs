@@ -30,8 +30,7 @@ const IDLE: [&str; 13] = [
 
 /// What it calls now and then: with little optimisation. (All of it at this level would save
 /// another tenth, and a kernel would be ready after 8 s in place of 6.)
-const SELDOM: [&str; 6] =
-    ["ra_ap_ide_db", "ra_ap_project_model", "regex-automata", "regex-syntax", "tokio", "zeromq"];
+const SELDOM: [&str; 4] = ["regex-automata", "regex-syntax", "tokio", "zeromq"];
 
 /// Whether this version is there.
 pub fn is_installed(place: &Place) -> bool {
