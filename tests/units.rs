@@ -4,7 +4,7 @@
 #![allow(dead_code)] // of each file its tests use a part
 
 use consistency::notebook::macros;
-use consistency::{Result, ensure, process, record, rng, seam};
+use consistency::{Error, Result, bail, ensure, process, record, rng, seam};
 
 #[path = "../crate/ground/src/plot/axis.rs"]
 mod axis;
@@ -12,6 +12,8 @@ mod axis;
 mod clip;
 #[path = "../crate/ground/src/hub/pattern.rs"]
 mod pattern;
+#[path = "../crate/ground/src/hub/proxy.rs"]
+mod proxy;
 #[path = "../crate/src/theory/quadrature.rs"]
 mod quadrature;
 #[path = "../crate/src/notebook/results.rs"]
@@ -20,6 +22,8 @@ mod results;
 mod slope;
 #[path = "../crate/engine/src/nn/kernels/team.rs"]
 mod team;
+#[path = "../crate/ground/src/hub/token.rs"]
+mod token;
 #[path = "../crate/src/theory/weighted.rs"]
 mod weighted;
 

@@ -23,8 +23,10 @@ pub mod prelude {
 pub mod notebook {
     /// The macros of cells.
     pub mod macros {
-        pub use std::{eprintln, println};
+        pub use std::{eprintln, print, println};
     }
+    /// Called when a cell is loaded.
+    pub extern \"C\" fn cell_loaded() {}
     /// Called when the kernel starts.
     pub fn start() -> Result<(), std::io::Error> {
         Ok(())
