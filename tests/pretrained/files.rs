@@ -137,7 +137,7 @@ fn what_is_missing_or_unknown() -> Result<()> {
         ),
         (
             r#"{"_class_name": "CMStochasticIterativeScheduler", "sigma_min": 90}"#,
-            "noise range eps = 90, t_max = 80",
+            "eps = 90, t_max = 80: needs eps < t_max",
         ),
         ("{", "EOF while parsing"),
     ] {
