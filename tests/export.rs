@@ -91,6 +91,31 @@ fn an_export_is_the_network_that_was_trained() -> Result<()> {
     Ok(())
 }
 
+/// Where the experiment leaves the heads' width out it means one head, and the file says so: left
+/// out there it would be diffusers' 8.
+#[test]
+fn one_head_is_one_head_in_the_file() -> Result<()> {
+    let folder = Folder::new("heads")?;
+    let network = UNET.replace(", attention_head_dim = 8", "");
+    let trained = trained(&folder.0.join("runs"), &network, CT)?;
+    let out = folder.0.join("out");
+    trained.export(&out, &Card::default())?;
+    let text = fs::read_to_string(out.join("unet/config.json"))?;
+    assert!(text.contains("\"attention_head_dim\": null"), "{text}");
+    let x = Key::new(4).normal(0..3, &[1, 8, 8], DType::F32, &Device::Cpu)?;
+    let largest = || -> Result<f32> {
+        let read = Pretrained::load(&Source::folder(&out)?, LoadOptions::default())?;
+        let (ours, theirs) = (trained.consistency_model()?, read.consistency_model()?);
+        let gap = (ours.origin(&x, &[10.0])? - theirs.origin(&x, &[10.0])?)?;
+        Ok(gap.abs()?.max_all()?.to_scalar::<f32>()?)
+    };
+    assert_eq!(largest()?, 0.0);
+    let without = text.replace("\"attention_head_dim\": null,", "");
+    fs::write(out.join("unet/config.json"), without)?;
+    assert!(largest()? > 0.0);
+    Ok(())
+}
+
 #[test]
 fn a_card_says_what_was_recorded() -> Result<()> {
     let folder = Folder::new("card")?;

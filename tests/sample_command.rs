@@ -147,7 +147,13 @@ fn a_repository() -> Result {
         assert!(same(&folder.samples("a")?, &folder.samples("b")?)?);
     }
     let weights = snapshot.join("unet/diffusion_pytorch_model.safetensors");
-    std::fs::rename(&weights, weights.with_extension("bin"))?;
+    std::fs::rename(&weights, weights.with_extension("fp16.safetensors"))?;
+    let arguments = ["sample", "--model", "tiny/digits", "--count", "2", "--tensors", "b"];
+    let (good, said) = folder.lab(&arguments)?;
+    assert!(!good && said.contains("but the variant fp16: pass --variant fp16"), "{said}");
+    let (good, said) = folder.lab(&[&arguments[..], &["--variant", "fp16"]].concat())?;
+    assert!(good && same(&folder.samples("a")?, &folder.samples("b")?)?, "{said}");
+    std::fs::rename(weights.with_extension("fp16.safetensors"), weights.with_extension("bin"))?;
     let (good, said) = folder.lab(&["sample", "--model", "tiny/digits", "--out", "x.png"])?;
     assert!(!good && said.contains("tiny/digits has only a PyTorch pickle"), "{said}");
     let arguments = ["sample", "--model", "tiny/digits", "--out", "x.png", "--pickle"];

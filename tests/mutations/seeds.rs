@@ -306,7 +306,8 @@ fn pickles(to: &Folder) -> Result<Vec<PathBuf>> {
 }
 
 fn pickle(folder: &Path, _: &Path) -> Result<()> {
-    let read = Pretrained::load(&Source::folder(folder)?, LoadOptions { pickle: true })?;
+    let read =
+        Pretrained::load(&Source::folder(folder)?, LoadOptions { pickle: true, variant: None })?;
     let _ = used(&read);
     Ok(())
 }

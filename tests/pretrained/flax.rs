@@ -5,9 +5,9 @@ use crate::msgpack::{array, array_of, flax_tree, nested, packed, state, tree};
 use crate::networks::{get, load, numbers};
 use crate::{fixture, gap, message};
 use candle_core::Tensor;
+use consistency::Result;
 use consistency::model::pretrained::{FlaxOptions, FlaxParams, Kind};
 use consistency::model::{Condition, NcsnppConfig, Pretrained};
-use consistency::{Error, Result};
 use rmpv::Value;
 use std::path::PathBuf;
 
@@ -168,5 +168,45 @@ fn every_beginning_of_a_file_is_an_error() -> Result<()> {
     folder.write("prefix", &[bytes.as_slice(), b"\0"].concat())?;
     let got = message(Pretrained::load_flax(&folder.0.join("prefix"), &options()?));
     assert!(got.contains("1 bytes after the end"), "{got}");
+    Ok(())
+}
+
+/// Depth and numbers of values are bounded, and no count costs more than the file has bytes.
+#[test]
+fn hostile_trees() -> Result<()> {
+    let folder = Folder::new("trees")?;
+    let begun = std::time::Instant::now();
+    // {"a": {"a": ..}}, values without number, an array of 2^32 - 1, a text of 4 GiB.
+    let deep = [&b"\x81\xa1a".repeat(1_000_000)[..], b"\xc0"].concat();
+    let many = [&b"\xdd\x00\x40\x00\x00"[..], &vec![0xc0; 1 << 22]].concat();
+    for (bytes, want) in [
+        (&deep[..], "not a whole msgpack file: depth limit exceeded"),
+        (&many, "more than 1000000 values"),
+        (b"\xdd\xff\xff\xff\xff", "not a whole msgpack file"),
+        (b"\xdf\xff\xff\xff\xff\xa1a", "not a whole msgpack file"),
+        (b"\x81\xa1a\xdb\xff\xff\xff\xff", "not a whole msgpack file"),
+        (b"\x81\xa1a\xc9\xff\xff\xff\xff\x01", "not a whole msgpack file"),
+    ] {
+        folder.write("tree", bytes)?;
+        let got = message(Pretrained::load_flax(&folder.0.join("tree"), &options()?));
+        assert!(got.contains("tree: ") && got.contains(want), "{got}");
+    }
+    // A hundred thousand chunks, the last of which is missing.
+    let chunks = (1..100_000).map(|i: u32| (Value::from(i.to_string()), Value::Nil)).collect();
+    let array = Value::Map(vec![
+        ("__msgpack_chunked_array__".into(), true.into()),
+        ("shape".into(), Value::Map(vec![("0".into(), 1.into())])),
+        ("chunks".into(), Value::Map(chunks)),
+    ]);
+    let path = written(&folder, "chunks", &Value::Map(vec![("a".into(), array)]))?;
+    let got = message(Pretrained::load_flax(&path, &options()?));
+    assert!(got.contains("chunks has no 0"), "{got}");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
+    let wide = FlaxOptions {
+        config: NcsnppConfig { nf: 1 << 40, ..NcsnppConfig::default() },
+        ..FlaxOptions::default()
+    };
+    let got = message(Pretrained::load_flax(&path, &wide));
+    assert!(got.contains("nf = 1099511627776: needs 4 <= nf"), "{got}");
     Ok(())
 }

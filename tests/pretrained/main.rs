@@ -1,6 +1,7 @@
 //! Promise: published checkpoints load as what they are, or one clear error says what is
 //! wrong with them.
 
+mod defaults;
 mod files;
 mod flax;
 #[path = "../support/formula.rs"]
@@ -10,7 +11,10 @@ mod kinds;
 mod msgpack;
 #[path = "../support/networks.rs"]
 mod networks;
+mod pickles;
+mod sizes;
 mod teach;
+mod weights;
 
 use consistency::Result;
 use std::path::PathBuf;

@@ -59,6 +59,7 @@ pub fn command() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("Read a PyTorch pickle where there is no safetensors file"),
         )
+        .arg(option("variant", "NAME", "The weights of a variant: diffusion_pytorch_model.NAME.safetensors, as fp16"))
         .arg(option("device", "DEVICE", "cpu, cuda or cuda:N").default_value("cpu"))
         .arg(option(
             "latents",
@@ -82,7 +83,8 @@ pub fn run(matches: &ArgMatches) -> Result<()> {
     let tensors = text("tensors").map(|path| writable("--tensors", path)).transpose()?;
     let device = consistency::device(text("device").unwrap_or("cpu"))?;
     let source = Source::find(text("model").unwrap_or_default(), text("revision"))?;
-    let options = LoadOptions { pickle: matches.get_flag("pickle") };
+    let variant = text("variant").map(String::from);
+    let options = LoadOptions { pickle: matches.get_flag("pickle"), variant };
     let mut model = Pretrained::load(&source, options)?;
     println!("{source}: {}, images {:?}", model.kind(), model.shape());
     let shown = matches!(model.shape()[0], 1 | 3);

@@ -3,7 +3,6 @@
 use super::config::{Experiment, Method, Training};
 use crate::bounds::{POINTS, level, positive, within};
 use crate::loss::{Distance, LpipsConfig};
-use crate::model::NetworkConfig;
 use crate::nn::{OptimizerConfig, OptimizerKind, Precision};
 use crate::{Context, Result, ensure};
 
@@ -12,9 +11,6 @@ const LONGEST_NAME: usize = 100;
 /// Checkpoints are found in the order of their names, which have nine digits.
 const MOST_STEPS: u64 = 999_999_999;
 const MOST_SAMPLES: usize = 1_000_000;
-/// Widths, blocks and levels of a network are below it: products of them are no overflow.
-const WIDEST: usize = 1 << 16;
-const DEEPEST: usize = 1 << 10;
 
 impl Experiment {
     /// Whether every value makes sense.
@@ -38,7 +34,7 @@ impl Experiment {
         level("sigma_data", self.sigma_data)?;
         training(&self.training)?;
         optimizer(&self.optimizer)?;
-        network(&self.network).context("network")?;
+        self.network.check().context("network")?;
         self.noise.check().context("noise")?;
         self.data.check().context("data")?;
         match &self.method {
@@ -100,39 +96,6 @@ fn optimizer(optimizer: &OptimizerConfig) -> Result<()> {
         "optimizer.weight_decay = {weight_decay}: with kind = \"adamw\" alone"
     );
     Ok(())
-}
-
-// What is too large to be built, before anything is built; the rest says the network itself.
-fn network(network: &NetworkConfig) -> Result<()> {
-    match network {
-        NetworkConfig::Mlp(mlp) => {
-            within("width", mlp.width, 1..=WIDEST)?;
-            within("blocks", mlp.blocks, ..=DEEPEST)?;
-            within("time_features", mlp.time_features, 2..=WIDEST)
-        }
-        NetworkConfig::Unet(unet) => {
-            unet.block_out_channels
-                .iter()
-                .try_for_each(|channels| within("block_out_channels", *channels, 1..=WIDEST))?;
-            within("number of block_out_channels", unet.block_out_channels.len(), 1..=16)?;
-            within("layers_per_block", unet.layers_per_block, 1..=DEEPEST)?;
-            within("time_embedding_dim", unet.time_embedding_dim.unwrap_or(1), 1..=4 * WIDEST)?;
-            within("num_class_embeds", unet.num_class_embeds.unwrap_or(1), 1..=MOST_SAMPLES)?;
-            within("downsample_padding", unet.downsample_padding, ..=16)?;
-            within("freq_shift", unet.freq_shift, -1e3..=1e3)?;
-            within("mid_block_scale_factor", unet.mid_block_scale_factor, positive(1e6))?;
-            within("norm_eps", unet.norm_eps, 1e-12..=1.0)?;
-            within("dropout", unet.dropout, 0.0..1.0)
-        }
-        NetworkConfig::Ncsnpp(ncsnpp) => {
-            within("nf", ncsnpp.nf, 1..=WIDEST)?;
-            within("number of ch_mult", ncsnpp.ch_mult.len(), 1..=16)?;
-            ncsnpp.ch_mult.iter().try_for_each(|factor| within("ch_mult", *factor, 1..=DEEPEST))?;
-            within("num_res_blocks", ncsnpp.num_res_blocks, 1..=DEEPEST)?;
-            within("fourier_scale", ncsnpp.fourier_scale, positive(1e6))?;
-            within("dropout", ncsnpp.dropout, 0.0..1.0)
-        }
-    }
 }
 
 fn check_distance(lpips: Option<&LpipsConfig>, distance: &Distance) -> Result<()> {

@@ -1,6 +1,8 @@
 //! A residual multilayer perceptron on the pixels: for small images on a laptop.
 
+use super::limits::{CHANNELS, MLP_BLOCKS};
 use super::network::{Condition, OnTape};
+use crate::bounds::within;
 use crate::nn::{Act, GroupNorm, Linear, PositionalEmbedding, Scope, Tape, Value, silu};
 use crate::{Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -8,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// c_noise is multiplied by this before its features are taken.
 const NOISE_SCALE: f64 = 16.0;
 
-/// The sizes of a network of this kind.
+/// The sizes of a network of this kind: up to 65536 features and 1024 blocks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MlpConfig {
@@ -23,6 +25,18 @@ pub struct MlpConfig {
 impl Default for MlpConfig {
     fn default() -> Self {
         Self { width: 256, blocks: 4, time_features: 64 }
+    }
+}
+
+impl MlpConfig {
+    /// Whether every size is one that a network may have.
+    ///
+    /// # Errors
+    /// The key with its value.
+    pub(super) fn check(&self) -> Result<()> {
+        within("width", self.width, 1..=CHANNELS)?;
+        within("blocks", self.blocks, 0..=MLP_BLOCKS)?;
+        within("time_features", self.time_features, 2..=CHANNELS)
     }
 }
 
@@ -61,12 +75,10 @@ impl Block {
 impl Mlp {
     /// An MLP for images of `shape`.
     pub(super) fn new(scope: &mut Scope, config: &MlpConfig, shape: &[usize]) -> Result<Self> {
+        config.check()?;
         let pixels: usize = shape.iter().product();
         let MlpConfig { width, blocks, time_features } = *config;
-        ensure!(
-            pixels > 0 && width > 0 && time_features > 1,
-            "an MLP of width {width} with {time_features} time features on {shape:?}"
-        );
+        ensure!(pixels > 0, "an MLP on {shape:?}: no pixels");
         let block = |scope: &mut Scope| -> Result<Block> {
             Ok(Block {
                 norm: GroupNorm::new(&mut scope.at("norm"), 1, width, 1e-5)?,

@@ -1,6 +1,8 @@
 //! Networks, and the wrappers that make denoisers and consistency functions of them.
 
 mod blocks;
+mod json;
+mod limits;
 mod mlp;
 mod ncsnpp;
 mod network;
@@ -14,6 +16,8 @@ pub use ncsnpp::NcsnppConfig;
 pub use network::{Condition, Network, NetworkConfig};
 pub use pretrained::{LoadOptions, Pretrained};
 pub(crate) use unet::DIFFUSERS;
-pub use unet::{DownBlock, SizeChange, TIME_SCALE, TimeScaleShift, UNet, UNetConfig, UpBlock};
+pub use unet::{
+    DownBlock, SampleSize, SizeChange, TIME_SCALE, TimeScaleShift, UNet, UNetConfig, UpBlock,
+};
 pub use vp::VariancePreserving;
 pub use wrap::{Conditioned, ConsistencyModel, EdmDenoiser};

@@ -4,19 +4,23 @@
 //! parameter names.
 
 use super::blocks::{Common, Names, ResBlock, Size};
+use super::json;
+use super::limits::{BLOCKS, CHANNELS, LEVELS, SIDE, within_if_given};
 use super::network::{Condition, OnTape};
 use super::unet::attend;
+use crate::bounds::{LARGEST, positive, within};
 use crate::nn::{
     Act, Attention, Conv2d, FourierEmbedding, GroupNorm, Linear, Padding, Plus, Scope, Tape, Value,
     concatenate, fir_blur, silu,
 };
-use crate::{Context, Error, Result, ensure};
+use crate::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::f64::consts::FRAC_1_SQRT_2;
 
 const EPS: f64 = 1e-6;
 
-/// The sizes of a network of this kind under score_sde's keys; the defaults are the paper's.
+/// The sizes of a network of this kind under score_sde's keys; the defaults are the paper's. Up
+/// to 16 levels of up to 64 blocks and 65536 channels.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NcsnppConfig {
@@ -61,11 +65,7 @@ impl NcsnppConfig {
     /// # Errors
     /// A key or value that this network does not have, by name.
     pub fn from_json(text: &str) -> Result<Self> {
-        let value: serde_json::Value =
-            serde_json::from_str(text).map_err(|e| Error::new(e.to_string()))?;
-        let serde_json::Value::Object(mut keys) = value else {
-            crate::bail!("NCSN++'s configuration is an object of keys and values");
-        };
+        let mut keys = json::object(text)?;
         // What the paper's networks all have, and this one is.
         for (key, known) in [
             ("_class_name", serde_json::json!("NCSNpp")),
@@ -85,14 +85,35 @@ impl NcsnppConfig {
             ("conv_size", serde_json::json!(3)),
         ] {
             if let Some(value) = keys.remove(key) {
-                ensure!(value == known, "{key} = {value}: this NCSN++ has {known} alone");
+                let got = json::shown(&value);
+                ensure!(value == known, "{key} = {got}: this NCSN++ has {known} alone");
             }
         }
         // Where the last convolutions start does not matter to weights that are given.
         keys.remove("init_scale");
-        serde_json::from_value(serde_json::Value::Object(keys))
-            .map_err(|e| Error::new(e.to_string()))
-            .context("NCSN++'s configuration")
+        let read = || -> Result<Self> {
+            let config: Self = json::typed(keys)?;
+            config.check()?;
+            Ok(config)
+        };
+        read().context("NCSN++'s configuration")
+    }
+
+    /// Whether every value is one that a network may have; nothing is built.
+    ///
+    /// # Errors
+    /// The key with its value.
+    pub(super) fn check(&self) -> Result<()> {
+        within_if_given("image_size", self.image_size, 1..=SIDE)?;
+        within_if_given("channels", self.channels, 1..=CHANNELS)?;
+        within("nf", self.nf, 4..=CHANNELS)?;
+        within("number of ch_mult", self.ch_mult.len(), 1..=LEVELS)?;
+        // Their products with nf are the channels.
+        let most = CHANNELS / self.nf;
+        self.ch_mult.iter().try_for_each(|times| within("ch_mult", *times, 1..=most))?;
+        within("num_res_blocks", self.num_res_blocks, 1..=BLOCKS)?;
+        within("dropout", self.dropout, 0.0..1.0)?;
+        within("fourier_scale", self.fourier_scale, positive(LARGEST))
     }
 
     /// The same with the sizes of the data in place of what is left out.
@@ -111,10 +132,7 @@ impl NcsnppConfig {
             self.channels,
             self.image_size
         );
-        ensure!(
-            !self.ch_mult.is_empty() && self.nf >= 4 && self.num_res_blocks > 0,
-            "NCSN++ needs levels, blocks and nf >= 4: {self:?}"
-        );
+        self.check()?;
         let halvings = self.ch_mult.len() - 1;
         ensure!(
             height.is_multiple_of(1 << halvings),

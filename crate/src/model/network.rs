@@ -104,6 +104,18 @@ impl NetworkConfig {
         }
     }
 
+    /// Whether every value is one that a network may have; nothing is built.
+    ///
+    /// # Errors
+    /// The key with its value.
+    pub fn check(&self) -> Result<()> {
+        match self {
+            Self::Mlp(config) => config.check(),
+            Self::Unet(config) => config.check(),
+            Self::Ncsnpp(config) => config.check(),
+        }
+    }
+
     /// How many numbers it trains, for images of `shape` (C, H, W); nothing is allocated.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 
 use super::msgpack::{self, Array};
 use super::scheduler::{CmSchedule, Kind};
+use super::source::not_a_pointer;
 use super::weights::finite;
 use super::{Pretrained, build};
 use crate::model::{NcsnppConfig, NetworkConfig};
@@ -63,6 +64,7 @@ impl Pretrained {
     /// one message under flax's names; numbers that are not finite.
     pub fn load_flax(path: &Path, options: &FlaxOptions) -> Result<Self> {
         let read = || -> Result<Self> {
+            not_a_pointer(path)?;
             let bytes = std::fs::read(path)?;
             Self::from_flax(&bytes, options)
         };

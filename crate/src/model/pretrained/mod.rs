@@ -1,8 +1,10 @@
 //! Published networks: folders and repositories in diffusers' layout, and the flax files of the
 //! paper's authors.
 
+mod files;
 mod flax;
 mod msgpack;
+mod pickle;
 mod scheduler;
 mod source;
 mod weights;
@@ -20,19 +22,22 @@ use crate::process::{NoiseRange, Parameterization};
 use crate::seam::Denoiser;
 use crate::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
+use files::Files;
 use source::read_text;
-use std::path::PathBuf;
 
 const SAFETENSORS: &str = "diffusion_pytorch_model.safetensors";
 const PICKLE: &str = "diffusion_pytorch_model.bin";
 
 /// How published files are read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadOptions {
     /// Read a PyTorch pickle where there is no safetensors file. (The pickles of
     /// openai/diffusers-cd_imagenet64_* are older than their configuration and lack the norm of
     /// the middle's attention; the safetensors files beside them have it.)
     pub pickle: bool,
+    /// The weights of this variant, `fp16` or another, as diffusers names them:
+    /// `diffusion_pytorch_model.fp16.safetensors`. They are read into f32.
+    pub variant: Option<String>,
 }
 
 /// A published network: its configuration, its parameters in f32, and what it is.
@@ -55,7 +60,8 @@ pub enum Teacher {
 impl Pretrained {
     /// A flax file ([`Pretrained::load_flax`], a teacher where `edm` is part of its name); or
     /// the network of a folder or repository: `unet/config.json` with its weights and
-    /// `scheduler/scheduler_config.json`, or the three of them at the top.
+    /// `scheduler/scheduler_config.json`, or the three of them at the top. Weights in several files
+    /// (shards) are found by their index.
     ///
     /// # Errors
     /// A file that is missing or damaged; weights that are not the network's (all of them in
@@ -78,14 +84,7 @@ impl Pretrained {
         let config = NetworkConfig::Unet(config);
         let build = |scope: &mut Scope| build(scope, &kind, &config, &shape);
         let network = Shapes::of(build)?;
-        let tensors = match weights_of(source, at, options)? {
-            Weights::Safetensors(path) => {
-                weights::safetensors(&path, &network).with_context(|| path.display().to_string())?
-            }
-            Weights::Pickle(path) => {
-                weights::pickle(&path, &network).with_context(|| path.display().to_string())?
-            }
-        };
+        let tensors = weights::read(&Files::find(source, at, &options)?, &network)?;
         let params = Params::given(build, tensors, DType::F32, &Device::Cpu)?;
         Ok(Self { kind, config, shape, params })
     }
@@ -243,35 +242,11 @@ fn shape_of(config: &UNetConfig) -> Result<[usize; 3]> {
     let (Some(channels), Some(size)) = (config.in_channels, config.sample_size) else {
         bail!("in_channels and sample_size are needed: they say how large the images are");
     };
+    let [height, width] = size.sides();
     ensure!(
         config.out_channels == Some(channels),
         "in_channels = {channels} and out_channels = {:?}: a denoiser has as many in as out",
         config.out_channels
     );
-    Ok([channels, size, size])
-}
-
-enum Weights {
-    Safetensors(PathBuf),
-    Pickle(PathBuf),
-}
-
-fn weights_of(source: &Source, at: &str, options: LoadOptions) -> Result<Weights> {
-    if let Some(path) = source.file_if_there(&format!("{at}{SAFETENSORS}"))? {
-        return Ok(Weights::Safetensors(path));
-    }
-    let name = format!("{at}{PICKLE}");
-    if !options.pickle {
-        ensure!(
-            !source.is_there(&name)?,
-            "{source} has only a PyTorch pickle, {name}. A pickle is a program; the reader here \
-             executes nothing and takes tensors alone. Pass --pickle (LoadOptions {{ pickle: \
-             true }}) if you trust the file"
-        );
-        bail!("{source} holds no {at}{SAFETENSORS}");
-    }
-    match source.file_if_there(&name)? {
-        Some(path) => Ok(Weights::Pickle(path)),
-        None => bail!("{source} holds neither {at}{SAFETENSORS} nor {name}"),
-    }
+    Ok([channels, height, width])
 }

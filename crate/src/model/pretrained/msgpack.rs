@@ -1,12 +1,21 @@
 //! The arrays of a flax msgpack file. A tree is nested maps; an array is the extension 1 over
 //! (shape, dtype's name, bytes), a number the extension 3 over the same; an array of more than
 //! 1 GiB is a map of its shape and its chunks. Nothing here is executed or trusted: every
-//! length is held against the bytes that are there.
+//! length is held against the bytes that are there, and depth and number of values are bounded.
 
+use crate::model::json::short;
 use crate::{Context, Error, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 use rmpv::ValueRef;
+use rmpv::decode::value_ref::BorrowRead;
 use std::collections::BTreeMap;
+use std::io::{self, Read};
+
+/// How deep values may lie in each other, which rmpv counts twice: a training state's are ten deep.
+const DEPTH: usize = 2 * 32;
+/// The most values of a file, each of which takes some ten bytes for one. A training state of the
+/// paper's network has four thousand.
+const VALUES: usize = 1_000_000;
 
 const ARRAY: i8 = 1;
 const SCALAR: i8 = 3;
@@ -21,11 +30,40 @@ pub struct Array<'a> {
 }
 
 /// The value of a whole file.
-pub fn decode(mut bytes: &[u8]) -> Result<ValueRef<'_>> {
-    let value = rmpv::decode::read_value_ref(&mut bytes)
+pub fn decode(bytes: &[u8]) -> Result<ValueRef<'_>> {
+    let mut bytes = Counted { bytes, reads: 0 };
+    let value = rmpv::decode::read_value_ref_with_max_depth(&mut bytes, DEPTH)
         .map_err(|e| Error::new(format!("not a whole msgpack file: {e}")))?;
-    ensure!(bytes.is_empty(), "{} bytes after the end of the msgpack value", bytes.len());
+    let rest = bytes.bytes.len();
+    ensure!(rest == 0, "{rest} bytes after the end of the msgpack value");
     Ok(value)
+}
+
+/// Bytes that are read a number of times and no more: once or twice a value, for what kind it is
+/// and how long.
+struct Counted<'a> {
+    bytes: &'a [u8],
+    reads: usize,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.reads += 1;
+        if self.reads > 2 * VALUES {
+            return Err(io::Error::other(format!("more than {VALUES} values")));
+        }
+        self.bytes.read(buffer)
+    }
+}
+
+impl<'a> BorrowRead<'a> for Counted<'a> {
+    fn fill_buf(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.bytes = &self.bytes[count..];
+    }
 }
 
 /// The value of `key` in a map.
@@ -93,10 +131,12 @@ fn chunked<'a>(value: &ValueRef<'a>) -> Result<Array<'a>> {
         let Some(ValueRef::Map(entries)) = entry(value, key) else {
             bail!("a chunked array without {key}");
         };
+        let named: BTreeMap<&str, &ValueRef> =
+            entries.iter().filter_map(|(name, value)| Some((name_of(name)?, value))).collect();
         // "10" comes after "9".
         let in_order = (0..entries.len()).map(|i| {
-            let found = entries.iter().find(|(name, _)| name_of(name) == Some(&i.to_string()));
-            found.map(|(_, value)| value).ok_or_else(|| Error::new(format!("{key} has no {i}")))
+            let found = named.get(i.to_string().as_str()).copied();
+            found.ok_or_else(|| Error::new(format!("{key} has no {i}")))
         });
         in_order.collect::<Result<Vec<_>>>()
     };
@@ -128,7 +168,7 @@ impl Array<'_> {
             "float32" => DType::F32,
             "float16" => DType::F16,
             "bfloat16" => DType::BF16,
-            other => bail!("dtype {other}: float32, float16 and bfloat16 are read"),
+            other => bail!("dtype {}: float32, float16 and bfloat16 are read", short(other)),
         })
     }
 
@@ -173,5 +213,5 @@ fn name_of<'v>(value: &'v ValueRef<'_>) -> Option<&'v str> {
 
 fn size_of(value: &ValueRef) -> Result<usize> {
     let size = value.as_u64().and_then(|size| usize::try_from(size).ok());
-    size.ok_or_else(|| Error::new(format!("{value} in a shape")))
+    size.ok_or_else(|| Error::new(format!("{} in a shape", short(&value.to_string()))))
 }

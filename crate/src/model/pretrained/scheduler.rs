@@ -1,8 +1,11 @@
 //! What a network is, from the configuration of the scheduler beside it.
 
+use crate::bounds::{LARGEST, POINTS, level, within};
+use crate::model::json::{self, Keys};
 use crate::process::{Betas, NoiseRange, TimeGrid, VpSchedule};
-use crate::{Context, Error, Result, bail, ensure};
+use crate::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// What a published network is.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,26 +22,25 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// From the text of a `scheduler_config.json`.
+    /// From the text of a `scheduler_config.json`: a key that is left out has diffusers' default.
     ///
     /// # Errors
-    /// A scheduler, or a value of one, that is not known here, by name.
+    /// A scheduler, or a value of one, that is not known here or makes no noise levels, by name.
     pub fn from_json(text: &str) -> Result<Self> {
-        let named: Named = parse(text)?;
-        let class = named.class.as_deref().unwrap_or("without a _class_name");
-        match class {
-            "CMStochasticIterativeScheduler" => {
-                let schedule: CmSchedule = parse(text)?;
-                schedule.check().context(class)?;
-                Ok(Self::Consistency(schedule))
+        let keys = json::object(text)?;
+        let class = keys.get("_class_name").and_then(Value::as_str).map(String::from);
+        match class.as_deref() {
+            Some(class @ "CMStochasticIterativeScheduler") => {
+                Ok(Self::Consistency(CmSchedule::of(keys).context(class)?))
             }
-            "DDPMScheduler" | "DDIMScheduler" => {
-                let scheduler: Discrete = parse(text)?;
-                Ok(Self::VariancePreserving(scheduler.schedule().context(class)?))
+            Some(class @ ("DDPMScheduler" | "DDIMScheduler")) => {
+                let schedule = || json::typed::<Discrete>(truths(keys))?.schedule();
+                Ok(Self::VariancePreserving(schedule().context(class)?))
             }
-            _ => bail!(
-                "a scheduler {class}: known are CMStochasticIterativeScheduler (a consistency \
-                 model), DDPMScheduler and DDIMScheduler (a teacher)"
+            other => bail!(
+                "a scheduler {}: known are CMStochasticIterativeScheduler (a consistency \
+                 model), DDPMScheduler and DDIMScheduler (a teacher)",
+                other.map_or("without a _class_name".to_string(), json::short)
             ),
         }
     }
@@ -121,23 +123,37 @@ impl CmSchedule {
         self.range().karras(self.num_train_timesteps)
     }
 
+    fn of(keys: Keys) -> Result<Self> {
+        let schedule: Self = json::typed(truths(keys))?;
+        schedule.check()?;
+        Ok(schedule)
+    }
+
+    // Under the keys of the file: whoever reads the message looks there.
     fn check(&self) -> Result<()> {
-        self.range().check()?;
-        let Self { sigma_data, num_train_timesteps, s_noise, .. } = *self;
-        ensure!(sigma_data > 0.0 && sigma_data.is_finite(), "sigma_data = {sigma_data}: needs > 0");
-        ensure!(s_noise >= 0.0 && s_noise.is_finite(), "s_noise = {s_noise}: needs >= 0");
+        let Self { sigma_min, sigma_max, .. } = *self;
+        level("sigma_min", sigma_min)?;
+        level("sigma_max", sigma_max)?;
         ensure!(
-            (2..=1_000_000).contains(&num_train_timesteps),
-            "num_train_timesteps = {num_train_timesteps}: needs 2 or more, to a million"
+            sigma_min < sigma_max,
+            "sigma_min = {sigma_min}, sigma_max = {sigma_max}: needs sigma_min < sigma_max"
         );
-        Ok(())
+        level("sigma_data", self.sigma_data)?;
+        within("rho", self.rho, 0.1..=1e3)?;
+        within("s_noise", self.s_noise, 0.0..=LARGEST)?;
+        within("num_train_timesteps", self.num_train_timesteps, 2..=POINTS)?;
+        self.grid().map(drop)
     }
 }
 
-#[derive(Deserialize)]
-struct Named {
-    #[serde(rename = "_class_name")]
-    class: Option<String>,
+// diffusers asks whether these are true: null is false there.
+fn truths(mut keys: Keys) -> Keys {
+    for key in ["clip_denoised", "rescale_betas_zero_snr"] {
+        if let Some(value) = keys.get_mut(key).filter(|value| value.is_null()) {
+            *value = Value::Bool(false);
+        }
+    }
+    keys
 }
 
 /// The keys of diffusers' discrete schedulers on which the noise depends.
@@ -172,22 +188,26 @@ impl Discrete {
         let betas = match self.beta_schedule.as_str() {
             "linear" => Betas::Linear,
             "scaled_linear" => Betas::ScaledLinear,
-            other => bail!("beta_schedule = '{other}': known are linear and scaled_linear"),
+            other => bail!(
+                "beta_schedule = '{}': known are linear and scaled_linear",
+                json::short(other)
+            ),
         };
         ensure!(
             self.prediction_type == "epsilon",
             "prediction_type = '{}': known is epsilon alone",
-            self.prediction_type
+            json::short(&self.prediction_type)
         );
         ensure!(self.trained_betas.is_none(), "trained_betas: not known here");
         ensure!(!self.rescale_betas_zero_snr, "rescale_betas_zero_snr = true: not known here");
-        let (beta_start, beta_end) = (self.beta_start, self.beta_end);
-        let schedule = VpSchedule { beta_start, beta_end, betas, steps: self.num_train_timesteps };
+        let Self { beta_start, beta_end, num_train_timesteps: steps, .. } = *self;
+        within("num_train_timesteps", steps, 2..=POINTS)?;
+        let schedule = VpSchedule { beta_start, beta_end, betas, steps };
         schedule.check()?;
+        // A schedule may leave nothing of the signal, or next to no noise.
+        schedule.range().check().with_context(|| {
+            format!("the noise levels of beta_start = {beta_start} to beta_end = {beta_end}")
+        })?;
         Ok(schedule)
     }
-}
-
-fn parse<T: for<'a> Deserialize<'a>>(text: &str) -> Result<T> {
-    serde_json::from_str(text).map_err(|e| Error::new(e.to_string()))
 }

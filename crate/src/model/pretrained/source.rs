@@ -1,8 +1,14 @@
 //! Where published files come from.
 
 use crate::hub::{Hub, Repository};
-use crate::{Context, Result, bail, ensure};
+use crate::{Context, Result, bail, ensure, record};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+
+/// How a pointer of Git LFS begins, and how many bytes it has at most.
+const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+const POINTER_BYTES: u64 = 1024;
 
 /// A folder, a repository of the Hub at a revision, or a single file.
 #[derive(Clone, Debug)]
@@ -126,6 +132,27 @@ impl Source {
             Place::Folder(folder) => Ok(folder.join(name).is_file()),
         }
     }
+
+    /// The names of its files that begin with `start`, as far as that can be found out: for a
+    /// message.
+    pub(super) fn names(&self, start: &str) -> Vec<String> {
+        match &self.0 {
+            Place::Hub(repository) => repository.matching(&format!("{start}*")).unwrap_or_default(),
+            Place::Flax(_) => Vec::new(),
+            Place::Folder(folder) => {
+                let (inside, start) = start.rsplit_once('/').unwrap_or(("", start));
+                let entries = std::fs::read_dir(folder.join(inside)).into_iter().flatten();
+                let mut names: Vec<String> = entries
+                    .flatten()
+                    .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                    .filter(|name| name.starts_with(start))
+                    .map(|name| if inside.is_empty() { name } else { format!("{inside}/{name}") })
+                    .collect();
+                names.sort();
+                names
+            }
+        }
+    }
 }
 
 impl std::fmt::Display for Source {
@@ -137,6 +164,31 @@ impl std::fmt::Display for Source {
     }
 }
 
+/// The text of a configuration.
+///
+/// # Errors
+/// A file that cannot be read, a pointer of Git LFS, or one that is no text or too long.
 pub(super) fn read_text(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+    let read = || not_a_pointer(path).and_then(|()| record::read_text(path));
+    read().with_context(|| format!("reading {}", path.display()))
+}
+
+/// Whether the file is what its name says, and not what `git clone` leaves in its place.
+///
+/// # Errors
+/// A pointer of Git LFS, with the size of what it points to; a file that cannot be read.
+pub(super) fn not_a_pointer(path: &Path) -> Result<()> {
+    let mut start = Vec::new();
+    File::open(path)?.take(POINTER_BYTES).read_to_end(&mut start)?;
+    if !start.starts_with(POINTER) {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&start);
+    let size = text.lines().find_map(|line| line.strip_prefix("size ")?.parse::<u64>().ok());
+    let size = size.map_or_else(String::new, |size| format!(" of {size} bytes"));
+    bail!(
+        "this is a pointer of Git LFS in place of the file{size}: in the clone that it lies in, run \
+         `git lfs install` and `git lfs pull`; or name the repository, OWNER/NAME, and its files \
+         are fetched"
+    )
 }

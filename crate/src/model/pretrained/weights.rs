@@ -1,78 +1,156 @@
-//! Tensors of a file, under the names that a network has today, in f32.
+//! Tensors of files, under the names that a network has today, in f32. Names and shapes are
+//! compared with the network's before a number is read, and a file is never believed to hold more
+//! than it has bytes.
 
+use super::files::{Files, Format};
+use super::pickle::Pickle;
+use super::source::not_a_pointer;
+use crate::model::json;
 use crate::nn::Shapes;
 use crate::{Context, Error, Result, bail, ensure};
-use candle_core::pickle::PthTensors;
-use candle_core::safetensors::Load;
 use candle_core::{DType, Device, Tensor};
-use safetensors::{Dtype, SafeTensors};
-use std::collections::BTreeMap;
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// The tensors of a safetensors file, for a network of these shapes.
-pub fn safetensors(path: &Path, network: &Shapes) -> Result<BTreeMap<String, Tensor>> {
-    let bytes = std::fs::read(path)?;
-    let file = SafeTensors::deserialize(&bytes)?;
-    let views: BTreeMap<String, _> =
-        file.iter().map(|(name, view)| (today(name), (name, view))).collect();
-    let shape = |view: &safetensors::tensor::TensorView| view.shape().to_vec();
-    let given = views.iter().map(|(name, (_, view))| (name.clone(), of_today(name, shape(view))));
-    network.check(&given.collect())?;
+/// A file of tensors.
+enum Table {
+    Safetensors(Safetensors),
+    Pickle(Pickle),
+}
+
+impl Table {
+    fn open(format: Format, path: &Path) -> Result<Self> {
+        not_a_pointer(path)?;
+        Ok(match format {
+            Format::Safetensors => Self::Safetensors(Safetensors::open(path)?),
+            Format::Pickle => Self::Pickle(Pickle::open(path)?),
+        })
+    }
+
+    fn shapes(&self) -> BTreeMap<String, Vec<usize>> {
+        match self {
+            Self::Safetensors(file) => {
+                let all = file.metadata.tensors();
+                all.into_iter().map(|(name, info)| (name, info.shape.clone())).collect()
+            }
+            Self::Pickle(file) => file.shapes(),
+        }
+    }
+
+    fn tensor(&self, name: &str) -> Result<Tensor> {
+        match self {
+            Self::Safetensors(file) => file.tensor(name),
+            Self::Pickle(file) => file.tensor(name),
+        }
+    }
+}
+
+/// The tensors of these files, for a network of these shapes.
+///
+/// # Errors
+/// A file that is damaged; tensors that are not the network's, all in one message; shards that
+/// are not what their index says; numbers that are not finite.
+pub fn read(files: &Files, network: &Shapes) -> Result<BTreeMap<String, Tensor>> {
+    let context = || files.named.display().to_string();
+    let mut tables = Vec::new();
+    let mut places: BTreeMap<String, (usize, String)> = BTreeMap::new();
+    let mut given = Vec::new();
+    for (i, (shard, path)) in files.shards.iter().enumerate() {
+        let table = Table::open(files.format, path).with_context(|| path.display().to_string())?;
+        let shapes = table.shapes();
+        if let Some(index) = &files.index {
+            check_shard(index, shard, shapes.keys()).with_context(context)?;
+        }
+        for (stored, shape) in shapes {
+            let name = today(&stored);
+            given.push((name.clone(), of_today(&name, shape)));
+            if let Some((_, other)) = places.insert(name, (i, stored.clone())) {
+                return Err(Error::new(format!("two tensors are one: {other} and {stored}")))
+                    .with_context(context);
+            }
+        }
+        tables.push((table, path));
+    }
+    network.check(&given.into_iter().collect()).with_context(context)?;
     let mut tensors = BTreeMap::new();
-    for (name, (stored, view)) in views {
-        ensure!(
-            matches!(view.dtype(), Dtype::F32 | Dtype::F16 | Dtype::BF16),
-            "the tensor {stored} has dtype {:?}: F32, F16 and BF16 are read",
-            view.dtype()
+    for (name, (i, stored)) in places {
+        let (table, path) = &tables[i];
+        let read = || finish(&name, &stored, &table.tensor(&stored)?);
+        tensors.insert(name.clone(), read().with_context(|| path.display().to_string())?);
+    }
+    Ok(tensors)
+}
+
+fn check_shard<'a>(
+    index: &BTreeMap<String, String>,
+    shard: &str,
+    there: impl Iterator<Item = &'a String>,
+) -> Result<()> {
+    let there: BTreeSet<&String> = there.collect();
+    let stated = index.iter().filter(|(_, of)| *of == shard).map(|(tensor, _)| tensor).collect();
+    if let Some(odd) = there.symmetric_difference(&stated).next() {
+        let has = if there.contains(*odd) { "has" } else { "lacks" };
+        bail!(
+            "the shard {shard} {has} the tensor {}, other than the index says: they are of two \
+             versions; fetch them again",
+            json::short(odd)
         );
-        let tensor =
-            finish(&name, &view.load(&Device::Cpu)?).with_context(|| stored.to_string())?;
-        tensors.insert(name, tensor);
     }
-    Ok(tensors)
+    Ok(())
 }
 
-/// The tensors of a PyTorch pickle. Nothing in it is executed: candle's reader knows the few
-/// opcodes that tables of tensors are made of, and constructs no object.
-pub fn pickle(path: &Path, network: &Shapes) -> Result<BTreeMap<String, Tensor>> {
-    zip_or_legacy(path)?;
-    // The reader takes a pickle's calls to have as many arguments as PyTorch gives them.
-    let read = std::panic::catch_unwind(|| PthTensors::new(path, None));
-    let file = read.map_err(|_| Error::new("not a table of tensors as PyTorch writes it"))??;
-    let stored: BTreeMap<String, &String> =
-        file.tensor_infos().keys().map(|name| (today(name), name)).collect();
-    ensure!(!stored.is_empty(), "no table of tensors (a state dict) in this pickle");
-    // Before any tensor is read: a shape that is not the network's takes no memory.
-    let given = file.tensor_infos().iter().map(|(name, info)| {
-        let name = today(name);
-        let shape = of_today(&name, info.layout.dims().to_vec());
-        (name, shape)
-    });
-    network.check(&given.collect())?;
-    let mut tensors = BTreeMap::new();
-    for (name, stored) in stored {
-        let Some(tensor) = file.get(stored).with_context(|| stored.clone())? else {
-            bail!("the tensor {stored} is missing");
+/// A safetensors file: its header, and where the numbers begin.
+struct Safetensors {
+    file: File,
+    metadata: Metadata,
+    start: u64,
+}
+
+impl Safetensors {
+    fn open(path: &Path) -> Result<Self> {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        let again = "it is damaged, cut off or not a safetensors file; fetch it again";
+        ensure!(length >= 8, "a file of {length} bytes: {again}");
+        let mut first = [0; 8];
+        file.read_exact(&mut first)?;
+        let header = u64::from_le_bytes(first);
+        ensure!(header <= length - 8, "a header of {header} bytes in a file of {length}: {again}");
+        let mut text = Vec::new();
+        (&file).take(header).read_to_end(&mut text)?;
+        let metadata: Metadata = serde_json::from_slice(&text).map_err(|e| {
+            Error::new(format!("its header: {}: {again}", json::short(&e.to_string())))
+        })?;
+        let start = 8 + header;
+        let numbers = metadata.data_len() as u64;
+        ensure!(
+            numbers == length - start,
+            "its header is of {numbers} bytes of numbers, and {} are there: {again}",
+            length - start
+        );
+        Ok(Self { file, metadata, start })
+    }
+
+    fn tensor(&self, name: &str) -> Result<Tensor> {
+        let Some(info) = self.metadata.info(name) else { bail!("the tensor {name} is missing") };
+        let dtype = match info.dtype {
+            Dtype::F32 => DType::F32,
+            Dtype::F16 => DType::F16,
+            Dtype::BF16 => DType::BF16,
+            other => bail!("the tensor {name} has dtype {other:?}: F32, F16 and BF16 are read"),
         };
-        tensors.insert(name.clone(), finish(&name, &tensor).with_context(|| stored.clone())?);
+        // Within the file: the header was held against its length.
+        let (begin, end) = info.data_offsets;
+        let mut bytes = vec![0; end - begin];
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(self.start + begin as u64))?;
+        file.read_exact(&mut bytes)?;
+        Ok(Tensor::from_raw_buffer(&bytes, dtype, &info.shape, &Device::Cpu)?)
     }
-    Ok(tensors)
-}
-
-fn zip_or_legacy(path: &Path) -> Result<()> {
-    use std::io::Read;
-    let mut start = Vec::new();
-    std::fs::File::open(path)?.take(4).read_to_end(&mut start)?;
-    if start == b"PK\x03\x04" {
-        return Ok(());
-    }
-    let legacy = start.first() == Some(&0x80);
-    ensure!(
-        !legacy,
-        "a pickle of PyTorch before 1.6, which is no zip file: load and save it with a newer \
-         PyTorch"
-    );
-    bail!("not a zip file, as PyTorch writes them since 1.6");
 }
 
 // Attentions had other names in diffusers before 0.15.
@@ -101,14 +179,9 @@ fn of_today(name: &str, shape: Vec<usize>) -> Vec<usize> {
 }
 
 /// In f32, in today's shape, finite.
-fn finish(name: &str, tensor: &Tensor) -> Result<Tensor> {
-    ensure!(
-        matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16),
-        "dtype {:?}: f32, f16 and bf16 are read",
-        tensor.dtype()
-    );
+fn finish(name: &str, stored: &str, tensor: &Tensor) -> Result<Tensor> {
     let tensor = tensor.to_dtype(DType::F32)?.contiguous()?;
-    finite(&tensor)?;
+    finite(&tensor).context(stored)?;
     Ok(tensor.reshape(of_today(name, tensor.dims().to_vec()))?)
 }
 

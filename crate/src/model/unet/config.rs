@@ -1,6 +1,9 @@
 //! A U-Net's configuration under diffusers' keys.
 
-use crate::{Context, Error, Result, ensure};
+use crate::bounds::{LARGEST, within};
+use crate::model::json::short;
+use crate::model::limits::{BLOCKS, CHANNELS, CLASSES, EMBEDDING, LEVELS, SIDE, within_if_given};
+use crate::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 /// A level on the way down.
@@ -47,15 +50,39 @@ pub enum TimeScaleShift {
     ScaleShift,
 }
 
-/// A U-Net's configuration, under diffusers' keys. What is left out has diffusers' default,
-/// but for the channels and the kinds of levels.
+/// Height and width of images; one number for both where they are the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "a number of pixels, or [height, width]")]
+pub enum SampleSize {
+    /// As high as wide.
+    Square(usize),
+    /// Height and width.
+    Pair([usize; 2]),
+}
+
+impl SampleSize {
+    /// Height and width.
+    pub fn sides(self) -> [usize; 2] {
+        match self {
+            Self::Square(side) => [side, side],
+            Self::Pair(sides) => sides,
+        }
+    }
+}
+
+/// A U-Net's configuration, under diffusers' keys. What is left out of an experiment has the
+/// value that is stated here: diffusers' default, but for the channels, the kinds of levels and
+/// the heads. (In diffusers' own files it has diffusers' default everywhere:
+/// [`UNetConfig::from_json`].)
+///
+/// Up to 16 levels of up to 64 blocks, 65536 channels and a million classes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct UNetConfig {
     /// Height and width of the images it was made for. It runs at any size that its levels
     /// can halve.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub sample_size: Option<usize>,
+    pub sample_size: Option<SampleSize>,
     /// Channels of the input; those of the data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub in_channels: Option<usize>,
@@ -98,7 +125,7 @@ pub struct UNetConfig {
     pub dropout: f64,
     /// `silu`.
     pub act_fn: String,
-    /// Channels of an attention head; one head where it is left out of a file of diffusers'.
+    /// Channels of an attention head; one head where it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attention_head_dim: Option<usize>,
     /// Groups of the norms.
@@ -192,37 +219,15 @@ impl UNetConfig {
         }
     }
 
-    /// Read diffusers' `config.json`.
-    ///
-    /// # Errors
-    /// A key or value that this network does not have, by name.
-    pub fn from_json(text: &str) -> Result<Self> {
-        let value: serde_json::Value =
-            serde_json::from_str(text).map_err(|e| Error::new(e.to_string()))?;
-        let serde_json::Value::Object(mut keys) = value else {
-            crate::bail!("a U-Net's configuration is an object of keys and values");
-        };
-        let class = keys.get("_class_name").and_then(serde_json::Value::as_str);
-        ensure!(
-            class.is_none_or(|name| name == "UNet2DModel"),
-            "a {}: this reads a UNet2DModel",
-            class.unwrap_or_default()
-        );
-        // Keys with an underscore are diffusers' own notes; null is "left out".
-        keys.retain(|key, value| !key.starts_with('_') && !value.is_null());
-        serde_json::from_value(serde_json::Value::Object(keys))
-            .map_err(|e| Error::new(e.to_string()))
-            .context("a U-Net's configuration")
-    }
-
     /// The same with the sizes of the data in place of what is left out.
     ///
     /// # Errors
     /// Sizes that contradict the data's.
     pub fn for_images(&self, shape: &[usize]) -> Result<Self> {
         let &[channels, height, width] = shape else {
-            crate::bail!("a U-Net takes images (C, H, W), got the shape {shape:?}");
+            bail!("a U-Net takes images (C, H, W), got the shape {shape:?}");
         };
+        self.check()?;
         let given = |what: &str, given: Option<usize>, own: usize| -> Result<Option<usize>> {
             ensure!(
                 given.is_none_or(|given| given == own),
@@ -231,11 +236,11 @@ impl UNetConfig {
             );
             Ok(Some(own))
         };
-        let factor = 1 << (self.block_out_channels.len().max(1) - 1);
+        let halvings = self.block_out_channels.len() - 1;
+        let factor = 1 << halvings;
         ensure!(
             height % factor == 0 && width % factor == 0,
-            "images of {height}x{width} cannot be halved {} times",
-            self.block_out_channels.len() - 1
+            "images of {height}x{width} cannot be halved {halvings} times"
         );
         Ok(Self {
             in_channels: given("in_channels", self.in_channels, channels)?,
@@ -263,36 +268,60 @@ impl UNetConfig {
             down.iter().rev().map(mirror).collect()
         });
         ensure!(
-            count > 0 && down.len() == count && up.len() == count && self.layers_per_block > 0,
-            "a U-Net with {count} block_out_channels, {} down_block_types, {} up_block_types and {} \
-             layers_per_block",
+            down.len() == count && up.len() == count,
+            "a U-Net with {count} block_out_channels, {} down_block_types and {} up_block_types: \
+             it needs as many of each",
             down.len(),
-            up.len(),
-            self.layers_per_block
+            up.len()
         );
         Ok((down, up))
     }
 
-    pub(super) fn check(&self) -> Result<()> {
+    /// Whether every value is one that this U-Net may have, on its own; nothing is built.
+    ///
+    /// # Errors
+    /// The key with its value.
+    pub(crate) fn check(&self) -> Result<()> {
         for (key, value, known) in [
             ("time_embedding_type", &self.time_embedding_type, "positional"),
             ("mid_block_type", &self.mid_block_type, "UNetMidBlock2D"),
             ("act_fn", &self.act_fn, "silu"),
         ] {
+            let value = short(value);
             ensure!(value == known, "{key} = '{value}': this U-Net has '{known}' alone");
         }
         if let Some(kind) = &self.class_embed_type {
-            crate::bail!("class_embed_type = '{kind}': this U-Net has a table of classes alone");
+            let kind = short(kind);
+            bail!("class_embed_type = '{kind}': this U-Net has a table of classes alone");
         }
-        ensure!(
-            self.mid_block_scale_factor != 0.0 && self.norm_num_groups > 0,
-            "mid_block_scale_factor and norm_num_groups: not 0"
-        );
-        ensure!(
-            self.attention_head_dim != Some(0),
-            "attention_head_dim = 0: leave it out for one head"
-        );
-        Ok(())
+        self.check_sizes()?;
+        let scale = self.mid_block_scale_factor;
+        ensure!(scale != 0.0, "mid_block_scale_factor = 0: the middle's sums are divided by it");
+        within("mid_block_scale_factor", scale, -LARGEST..=LARGEST)?;
+        within("norm_eps", self.norm_eps, 1e-12..=1.0)?;
+        within("freq_shift", self.freq_shift, 0.0..=1e3)?;
+        within("dropout", self.dropout, 0.0..1.0)
+    }
+
+    fn check_sizes(&self) -> Result<()> {
+        let levels = &self.block_out_channels;
+        within("number of block_out_channels", levels.len(), 1..=LEVELS)?;
+        levels
+            .iter()
+            .try_for_each(|channels| within("block_out_channels", *channels, 1..=CHANNELS))?;
+        within("layers_per_block", self.layers_per_block, 1..=BLOCKS)?;
+        within("norm_num_groups", self.norm_num_groups, 1..=CHANNELS)?;
+        within_if_given("in_channels", self.in_channels, 1..=CHANNELS)?;
+        within_if_given("out_channels", self.out_channels, 1..=CHANNELS)?;
+        within_if_given("time_embedding_dim", self.time_embedding_dim, 1..=EMBEDDING)?;
+        within_if_given("attention_head_dim", self.attention_head_dim, 1..=CHANNELS)?;
+        within_if_given("attn_norm_num_groups", self.attn_norm_num_groups, 0..=CHANNELS)?;
+        within_if_given("num_class_embeds", self.num_class_embeds, 1..=CLASSES)?;
+        for side in self.sample_size.map(SampleSize::sides).into_iter().flatten() {
+            within("sample_size", side, 1..=SIDE)?;
+        }
+        // With more zeros than one a side the way up does not meet the way down.
+        within("downsample_padding", self.downsample_padding, 0..=1)
     }
 
     /// Heads of an attention over `channels`.

@@ -1,13 +1,75 @@
-//! A U-Net's configuration as diffusers writes it.
+//! A U-Net's configuration as diffusers reads and writes it.
 
-use super::config::{DownBlock, UNetConfig, UpBlock};
-use crate::{Result, ensure};
+use super::config::{DownBlock, SampleSize, UNetConfig, UpBlock};
+use crate::model::json;
+use crate::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 /// The release of diffusers whose files these are.
 pub(crate) const DIFFUSERS: &str = "0.42.1";
 
 impl UNetConfig {
+    /// Read diffusers' `config.json`: a key that is left out has diffusers' default, and null is
+    /// what diffusers makes of it.
+    ///
+    /// # Errors
+    /// A key or value that this network does not have, or a null that diffusers does not have, by
+    /// name.
+    pub fn from_json(text: &str) -> Result<Self> {
+        let mut keys = json::object(text)?;
+        let class = keys.get("_class_name").and_then(Value::as_str);
+        ensure!(
+            class.is_none_or(|name| name == "UNet2DModel"),
+            "a {}: this reads a UNet2DModel",
+            json::short(class.unwrap_or_default())
+        );
+        // Keys with an underscore are diffusers' own notes.
+        keys.retain(|key, _| !key.starts_with('_'));
+        let context = "a U-Net's configuration";
+        for (key, default) in [
+            ("in_channels", json!(3)),
+            ("out_channels", json!(3)),
+            ("attention_head_dim", json!(8)),
+            ("block_out_channels", json!([224, 448, 672, 896])),
+            ("down_block_types", {
+                let attention = "AttnDownBlock2D";
+                json!(["DownBlock2D", attention, attention, attention])
+            }),
+            ("up_block_types", {
+                let attention = "AttnUpBlock2D";
+                json!([attention, attention, attention, "UpBlock2D"])
+            }),
+        ] {
+            // Here these may be left out, and mean something else then.
+            let value = keys.entry(key).or_insert(default);
+            ensure!(
+                !value.is_null() || key == "attention_head_dim",
+                "{context}: {key} = null: give a value, or leave the key out for diffusers' default"
+            );
+        }
+        // diffusers asks whether these are true, and takes a convolution for no type. Where it
+        // knows a null otherwise, it is this network's "left out" as well: one head, the groups of
+        // the other norms, no classes.
+        for (key, meaning) in [
+            ("center_input_sample", json!(false)),
+            ("flip_sin_to_cos", json!(false)),
+            ("add_attention", json!(false)),
+            ("downsample_type", json!("conv")),
+            ("upsample_type", json!("conv")),
+        ] {
+            if let Some(value) = keys.get_mut(key).filter(|value| value.is_null()) {
+                *value = meaning;
+            }
+        }
+        let read = || -> Result<Self> {
+            let config: Self = json::typed(keys)?;
+            config.check()?;
+            config.check_in_diffusers()?;
+            Ok(config)
+        };
+        read().context(context)
+    }
+
     /// diffusers' `config.json` of this network for images of `shape` (C, H, W): every key,
     /// what is left out here as diffusers would read it.
     ///
@@ -15,20 +77,20 @@ impl UNetConfig {
     /// Images that are not square, or a network that diffusers does not have.
     pub fn to_json(&self, shape: &[usize]) -> Result<Value> {
         let config = self.for_images(shape)?;
-        config.check()?;
         let (down, up) = config.levels()?;
-        let size = config.sample_size.unwrap_or(shape[1]);
+        let sides = config.sample_size.map_or([shape[1], shape[2]], SampleSize::sides);
+        // A pair is a model's in diffusers, and no pipeline's of consistency models.
         ensure!(
-            shape[1] == size && shape[2] == size,
-            "images of {}x{} and sample_size = {size}: diffusers' are square here",
+            shape[1] == shape[2] && sides == shape[1..],
+            "images of {}x{} and sample_size = {sides:?}: diffusers' pipeline draws square ones",
             shape[1],
             shape[2]
         );
-        config.check_heads(&down, &up)?;
+        config.check_in_diffusers()?;
         Ok(json!({
             "_class_name": "UNet2DModel",
             "_diffusers_version": DIFFUSERS,
-            "sample_size": size,
+            "sample_size": sides[0],
             "in_channels": config.in_channels,
             "out_channels": config.out_channels,
             "center_input_sample": config.center_input_sample,
@@ -59,8 +121,13 @@ impl UNetConfig {
         }))
     }
 
-    // Heads that are wider than a level have one here and none in diffusers.
-    fn check_heads(&self, down: &[DownBlock], up: &[UpBlock]) -> Result<()> {
+    // What this network can do and diffusers' cannot.
+    fn check_in_diffusers(&self) -> Result<()> {
+        if self.attn_norm_num_groups == Some(0) {
+            bail!("attn_norm_num_groups = 0: diffusers has no such norm; leave it out");
+        }
+        // Heads that are wider than a level are one here and none in diffusers.
+        let (down, up) = self.levels()?;
         let Some(width) = self.attention_head_dim else { return Ok(()) };
         let attended = |i: usize| {
             let last = i + 1 == down.len();
@@ -70,9 +137,9 @@ impl UNetConfig {
         };
         for (i, channels) in self.block_out_channels.iter().enumerate() {
             ensure!(
-                !attended(i) || *channels >= width,
+                !attended(i) || channels.is_multiple_of(width),
                 "attention_head_dim = {width} and an attention over {channels} channels: diffusers \
-                 has no such network"
+                 has no whole heads there"
             );
         }
         Ok(())

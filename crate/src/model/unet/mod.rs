@@ -5,7 +5,7 @@
 mod config;
 mod json;
 
-pub use config::{DownBlock, SizeChange, TimeScaleShift, UNetConfig, UpBlock};
+pub use config::{DownBlock, SampleSize, SizeChange, TimeScaleShift, UNetConfig, UpBlock};
 pub(crate) use json::DIFFUSERS;
 
 use super::blocks::{Common, Names, ResBlock, Size};
