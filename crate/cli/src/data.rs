@@ -27,6 +27,9 @@ pub fn command() -> Command {
             .help(help)
             .value_parser(value_parser!(u32).range(1..=most))
     };
+    let column = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name("COLUMN").help(help)
+    };
     Command::new("data")
         .about("List, fetch and show datasets")
         .subcommand_required(true)
@@ -56,7 +59,13 @@ pub fn command() -> Command {
                     LARGEST_SIDE,
                     "Crop images to their middle square and reduce them to N pixels",
                 ))
-                .arg(count("limit", u32::MAX.into(), "Read the first N images of a split alone"))
+                .arg(count(
+                    "limit",
+                    u32::MAX.into(),
+                    "Read N images of a split alone, chosen over all classes",
+                ))
+                .arg(column("image", "The column of a Parquet file that holds the images"))
+                .arg(column("label", "The column of a Parquet file that holds the labels"))
                 .arg(
                     Arg::new("png")
                         .long("png")
@@ -64,7 +73,10 @@ pub fn command() -> Command {
                         .help("The grid's file (default: NAME.png)")
                         .value_parser(value_parser!(PathBuf)),
                 )
-                .after_help("Example:\n  cargo lab data show digits --png digits.png"),
+                .after_help(
+                    "Examples:\n  cargo lab data show digits --png digits.png\n  \
+                     cargo lab data show own.parquet --image photo --label fine_label",
+                ),
         )
 }
 
@@ -79,7 +91,11 @@ pub fn run(matches: &ArgMatches) -> Result<()> {
 
 fn dataset(matches: &ArgMatches) -> Result<Dataset> {
     let name = matches.get_one::<String>("NAME").map(String::as_str).unwrap_or_default();
-    let mut dataset = Dataset::find(name)?;
+    let column =
+        |name: &str| matches.try_get_one::<String>(name).ok().flatten().map(String::as_str);
+    // `show` prints the notes among what it shows.
+    let dataset = Dataset::find_with_columns(name, column("image"), column("label"))?;
+    let mut dataset = dataset.silent();
     let count = |name: &str| matches.try_get_one::<u32>(name).ok().flatten().copied();
     if let Some(size) = count("size") {
         dataset = dataset.resized(size as usize);
@@ -162,6 +178,8 @@ fn show(dataset: &Dataset, matches: &ArgMatches) -> Result<()> {
         line("cite", &entry.citation);
     }
 
+    dataset.notes().iter().for_each(|note| line("note", note));
+
     // ---- what is here
     let wanted = matches.get_one::<String>("split");
     let mut shown = None;
@@ -178,10 +196,8 @@ fn show(dataset: &Dataset, matches: &ArgMatches) -> Result<()> {
         let images = dataset.split(split)?;
         let seconds = start.elapsed().as_secs_f64();
         if images.name() != entry.name {
-            line(
-                "called",
-                &format!("{}: the images of this copy are JPEG, not PNG", images.name()),
-            );
+            let name = images.name();
+            line("called", &format!("{name}: the images of this copy are coded with loss"));
         }
         line(split, &describe(&images, seconds)?);
         // The part to train on, unless another is asked for.

@@ -38,9 +38,16 @@ pub enum DataConfig {
         /// Crop and reduce them to this side.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         size: Option<usize>,
-        /// The first so many alone.
+        /// So many of them alone, over all classes (see [`Dataset::limited`]).
         #[serde(default, skip_serializing_if = "Option::is_none")]
         limit: Option<usize>,
+        /// The column of a Parquet file that holds the images, in place of the one that
+        /// [`Dataset`] takes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        image: Option<String>,
+        /// The column of its labels, likewise.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        label: Option<String>,
         /// Mirror each with probability 1/2, as the paper does on CIFAR-10.
         #[serde(default)]
         flip: bool,
@@ -173,10 +180,10 @@ impl DataConfig {
     }
 
     fn dataset(&self) -> Result<Dataset> {
-        let Self::Images { of, size, limit, .. } = self else {
+        let Self::Images { of, size, limit, image, label, .. } = self else {
             crate::bail!("{self:?} is no dataset of images");
         };
-        let mut dataset = Dataset::find(of)?;
+        let mut dataset = Dataset::find_with_columns(of, image.as_deref(), label.as_deref())?;
         if let Some(size) = size {
             dataset = dataset.resized(*size);
         }

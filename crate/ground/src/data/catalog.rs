@@ -28,10 +28,20 @@ const MOST_FILES: u32 = 100_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
-    /// PNG: the pixels as they are.
+    /// PNG, or another format that keeps the pixels as they are (BMP, TIFF, GIF, WebP without
+    /// loss).
     Png,
+    /// WebP with loss.
+    Webp,
     /// JPEG: with loss.
     Jpeg,
+}
+
+impl Encoding {
+    /// What images of both are together: the one with more loss.
+    pub(super) fn with(self, other: Self) -> Self {
+        if (self as u8) < other as u8 { other } else { self }
+    }
 }
 
 /// The classes of a dataset: their names, or how many there are.

@@ -1,21 +1,30 @@
 //! A dataset by name or path, from wherever it is to images in memory.
 
-use super::catalog::{self, Classes, Encoding, Entry, Split};
-use super::decoded::{self, About, Decoded};
-use super::digits;
-use super::folder;
-use super::images::Images;
-use super::parquet::{self, Columns};
-use super::sheet::Sheet;
+use super::catalog::{self, Classes, Entry, Split};
+use super::decoded;
+use super::folder::Splits;
 use crate::hub::Hub;
 use crate::record::read_text;
-use crate::{Context, Error, Result, bail, ensure};
-use candle_core::{Device, Tensor};
-use rayon::prelude::*;
+use crate::{Context, Error, Result, ensure};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A dataset: an entry of the catalog, or a user's own folder, Parquet file or entry.
+///
+/// PNG, JPEG, WebP, BMP, TIFF and GIF are read: of an animation or several pages the first.
+/// An image lies as its pixels lie in the file: an orientation in its EXIF data is not
+/// applied, as torchvision and Pillow leave it unless they are asked.
+///
+/// In a folder, subfolders are the classes, in the order of their names over all splits
+/// (`train`, `test`, `validation`, `val`, `held_out`), so that a class has one number in all
+/// of them. In a Parquet file, the images are the only column that holds bytes, or a struct
+/// with the field `bytes`; of several, the one called `image` or `img`. The labels are the
+/// column `label`, or else `labels`, or else the only one with such a name (`fine_label`,
+/// `class`, `target`). Integers are class numbers; text, dictionaries' too, becomes classes by
+/// name in the order of the names as text; false and true become the classes 0 and 1. A
+/// split without any label (null or -1 in each row) has no classes.
+/// [`Dataset::find_with_columns`] takes other columns, and [`Dataset::notes`] says what was
+/// taken and what was not.
 ///
 /// ```
 /// use consistency::data::Dataset;
@@ -28,6 +37,8 @@ pub struct Dataset {
     pub(super) entry: Entry,
     pub(super) place: Place,
     pub(super) limit: Option<usize>,
+    pub(super) notes: Vec<String>,
+    pub(super) silent: bool,
     pub(super) hub: Option<Hub>,
     pub(super) cache: Option<PathBuf>,
 }
@@ -39,7 +50,7 @@ pub(super) enum Place {
     /// Parquet files of the user's own.
     Files(Vec<PathBuf>),
     /// Images as files: one folder a split.
-    Folders(BTreeMap<String, PathBuf>),
+    Folders(Splits),
     Elsewhere,
 }
 
@@ -48,21 +59,49 @@ impl Dataset {
     /// Parquet file (`.parquet`) or a folder of images.
     ///
     /// # Errors
-    /// A name that the catalog does not have, or a path that is none of these.
+    /// A name that the catalog does not have, or a path that is none of these; a file or a
+    /// folder without images; a Parquet file with several columns of images of which none is
+    /// called `image` or `img`.
     pub fn find(name: &str) -> Result<Self> {
+        Self::find_with_columns(name, None, None)
+    }
+
+    /// As [`Dataset::find`], with the images or the labels of these columns, in place of those
+    /// of the entry or the rule.
+    ///
+    /// # Errors
+    /// As [`Dataset::find`]; a column that is not there or holds something else; columns of
+    /// what is no Parquet file.
+    pub fn find_with_columns(name: &str, image: Option<&str>, label: Option<&str>) -> Result<Self> {
         let path = Path::new(name);
         let ends = |end: &str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(end));
-        if ends("toml") {
-            let text = read_text(path).with_context(|| format!("reading {name}"))?;
-            return Ok(Self::of(Entry::parse(&text).with_context(|| format!("reading {name}"))?));
-        }
         if ends("parquet") {
-            return Self::own_parquet(path);
+            return Self::own_parquet(path, image, label);
         }
-        if path.is_dir() {
-            return Self::own_folder(path);
+        let mut found = if ends("toml") {
+            let text = read_text(path).with_context(|| format!("reading {name}"))?;
+            Self::of(Entry::parse(&text).with_context(|| format!("reading {name}"))?)
+        } else if path.is_dir() {
+            Self::own_folder(path)?
+        } else {
+            Self::of(catalog::entry(name)?)
+        };
+        if image.is_some() || label.is_some() {
+            ensure!(
+                found.place == Place::Hub,
+                "{name} has no columns: they are a Parquet file's; leave image and label out"
+            );
+            let Entry { image: images, label: labels, classes, .. } = &mut found.entry;
+            if let Some(image) = image {
+                *images = image.to_string();
+            }
+            if label.is_some() && labels.as_deref() != label {
+                // The entry's classes are those of its own column.
+                *labels = label.map(str::to_string);
+                *classes = Classes::default();
+            }
         }
-        Ok(Self::of(catalog::entry(name)?))
+        Ok(found)
     }
 
     pub(super) fn of(entry: Entry) -> Self {
@@ -71,7 +110,7 @@ impl Dataset {
             (Some(_), false) => Place::Hub,
             (None, false) => Place::Elsewhere,
         };
-        Self { entry, place, limit: None, hub: None, cache: None }
+        Self { entry, place, limit: None, notes: Vec::new(), silent: false, hub: None, cache: None }
     }
 
     /// The same with every image cropped to its middle square and reduced to `side` pixels.
@@ -83,7 +122,10 @@ impl Dataset {
         self
     }
 
-    /// The same with the first `count` images of a split alone.
+    /// The same with `count` images of a split alone, or all where it has fewer: those that
+    /// come first in an order at random under a key that is the same always, so that a
+    /// dataset in the order of its classes has its share of each. They stay in the dataset's
+    /// order, and a smaller part lies within a larger one.
     #[must_use]
     pub fn limited(mut self, count: usize) -> Self {
         self.limit = Some(count);
@@ -104,11 +146,24 @@ impl Dataset {
         self
     }
 
+    /// What was chosen among what the file or the folder has, and what is not read, a line
+    /// each; of the catalog's datasets there is nothing to say.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// The same, without its notes on standard error when it is loaded: for who shows them.
+    #[must_use]
+    pub fn silent(mut self) -> Self {
+        self.silent = true;
+        self
+    }
+
     fn hub(&self) -> Result<Hub> {
         self.hub.clone().map_or_else(Hub::from_env, Ok)
     }
 
-    fn cache(&self) -> Result<PathBuf> {
+    pub(super) fn cache(&self) -> Result<PathBuf> {
         self.cache.clone().map_or_else(decoded::default_folder, Ok)
     }
 
@@ -129,7 +184,7 @@ impl Dataset {
         all.map(|split| Ok((split.clone(), self.files(split)?))).collect()
     }
 
-    fn files(&self, split: &str) -> Result<Vec<PathBuf>> {
+    pub(super) fn files(&self, split: &str) -> Result<Vec<PathBuf>> {
         if self.place == Place::Hub {
             return self.hub_files(split);
         }
@@ -171,7 +226,7 @@ impl Dataset {
     }
 
     // The files of a split that are here; none where one is missing.
-    fn cached(&self, split: &str) -> Option<Vec<PathBuf>> {
+    pub(super) fn cached(&self, split: &str) -> Option<Vec<PathBuf>> {
         match &self.place {
             Place::Embedded => return Some(Vec::new()),
             Place::Files(files) => return Some(files.clone()),
@@ -198,7 +253,7 @@ impl Dataset {
         Some(files)
     }
 
-    fn split_of(&self, name: &str) -> Result<&Split> {
+    pub(super) fn split_of(&self, name: &str) -> Result<&Split> {
         self.entry.splits.get(name).ok_or_else(|| {
             if self.place == Place::Elsewhere {
                 return self.elsewhere();
@@ -207,164 +262,5 @@ impl Dataset {
             let (of, names) = (&self.entry.name, names.join(", "));
             Error::new(format!("{of} has no split '{name}'; it has {names}"))
         })
-    }
-
-    /// The images of a split, fetched if they are not here and decoded if they were not yet.
-    ///
-    /// # Errors
-    /// A split that it does not have; what the Hub says; an image that is damaged or has
-    /// another size, by file and row; images that do not fit into the memory.
-    pub fn split(&self, name: &str) -> Result<Images> {
-        self.split_of(name)?;
-        if self.place == Place::Embedded {
-            return self.embedded(name);
-        }
-        let files = match self.cached(name) {
-            Some(files) => files,
-            None => self.files(name)?,
-        };
-        let (key, cache) = (self.key(name, &files)?, self.cache()?);
-        let images = match decoded::load(&cache, &key)? {
-            Some(images) => images,
-            None => {
-                let images = self.decode(name, &files)?;
-                decoded::save(&cache, &key, &images)?;
-                images
-            }
-        };
-        self.images(images, &key)
-    }
-
-    /// The shape (C, H, W) and the revision of a split, without its images where they were
-    /// decoded before.
-    ///
-    /// # Errors
-    /// As [`Dataset::split`].
-    pub fn describe(&self, name: &str) -> Result<(Vec<usize>, String)> {
-        if self.place != Place::Embedded
-            && let Some(files) = self.cached(name)
-        {
-            let key = self.key(name, &files)?;
-            if let Some(about) = decoded::about(&self.cache()?, &key)? {
-                return Ok((about.shape.to_vec(), self.revision(&about, &key)));
-            }
-        }
-        let images = self.split(name)?;
-        Ok((images.shape().to_vec(), images.revision().to_string()))
-    }
-
-    // Everything that the images depend on.
-    fn key(&self, split: &str, files: &[PathBuf]) -> Result<String> {
-        let Entry { image, label, shape, resize, .. } = &self.entry;
-        let mut parts = vec![format!("{image:?} {label:?} {shape:?} {resize:?} {:?}", self.limit)];
-        if let Place::Folders(folders) = &self.place {
-            let folder =
-                folders.get(split).ok_or_else(|| Error::new(format!("no split {split}")))?;
-            parts.extend(folder::content(folder)?);
-        } else {
-            let contents = files.iter().map(|file| decoded::content(file));
-            parts.extend(contents.collect::<Result<Vec<_>>>()?);
-        }
-        Ok(decoded::key(&parts))
-    }
-
-    fn images(&self, images: Decoded, key: &str) -> Result<Images> {
-        let Decoded { about, bytes, labels } = images;
-        let [c, h, w] = about.shape;
-        let pixels = Tensor::from_vec(bytes, (about.rows, c, h, w), &Device::Cpu)?;
-        let revision = self.revision(&about, key);
-        let classes = match about.classes.is_empty() {
-            true => self.entry.classes.clone(),
-            false => Classes::Named(about.classes.clone()),
-        };
-        if classes.count() > 0
-            && let Some(bad) = labels.iter().find(|l| **l as usize >= classes.count())
-        {
-            bail!("{}: the label {bad}, of {} classes", self.entry.name, classes.count());
-        }
-        let classes = match (classes.count(), labels.iter().max()) {
-            (0, Some(largest)) => Classes::Count(*largest as usize + 1),
-            _ => classes,
-        };
-        Ok(Images {
-            pixels,
-            labels: (!labels.is_empty()).then_some(labels),
-            classes,
-            largest: self.entry.values[1],
-            name: self.name_of(about.encoding),
-            revision,
-            device: Device::Cpu,
-        })
-    }
-
-    // The name, the place and a hash of the images as they are used.
-    fn revision(&self, about: &About, key: &str) -> String {
-        let from = match (&self.entry.hub, &self.entry.revision) {
-            (Some(hub), Some(revision)) => format!("{hub}@{revision} "),
-            _ => String::new(),
-        };
-        format!("{}: {from}images {}", self.name_of(about.encoding), &key[..16])
-    }
-
-    // A copy that is coded otherwise holds other pixels: it does not bear the name.
-    fn name_of(&self, encoding: Encoding) -> String {
-        match (self.entry.encoding, encoding) {
-            (Some(Encoding::Png), Encoding::Jpeg) => format!("{}-jpeg", self.entry.name),
-            _ => self.entry.name.clone(),
-        }
-    }
-
-    fn embedded(&self, split: &str) -> Result<Images> {
-        let digits = digits::bytes()?;
-        let (pixels, labels) = if split == "train" { digits.train } else { digits.held_out };
-        let rows = labels.len();
-        let [c, h, w] = self.entry.shape;
-        let pixels = Tensor::from_vec(pixels, (rows, c, h, w), &Device::Cpu)?;
-        let all = Images {
-            pixels,
-            labels: Some(labels),
-            classes: self.entry.classes.clone(),
-            largest: self.entry.values[1],
-            name: self.entry.name.clone(),
-            revision: digits.revision,
-            device: Device::Cpu,
-        };
-        ensure!(self.entry.resize.is_none(), "digits: 8x8 is their size");
-        match self.limit {
-            Some(limit) => all.first(limit),
-            None => Ok(all),
-        }
-    }
-
-    fn decode(&self, split: &str, files: &[PathBuf]) -> Result<Decoded> {
-        let limit = self.limit.unwrap_or(usize::MAX);
-        if let Place::Folders(folders) = &self.place {
-            let images = folder::images(&folders[split], limit)?;
-            let mut sheet = Sheet::new(&self.entry, images.files.len())?;
-            sheet.classes = images.classes;
-            for part in images.files.chunks(1024) {
-                let coded = part.par_iter().map(|file| {
-                    std::fs::read(file).with_context(|| format!("reading {}", file.display()))
-                });
-                let coded: Vec<Vec<u8>> = coded.collect::<Result<_>>()?;
-                let slices: Vec<&[u8]> = coded.iter().map(Vec::as_slice).collect();
-                sheet.add(&slices, &|row| part[row].display().to_string())?;
-            }
-            sheet.labels = images.labels;
-            return sheet.end();
-        }
-        let rows: usize = files.iter().map(|file| parquet::rows(file)).sum::<Result<usize>>()?;
-        let mut sheet = Sheet::new(&self.entry, rows.min(limit))?;
-        let columns = Columns { image: self.entry.image.clone(), label: self.entry.label.clone() };
-        for file in files {
-            let first = sheet.rows;
-            parquet::read(file, &columns, sheet.wanted - first, |coded, labels| {
-                let done = sheet.rows - first;
-                sheet.add(coded, &|row| format!("{}, row {}", file.display(), done + row))?;
-                sheet.labels.extend(labels);
-                Ok(())
-            })?;
-        }
-        sheet.end()
     }
 }

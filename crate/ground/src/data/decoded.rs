@@ -30,7 +30,7 @@ pub(super) struct About {
     pub rows: usize,
     pub shape: [usize; 3],
     pub encoding: Encoding,
-    /// The names of the classes, of a folder's images.
+    /// The names of the classes, where folders or a column name them.
     pub classes: Vec<String>,
 }
 

@@ -6,7 +6,8 @@ use crate::{Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 
 /// A split of a dataset: images as bytes (N, C, H, W), a quarter of what f32 takes; a batch
-/// becomes numbers in \[-1, 1\] when it is asked for.
+/// becomes numbers in \[-1, 1\] when it is asked for. An orientation in the EXIF data of a file
+/// is not applied.
 #[derive(Clone, Debug)]
 pub struct Images {
     pub(super) pixels: Tensor,

@@ -2,12 +2,16 @@
 //! and two-dimensional sets made on the spot.
 
 mod catalog;
+mod columns;
 mod dataset;
 mod decode;
 mod decoded;
 mod digits;
 mod folder;
+mod guard;
 mod images;
+mod labels;
+mod load;
 mod own;
 mod parquet;
 mod plane;

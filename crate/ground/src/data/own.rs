@@ -1,39 +1,68 @@
 //! Datasets of the user's own: a Parquet file, a folder of images.
 
 use super::catalog::{Classes, Entry, Split};
+use super::columns::{self, Columns};
 use super::dataset::{Dataset, Place};
-use super::parquet::{self, Columns};
-use super::{decode, folder};
-use crate::{Result, bail};
+use super::decode::{self, Picture};
+use super::folder;
+use super::parquet::Table;
+use crate::{Context, Error, Result, ensure};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// Rows of a file that say whether it has colours.
+const FIRST: usize = 64;
+
 impl Dataset {
-    /// The Parquet file `path`.
-    pub(super) fn own_parquet(path: &Path) -> Result<Self> {
-        let Columns { image, label } = parquet::find_columns(path)?;
-        let mut first = None;
-        let columns = Columns { image, label };
-        parquet::read(path, &columns, 1, |images, _| {
-            first = images.first().map(|image| decode::decode(image)).transpose()?;
-            Ok(())
-        })?;
-        let Some(first) = first else { bail!("{} has no rows", path.display()) };
+    /// The Parquet file `path`, with these columns or those of the rule.
+    pub(super) fn own_parquet(
+        path: &Path,
+        image: Option<&str>,
+        label: Option<&str>,
+    ) -> Result<Self> {
+        let table = Table::open(path)?;
+        let chosen = columns::choose(&table.columns(), image, label);
+        let (columns, notes) = chosen.with_context(|| path.display().to_string())?;
+        let images = Columns { label: None, ..columns.clone() };
+        let shape = shape(&table, &images)?;
         let splits = BTreeMap::from([("train".to_string(), Split::default())]);
-        let shape = [first.channels, first.height, first.width];
         let entry =
             Entry { label: columns.label, image: columns.image, ..own(path, shape, splits) };
-        Ok(Self { place: Place::Files(vec![path.to_path_buf()]), ..Self::of(entry) })
+        Ok(Self { place: Place::Files(vec![path.to_path_buf()]), notes, ..Self::of(entry) })
     }
 
     /// The folder of images `path`.
     pub(super) fn own_folder(path: &Path) -> Result<Self> {
         let folders = folder::splits(path)?;
         let shape = folder::shape(&folders)?;
+        let notes = folder::notes(path, &folders)?;
         let splits = folders.keys().map(|name| (name.clone(), Split::default())).collect();
         let entry = own(path, shape, splits);
-        Ok(Self { place: Place::Folders(folders), ..Self::of(entry) })
+        Ok(Self { place: Place::Folders(folders), notes, ..Self::of(entry) })
     }
+}
+
+// (C, H, W) of the first image; three channels where any of the first rows has colours.
+fn shape(table: &Table, columns: &Columns) -> Result<[usize; 3]> {
+    let wanted: Vec<usize> = (0..table.rows().min(FIRST)).collect();
+    ensure!(!wanted.is_empty(), "{} has no rows", table.path().display());
+    let mut shape: Option<[usize; 3]> = None;
+    table.read(columns, Some(&wanted), |rows| {
+        for (row, image) in rows.numbers.iter().zip(&rows.coded) {
+            let picture = decode::decode(image).with_context(|| table.at(*row));
+            match (&mut shape, picture) {
+                (None, picture) => {
+                    let Picture { channels, height, width, .. } = picture?;
+                    shape = Some([channels, height, width]);
+                }
+                (Some([channels, ..]), Ok(picture)) => *channels = picture.channels.max(*channels),
+                // Who reads it says so; what can be seen here is enough.
+                (Some(_), Err(_)) => {}
+            }
+        }
+        Ok(())
+    })?;
+    shape.ok_or_else(|| Error::new(format!("{} has no first row", table.path().display())))
 }
 
 fn own(path: &Path, shape: [usize; 3], splits: BTreeMap<String, Split>) -> Entry {

@@ -25,7 +25,7 @@ fn crop(picture: &Picture, side: usize) -> Picture {
     let (row, c) = (picture.width * picture.channels, picture.channels);
     let rows = picture.bytes.chunks_exact(row).skip(y).take(side);
     let bytes = rows.flat_map(|row| row[x * c..(x + side) * c].iter().copied()).collect();
-    Picture { width: side, height: side, channels: c, bytes }
+    Picture { width: side, height: side, channels: c, bytes, encoding: picture.encoding }
 }
 
 #[derive(Clone, Copy)]
@@ -100,5 +100,5 @@ fn resample(picture: &Picture, width: usize, height: usize, filter: Filter) -> P
             bytes.push(byte(weights.iter().enumerate().map(at).sum()));
         }
     }
-    Picture { width, height, channels: c, bytes }
+    Picture { width, height, channels: c, bytes, encoding: picture.encoding }
 }

@@ -10,13 +10,9 @@ use rayon::prelude::*;
 pub(super) struct Sheet {
     shape: [usize; 3],
     resize: Option<usize>,
-    /// How many images there is room for.
-    pub wanted: usize,
     /// How many there are.
-    pub rows: usize,
+    rows: usize,
     bytes: Vec<u8>,
-    pub labels: Vec<u32>,
-    pub classes: Vec<String>,
     encoding: Encoding,
 }
 
@@ -38,11 +34,8 @@ impl Sheet {
         Ok(Self {
             shape: entry.shape,
             resize: entry.resize,
-            wanted,
             rows: 0,
             bytes: vec![0; need as usize],
-            labels: Vec::new(),
-            classes: Vec::new(),
             encoding: Encoding::Png,
         })
     }
@@ -53,27 +46,38 @@ impl Sheet {
         let to = &mut self.bytes[self.rows * each..(self.rows + coded.len()) * each];
         let (shape, resize) = (self.shape, self.resize);
         let one = |(row, (to, bytes)): (usize, (&mut [u8], &&[u8]))| {
-            let mut write = || {
+            let mut write = || -> Result<Encoding> {
                 let picture = decode::decode(bytes)?;
                 let picture = match resize {
                     Some(side) => reduce::square(picture, side),
                     None => picture,
                 };
-                picture.write(shape, to)
+                picture.write(shape, to)?;
+                Ok(picture.encoding)
             };
             write().with_context(|| at(row))
         };
-        to.par_chunks_mut(each).zip(coded.par_iter()).enumerate().try_for_each(one)?;
-        if coded.iter().any(|bytes| matches!(decode::encoding(bytes), Ok(Encoding::Jpeg))) {
-            self.encoding = Encoding::Jpeg;
-        }
+        let encoding = to
+            .par_chunks_mut(each)
+            .zip(coded.par_iter())
+            .enumerate()
+            .map(one)
+            .try_reduce(|| Encoding::Png, |a, b| Ok(a.with(b)))?;
+        self.encoding = self.encoding.with(encoding);
         self.rows += coded.len();
         Ok(())
     }
 
-    pub fn end(self) -> Result<Decoded> {
+    /// All images, with their labels and the names of their classes.
+    pub fn end(self, labels: Vec<u32>, classes: Vec<String>) -> Result<Decoded> {
         ensure!(self.rows > 0, "a dataset without images");
-        let Self { rows, shape, encoding, classes, bytes, labels, .. } = self;
+        ensure!(
+            labels.is_empty() || labels.len() == self.rows,
+            "{} labels for {} images",
+            labels.len(),
+            self.rows
+        );
+        let Self { rows, shape, encoding, bytes, .. } = self;
         Ok(Decoded { about: About { rows, shape, encoding, classes }, bytes, labels })
     }
 }

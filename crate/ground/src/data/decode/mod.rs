@@ -1,7 +1,15 @@
-//! PNG and JPEG as bytes (C, H, W).
+//! Images of all formats that are read, as bytes (C, H, W).
+
+mod bmp;
+mod format;
+mod others;
+
+pub(super) use format::{ENDINGS, READ, refuse_pointer};
 
 use super::catalog::Encoding;
-use crate::{Error, Result, bail, ensure, guard};
+use super::guard;
+use crate::{Error, Result, bail, ensure};
+use format::Format;
 use std::io::Cursor;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
@@ -9,11 +17,9 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 /// No image of a dataset is wider or higher: a damaged header must not ask for memory.
-const LARGEST: usize = 1 << 15;
-
-/// The most pixels of one image: 0.4 GB of colours. Cameras have fewer, and a few bytes can ask for
-/// any number.
-const MOST_PIXELS: usize = 1 << 27;
+const LONGEST: usize = 1 << 15;
+/// And none has more pixels.
+const LARGEST: usize = 1 << 27;
 
 /// An image with its channels last, as the files have it.
 pub(super) struct Picture {
@@ -23,30 +29,39 @@ pub(super) struct Picture {
     pub channels: usize,
     /// (H, W, C).
     pub bytes: Vec<u8>,
-}
-
-/// How `bytes` are coded, by their first ones.
-///
-/// # Errors
-/// Neither PNG nor JPEG.
-pub(super) fn encoding(bytes: &[u8]) -> Result<Encoding> {
-    match bytes {
-        [0x89, b'P', b'N', b'G', ..] => Ok(Encoding::Png),
-        [0xff, 0xd8, 0xff, ..] => Ok(Encoding::Jpeg),
-        _ => bail!("neither a PNG nor a JPEG ({} bytes)", bytes.len()),
-    }
+    /// What its coding did to the pixels.
+    pub encoding: Encoding,
 }
 
 /// The image in `bytes`: grey or RGB, 8 bits; an alpha channel is left out, 16 bits are
-/// rounded down to 8, palettes are looked up.
+/// rounded down to 8, palettes are looked up. It lies as its pixels lie in the file: an
+/// orientation that EXIF asks for is not applied.
 ///
 /// # Errors
 /// Bytes that are damaged or no image.
 pub(super) fn decode(bytes: &[u8]) -> Result<Picture> {
-    match encoding(bytes)? {
-        Encoding::Png => guard("png", || png(bytes)),
-        Encoding::Jpeg => guard("zune-jpeg", || jpeg(bytes)),
-    }
+    let format = format::of(bytes)?;
+    let damaged = || format!("a damaged {}", format.name());
+    guard::caught(damaged, || match format {
+        Format::Png => png(bytes),
+        Format::Jpeg => jpeg(bytes),
+        Format::Webp => others::webp(bytes),
+        Format::Bmp => bmp::decode(bytes),
+        Format::Tiff => others::tiff(bytes),
+        Format::Gif => others::gif(bytes),
+    })
+}
+
+/// Nothing, for an image of a size that can be.
+fn check_size(width: usize, height: usize) -> Result<()> {
+    ensure!(
+        (1..=LONGEST).contains(&width)
+            && (1..=LONGEST).contains(&height)
+            && width * height <= LARGEST,
+        "an image of {width}x{height} pixels (width x height): at most {LARGEST} pixels are read, \
+         and {LONGEST} a side"
+    );
+    Ok(())
 }
 
 fn png(bytes: &[u8]) -> Result<Picture> {
@@ -55,7 +70,7 @@ fn png(bytes: &[u8]) -> Result<Picture> {
     decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
     let mut reader = decoder.read_info().map_err(failed)?;
     let (width, height) = (reader.info().width as usize, reader.info().height as usize);
-    check_size("PNG", width, height)?;
+    check_size(width, height)?;
     let Some(size) = reader.output_buffer_size() else {
         bail!("a PNG of {width}x{height} pixels");
     };
@@ -73,39 +88,30 @@ fn png(bytes: &[u8]) -> Result<Picture> {
         true => all,
         false => all.chunks_exact(stride).flat_map(|p| p[..channels].iter().copied()).collect(),
     };
-    Ok(Picture { width, height, channels, bytes })
+    Ok(Picture { width, height, channels, bytes, encoding: Encoding::Png })
 }
 
 fn jpeg(bytes: &[u8]) -> Result<Picture> {
-    let failed = |error| Error::new(format!("a damaged JPEG: {error}"));
+    let failed = |error: zune_jpeg::errors::DecodeErrors| {
+        Error::new(format!("a damaged JPEG: {}", error.to_string().trim_end()))
+    };
     let options = DecoderOptions::default()
-        .set_max_width(LARGEST)
-        .set_max_height(LARGEST)
+        .set_max_width(LONGEST)
+        .set_max_height(LONGEST)
         .set_strict_mode(true)
         .jpeg_set_out_colorspace(ColorSpace::RGB);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
     decoder.decode_headers().map_err(failed)?;
     let (width, height) = decoder.dimensions().unwrap_or_default();
-    check_size("JPEG", width, height)?;
+    check_size(width, height)?;
     let grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
     if grey {
         decoder.set_options(options.jpeg_set_out_colorspace(ColorSpace::Luma));
     }
     let bytes = decoder.decode().map_err(failed)?;
-    let (width, height) = decoder.dimensions().unwrap_or_default();
     let channels = if grey { 1 } else { 3 };
     ensure!(bytes.len() == width * height * channels, "a damaged JPEG: {} bytes", bytes.len());
-    Ok(Picture { width, height, channels, bytes })
-}
-
-// Before there is memory for it.
-fn check_size(what: &str, width: usize, height: usize) -> Result<()> {
-    ensure!(
-        width <= LARGEST && height <= LARGEST && width * height <= MOST_PIXELS,
-        "a {what} of {width}x{height} pixels: sides up to {LARGEST} and {MOST_PIXELS} pixels are \
-         read; reduce it, or fetch it again if it is damaged"
-    );
-    Ok(())
+    Ok(Picture { width, height, channels, bytes, encoding: Encoding::Jpeg })
 }
 
 impl Picture {
