@@ -53,6 +53,9 @@ pub fn readers() -> Vec<Reader> {
         reader("parquet", Binary, tables::parquets, dataset),
         reader("png", Png, tables::pngs, pictures),
         reader("jpeg", Binary, tables::jpegs, pictures),
+        reader("others", Binary, tables::others, |folder, file| {
+            picture(folder, file.parent().unwrap_or(folder))
+        }),
         reader("decoded", Safetensors, tables::decoded, pictures),
         reader(
             "checkpoint",
@@ -337,8 +340,12 @@ fn dataset(folder: &Path, file: &Path) -> Result<()> {
 
 /// The images of the folder `pictures`.
 pub fn pictures(folder: &Path, _: &Path) -> Result<()> {
-    let pictures = folder.join("pictures").display().to_string();
-    images(&Dataset::find(&pictures)?.with_cache(folder.join("cache")))
+    picture(folder, &folder.join("pictures"))
+}
+
+fn picture(folder: &Path, pictures: &Path) -> Result<()> {
+    let found = Dataset::find(&pictures.display().to_string())?;
+    images(&found.with_cache(folder.join("cache")))
 }
 
 fn images(of: &Dataset) -> Result<()> {
