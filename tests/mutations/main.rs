@@ -18,8 +18,10 @@ mod mutate;
 #[allow(dead_code)] // written for the tests of networks, which use all of it
 #[path = "../support/networks.rs"]
 mod networks;
+mod published;
 mod seeds;
 mod tables;
+mod texts;
 
 use child::{ASKED, OUTCOMES, Outcome};
 use consistency::{Context, Error, Result};
