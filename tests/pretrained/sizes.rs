@@ -89,12 +89,13 @@ fn lists_and_numbers_of_a_unet() -> Result<()> {
         ("norm_eps", "-1".into(), "norm_eps = -1: needs 1e-12 <= norm_eps <= 1"),
         ("dropout", "1".into(), "dropout = 1: needs 0 <= dropout < 1"),
         ("dropout", "-Infinity".into(), "dropout = \"-Infinity\": invalid type"),
-        ("freq_shift", "-1".into(), "freq_shift = -1: needs 0 <= freq_shift"),
+        ("freq_shift", "-1".into(), "freq_shift = -1: needs 0 <= freq_shift < 2"),
         ("mid_block_scale_factor", "0".into(), "mid_block_scale_factor = 0: the middle's sums"),
         ("act_fn", format!("\"{}\"", "x".repeat(1 << 20)), "act_fn = 'xxx"),
         ("a_key", "[1]".into(), "a_key = [1]: unknown field `a_key`"),
-        ("freq_shift", "2".into(), "4 features with a frequency shift of 2"),
-        ("norm_num_groups", "3".into(), "4 channels do not divide into 3 groups"),
+        ("freq_shift", "2".into(), "freq_shift = 2: needs 0 <= freq_shift < 2"),
+        ("block_out_channels", "[1]".into(), "first of block_out_channels = 1: needs 2 <="),
+        ("norm_num_groups", "3".into(), "norm_num_groups = 3: 4 channels do not divide into them"),
     ] {
         let read = UNetConfig::from_json(&with(key, &value)?);
         let got = message(read.and_then(|_| crate::networks::unet(&with(key, &value)?)));

@@ -77,13 +77,13 @@ impl Pretrained {
                 None => bail!("{source} holds neither unet/config.json nor config.json"),
             },
         };
-        let config = UNetConfig::from_json(&read_text(&config)?)
-            .with_context(|| config.display().to_string())?;
+        let place = config.display().to_string();
+        let config = UNetConfig::from_json(&read_text(&config)?).with_context(|| place.clone())?;
         let kind = Self::kind_of(source)?;
-        let shape = shape_of(&config).with_context(|| format!("{source} {at}config.json"))?;
+        let shape = shape_of(&config).with_context(|| place.clone())?;
         let config = NetworkConfig::Unet(config);
         let build = |scope: &mut Scope| build(scope, &kind, &config, &shape);
-        let network = Shapes::of(build)?;
+        let network = Shapes::of(build).context(place)?;
         let tensors = weights::read(&Files::find(source, at, &options)?, &network)?;
         let params = Params::given(build, tensors, DType::F32, &Device::Cpu)?;
         Ok(Self { kind, config, shape, params })

@@ -299,7 +299,9 @@ impl UNetConfig {
         ensure!(scale != 0.0, "mid_block_scale_factor = 0: the middle's sums are divided by it");
         within("mid_block_scale_factor", scale, -LARGEST..=LARGEST)?;
         within("norm_eps", self.norm_eps, 1e-12..=1.0)?;
-        within("freq_shift", self.freq_shift, 0.0..=1e3)?;
+        // Frequencies of the noise level's features, of which there are as many as first channels.
+        let half = (self.block_out_channels[0] / 2) as f64;
+        within("freq_shift", self.freq_shift, 0.0..half)?;
         within("dropout", self.dropout, 0.0..1.0)
     }
 
@@ -309,8 +311,15 @@ impl UNetConfig {
         levels
             .iter()
             .try_for_each(|channels| within("block_out_channels", *channels, 1..=CHANNELS))?;
+        within("first of block_out_channels", levels[0], 2..=CHANNELS)?;
         within("layers_per_block", self.layers_per_block, 1..=BLOCKS)?;
         within("norm_num_groups", self.norm_num_groups, 1..=CHANNELS)?;
+        if let Some(odd) = levels.iter().find(|c| !c.is_multiple_of(self.norm_num_groups)) {
+            bail!(
+                "norm_num_groups = {}: {odd} channels do not divide into them",
+                self.norm_num_groups
+            );
+        }
         within_if_given("in_channels", self.in_channels, 1..=CHANNELS)?;
         within_if_given("out_channels", self.out_channels, 1..=CHANNELS)?;
         within_if_given("time_embedding_dim", self.time_embedding_dim, 1..=EMBEDDING)?;
