@@ -120,6 +120,10 @@ fn noise_that_is_given() -> Result {
     write_tensors(&folder.0.join("wide"), &BTreeMap::from([("latents".into(), wide)]), &[])?;
     let (good, said) = folder.sample(&["--latents", "wide", "--tensors", "x"])?;
     assert!(!good && said.contains("latents has shape [4, 3, 8, 8]"), "{said}");
+    let spoiled = (noise("a")? * f64::NAN)?;
+    write_tensors(&folder.0.join("nan"), &BTreeMap::from([("latents".into(), spoiled)]), &[])?;
+    let (good, said) = folder.sample(&["--latents", "nan", "--tensors", "x"])?;
+    assert!(!good && said.contains("--latents nan: latents has numbers that are not"), "{said}");
     Ok(())
 }
 

@@ -1,12 +1,12 @@
 //! Promise: a number without a sense is refused where it is read, by its field, with the value
 //! and what the field needs.
 
-use consistency::Result;
 use consistency::data::Dataset;
 use consistency::experiment::Experiment;
 use consistency::process::{GaussianMixture, Schedule, TimeGrid};
 use consistency::reproduce::Reproduction;
 use consistency::sample::Multistep;
+use consistency::{Error, Result};
 use std::fs;
 use std::path::PathBuf;
 
@@ -280,4 +280,13 @@ fn text_that_is_none() -> Result<()> {
     let got = message(GaussianMixture::read(&folder.0));
     assert!(got.starts_with(&format!("reading {}: ", folder.0.display())), "{got}");
     Ok(())
+}
+
+#[test]
+fn a_word_that_no_one_wrote_is_cut_short() {
+    let names = "a name, ".repeat(10_000);
+    let path = "p".repeat(4000);
+    let error = Error::new(format!("'{}' in {path}: {names}", "\u{e4}".repeat(5000)));
+    let want = format!("'{}.. (5002 letters) in {path}: {names}", "\u{e4}".repeat(199));
+    assert_eq!(error.to_string(), want);
 }

@@ -18,8 +18,10 @@ mod mutate;
 #[allow(dead_code)] // written for the tests of networks, which use all of it
 #[path = "../support/networks.rs"]
 mod networks;
+mod published;
 mod seeds;
 mod tables;
+mod texts;
 
 use child::{ASKED, OUTCOMES, Outcome};
 use consistency::{Context, Error, Result};
@@ -32,7 +34,8 @@ use std::time::{Duration, Instant};
 
 /// How long one file may take, on a machine that does other work.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Memory that a child may ask for, in KiB: what it has before it reads, and about 1 GiB.
+/// Memory that a child may ask for, in KiB. It has a tenth of it before it reads; the largest
+/// picture that is read takes half.
 const MEMORY: u64 = 2 << 20;
 /// After so many failures a reader is not asked any more.
 const ENOUGH: usize = 20;

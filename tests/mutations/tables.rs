@@ -66,6 +66,26 @@ pub fn jpegs(to: &Folder) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// A folder for each picture in another format.
+pub fn others(to: &Folder) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for name in [
+        "colour.bmp",
+        "grey.bmp",
+        "colour.gif",
+        "grey.gif",
+        "colour.tif",
+        "grey.tif",
+        "colour.webp",
+        "quadrants.webp",
+    ] {
+        let place = format!("{}/{name}", name.replace('.', "-"));
+        to.write(&place, &fixture(&format!("fixtures/data/{name}"))?)?;
+        files.push(to.0.join(place));
+    }
+    Ok(files)
+}
+
 /// The cache of the decoded images of two classes.
 pub fn decoded(to: &Folder) -> Result<Vec<PathBuf>> {
     for number in 0..4 {

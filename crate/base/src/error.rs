@@ -134,17 +134,3 @@ macro_rules! ensure {
         if !$condition { $crate::bail!($($arg)*) }
     };
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_word_that_no_one_wrote_is_cut_short() {
-        let names = "a name, ".repeat(10_000);
-        let path = "p".repeat(4000);
-        let error = Error::new(format!("'{}' in {path}: {names}", "\u{e4}".repeat(5000)));
-        let want = format!("'{}.. (5002 letters) in {path}: {names}", "\u{e4}".repeat(199));
-        assert_eq!(error.to_string(), want);
-    }
-}

@@ -263,6 +263,9 @@ fn latents(path: &Path, model: &Pretrained) -> Result<HashMap<String, Tensor>> {
             tensor.dims()
         );
         *tensor = tensor.to_dtype(DType::F32)?;
+        // 0 times a number is 0, unless it is infinite or none.
+        let spoiled = (&*tensor * 0.0)?.sum_all()?.to_scalar::<f32>()?;
+        ensure!(spoiled == 0.0, "{}: {name} has numbers that are not finite", context());
     }
     Ok(tensors)
 }

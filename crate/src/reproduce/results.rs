@@ -1,12 +1,9 @@
 //! What came out: a row a seed, a sampler and a number, kept as Parquet and CSV.
 
+use crate::data::read_frame;
 use crate::record::{Provenance, write_atomically};
-use crate::{Context, Error, Result, guard};
-use polars::prelude::{
-    Column, CsvWriter, DataFrame, DataType, ParallelStrategy, ParquetReader, ParquetWriter,
-    SerReader, SerWriter,
-};
-use std::fs::File;
+use crate::{Context, Error, Result};
+use polars::prelude::{Column, CsvWriter, DataFrame, DataType, ParquetWriter, SerWriter};
 use std::path::Path;
 
 /// One number with all that it takes to make it again.
@@ -97,10 +94,7 @@ pub fn read(folder: &Path) -> Result<Vec<Row>> {
         return Ok(Vec::new());
     }
     let context = || format!("reading {}", path.display());
-    let file = File::open(&path).with_context(context)?;
-    // In this thread, where the guard is.
-    let table = ParquetReader::new(file).read_parallel(ParallelStrategy::None);
-    let table = guard("Polars", || table.finish()).with_context(context)?;
+    let table = read_frame(&path)?;
     rows(&table).with_context(context)
 }
 

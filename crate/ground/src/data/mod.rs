@@ -21,6 +21,7 @@ pub use catalog::{Classes, Encoding, Entry, Split, catalog, entry};
 pub use dataset::Dataset;
 pub use digits::{Digits, digits};
 pub use images::Images;
+pub use parquet::read_frame;
 pub use plane::{moons, rings_mixture, spirals};
 
 use crate::Result;

@@ -1,9 +1,11 @@
 //! Images in Parquet files: a column of bytes, or of structs with the field `bytes`, as the
 //! Hub has them. Only the columns that are needed are decoded, whatever lies beside them.
 
+mod frame;
 mod pages;
 mod values;
 
+pub use frame::read_frame;
 pub(super) use values::Label;
 
 use super::columns::{Column, Columns, Kind, find};
