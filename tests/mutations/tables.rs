@@ -94,7 +94,7 @@ pub fn decoded(to: &Folder) -> Result<Vec<PathBuf>> {
     }
     seeds::pictures(&to.0, &to.0)?;
     let entries = std::fs::read_dir(to.0.join("cache"))?;
-    Ok(entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?)
+    entries.map(|entry| Ok(entry?.path())).collect()
 }
 
 /// Images as the Hub has them, in a column of structs; and as bytes alone, without labels.
