@@ -2,11 +2,10 @@
 //! Gaussians that have their means and covariances. On Inception's features it is FID
 //! (Heusel et al. 2017).
 
-use super::points::multiply;
 use super::statistics::Statistics;
-use crate::{Error, Result, ensure};
+use crate::{Result, ensure};
 use candle_core::Tensor;
-use faer::{Mat, MatRef, Side};
+use consistency_linalg::{Mat, MatRef, eigen, eigenvalues, multiply};
 
 /// Eigenvalues below this part of the largest are rounding.
 const ROUNDING: f64 = 4.0 * f64::EPSILON;
@@ -52,9 +51,7 @@ fn trace(matrix: MatRef<f64>) -> f64 {
 /// tr (a^1/2 b a^1/2)^1/2 of two covariances: with a = w w', the eigenvalues of w' b w. Where
 /// `a` has not full rank, w has fewer columns.
 fn trace_of_root(a: MatRef<f64>, b: MatRef<f64>) -> Result<f64> {
-    let failed = |e| Error::new(format!("the eigenvalues of a covariance: {e:?}"));
-    let eigen = a.self_adjoint_eigen(Side::Lower).map_err(failed)?;
-    let (vectors, values) = (eigen.U(), eigen.S().column_vector());
+    let (vectors, values) = eigen(a)?;
     let largest = values.iter().fold(0.0, |m: f64, v| m.max(*v));
     let kept: Vec<usize> = (0..a.nrows()).filter(|i| values[*i] > ROUNDING * largest).collect();
     if kept.is_empty() {
@@ -63,7 +60,7 @@ fn trace_of_root(a: MatRef<f64>, b: MatRef<f64>) -> Result<f64> {
     let w =
         Mat::from_fn(a.nrows(), kept.len(), |i, j| vectors[(i, kept[j])] * values[kept[j]].sqrt());
     let inner = multiply(w.transpose(), multiply(b, w.as_ref()).as_ref());
-    let values = inner.self_adjoint_eigenvalues(Side::Lower).map_err(failed)?;
+    let values = eigenvalues(inner.as_ref())?;
     let largest = values.iter().fold(0.0, |m: f64, v| m.max(*v));
     Ok(values.into_iter().filter(|v| *v > ROUNDING * largest).map(f64::sqrt).sum())
 }

@@ -2,7 +2,7 @@
 
 use crate::{Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
-use faer::{Accum, Mat, MatRef};
+use consistency_linalg::{Mat, MatRef, multiply};
 use rayon::prelude::*;
 
 /// Rows of one block of a matrix of pairs: 32 MB of products, whatever the sets' sizes.
@@ -79,14 +79,6 @@ pub(super) fn products(a: &[f64], b: &[f64], dim: usize) -> Mat<f64> {
     let a = MatRef::from_row_major_slice(a, rows, dim);
     let b = MatRef::from_row_major_slice(b, columns, dim);
     multiply(a, b.transpose())
-}
-
-/// a b on all threads.
-pub(super) fn multiply(a: MatRef<f64>, b: MatRef<f64>) -> Mat<f64> {
-    let mut product = Mat::zeros(a.nrows(), b.ncols());
-    let threads = faer::get_global_parallelism();
-    faer::linalg::matmul::matmul(&mut product, Accum::Replace, a, b, 1.0, threads);
-    product
 }
 
 /// Two sets of one dimension.

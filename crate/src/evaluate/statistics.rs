@@ -1,11 +1,11 @@
 //! Means and covariances of features, from any number of batches.
 
 use super::features::Features;
-use super::points::{Points, multiply};
+use super::points::Points;
 use crate::record::write_tensors;
 use crate::{Context, Result, bail, ensure};
 use candle_core::{Device, Tensor};
-use faer::{Mat, MatRef};
+use consistency_linalg::{Mat, MatRef, multiply};
 use safetensors::SafeTensors;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -27,8 +27,14 @@ pub struct Build {
 }
 
 /// The packages of the library, which each name the clone that they were compiled from.
-const OURS: [&str; 5] =
-    ["consistency", "consistency-base", "consistency-engine", "consistency-ground", PACKAGE];
+const OURS: [&str; 6] = [
+    "consistency",
+    "consistency-base",
+    "consistency-engine",
+    "consistency-ground",
+    "consistency-linalg",
+    PACKAGE,
+];
 
 /// Build the library. The dependencies are those of `cargo build --release` and
 /// `cargo test --release`: nothing is compiled twice.
