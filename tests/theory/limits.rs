@@ -6,8 +6,8 @@ use consistency::loss::Metric;
 use consistency::process::{GaussianMixture, NoiseRange, pf_ode_slope};
 use consistency::seam::ConsistencyFunction;
 use consistency::theory::{Jet, Limit, Number, Tangent, limit_table, metric_tensors};
-use consistency::{Error, Result};
-use faer::{Mat, Side};
+use consistency::Result;
+use consistency_linalg::{Mat, eigen};
 
 fn table(
     limit: Limit,
@@ -57,10 +57,7 @@ fn fixed_nodes_miss_the_kinks_of_theorem_4() -> Result<()> {
         for i in 1..count {
             (jacobi[(i, i - 1)], jacobi[(i - 1, i)]) = (beside(i as f64), beside(i as f64));
         }
-        let eigen = jacobi
-            .self_adjoint_eigen(Side::Lower)
-            .map_err(|e| Error::new(format!("Golub and Welsch: {e:?}")))?;
-        let (nodes, vectors) = (eigen.S().column_vector(), eigen.U());
+        let (vectors, nodes) = eigen(jacobi.as_ref())?;
         Ok((0..count).map(|i| (nodes[i], vectors[(0, i)].powi(2))).collect())
     };
     let hermite = rule(200, &f64::sqrt)?;
