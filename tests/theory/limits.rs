@@ -2,11 +2,11 @@
 
 use super::{agrees, column, masses, toy};
 use candle_core::{Device, Tensor};
+use consistency::Result;
 use consistency::loss::Metric;
 use consistency::process::{GaussianMixture, NoiseRange, pf_ode_slope};
 use consistency::seam::ConsistencyFunction;
 use consistency::theory::{Jet, Limit, Number, Tangent, limit_table, metric_tensors};
-use consistency::Result;
 use consistency_linalg::{Mat, eigen};
 
 fn table(
