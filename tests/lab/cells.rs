@@ -1,14 +1,9 @@
-//! Promise: a cell ends. One that waits for input, leaves a line open, asks for what a kernel
-//! does not have or prints very much ends with what it is due; one that takes too long is
-//! ended. Through a real kernel and a real Jupyter client.
+//! Promise: a cell ends. One that waits for input, leaves a line open or asks for what a kernel
+//! does not have ends with what it is due. Through a real kernel and a real Jupyter client.
 
-mod support;
-
+use crate::support::{Folder, Result, answer, client, ready, stdout};
 use serde_json::{Value, json};
 use std::fs;
-use std::path::Path;
-use std::process::Command;
-use support::{Folder, Result, answer, client, lab, own, project, ready, stdout, told};
 
 /// Reads a line of standard input and prints how many bytes there were.
 const READ: &str = "let mut line = String::new(); \
@@ -66,64 +61,5 @@ fn no_cell_waits_for_input_or_hides_its_end() -> Result {
         .collect::<std::result::Result<_, _>>()?;
     let messages: Vec<&Value> = failed.iter().map(|failure| &failure["message"]).collect();
     assert_eq!(messages, ["on purpose", "in the new process"]);
-    Ok(())
-}
-
-/// A notebook file of these code cells.
-fn notebook(path: &Path, cells: &[&str]) -> Result {
-    let cells: Vec<Value> = (0..)
-        .zip(cells)
-        .map(|(i, source)| {
-            json!({
-                "cell_type": "code", "id": format!("cell-{i}"), "metadata": {},
-                "execution_count": null, "outputs": [], "source": source,
-            })
-        })
-        .collect();
-    let notebook = json!({ "cells": cells, "nbformat": 4, "nbformat_minor": 5, "metadata": {} });
-    Ok(fs::write(path, notebook.to_string())?)
-}
-
-#[test]
-fn a_run_keeps_every_line_names_the_remedy_and_ends_what_takes_too_long() -> Result {
-    ready();
-    let folder = Folder::new("limits")?;
-    let [lines, moved, hangs, pids] =
-        ["lines.ipynb", "moved.ipynb", "hangs.ipynb", "pids"].map(|name| folder.0.join(name));
-    notebook(&lines, &["for i in 0..20000 { println!(\"{i}\"); }"])?;
-    let given = "let mut given = vec![1]; let (a, mut b) = (1, vec![2]);";
-    notebook(&moved, &[given, "drop(given); drop(b);", "b = vec![3];"])?;
-    let waits = format!(
-        "let mut sleep = std::process::Command::new(\"sh\") \
-         .args([\"-c\", \"trap '' TERM; exec sleep 3600\"]).spawn()?; \
-         std::fs::write({pids:?}, format!(\"{{}},{{}},{{}}\", std::process::id(), \
-         std::os::unix::process::parent_id(), sleep.id()))?; sleep.wait()?;"
-    );
-    notebook(&hangs, &["let before = 1;", &waits, "let after = 2;"])?;
-
-    let mut run = lab(&["run", "--timeout", "25"]);
-    let (good, text) = told(run.args([&lines, &moved, &hangs]))?;
-    assert!(!good, "{text}");
-    assert!(text.contains("lines: passed in "), "{text}");
-    let executed = own(&project()).ok_or("no state")?.join("out").join("lines.ipynb");
-    let executed: Value = serde_json::from_str(&fs::read_to_string(executed)?)?;
-    let outputs = executed["cells"][0]["outputs"].as_array().cloned().unwrap_or_default();
-    assert_eq!(outputs.len(), 1);
-    let printed: Vec<String> = (0..20000).map(|i| format!("{i}\n")).collect();
-    assert!(outputs[0]["text"] == json!(printed), "not the lines that were printed");
-
-    assert!(text.contains("error: moved: cell 3 (code cell 3 of 3) failed: "), "{text}");
-    assert!(text.contains("An earlier cell declared `b`, and it is gone"), "{text}");
-    assert!(text.contains("`let mut b = ..`"), "{text}");
-
-    let limit = "error: hangs: cell 2 (code cell 2 of 3) took longer than --timeout 25 allows";
-    assert!(text.contains(limit), "{text}");
-    let pids = fs::read_to_string(pids)?;
-    let left = Command::new("ps").args(["-o", "pid=,args=", "-p", &pids]).output()?;
-    let left = String::from_utf8_lossy(&left.stdout).into_owned();
-    assert!(left.lines().all(|process| process.contains("<defunct>")), "{pids} left {left}");
-
-    let (good, text) = told(&mut lab(&["run", "--timeout", "0"]))?;
-    assert!(!good && text.contains("--timeout"), "{text}");
     Ok(())
 }

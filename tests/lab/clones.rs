@@ -2,13 +2,13 @@
 //! crate that does not compile leaves the last good library; clones that share a state and
 //! a target folder do not meet.
 
-mod support;
-
+use crate::support::{
+    Folder, Result, answer, client, home, lab, own, project, ready, stdout, told,
+};
 use serde_json::json;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use support::{Folder, Result, answer, client, home, lab, own, project, ready, stdout, told};
 
 /// What stands for the library in the other clone: what set-up and a kernel ask of it, so that
 /// it is compiled in a second. The packages that it depends on are empty.
@@ -56,7 +56,7 @@ fn copy_project(to: &Path) -> Result {
         }
     }
     std::fs::write(to.join("crate/src/lib.rs"), LIBRARY)?;
-    for package in ["base", "engine", "ground"] {
+    for package in ["base", "engine", "ground", "linalg"] {
         std::fs::write(to.join("crate").join(package).join("src/lib.rs"), EMPTY)?;
     }
     Ok(())

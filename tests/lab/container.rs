@@ -1,14 +1,12 @@
 //! Promise: the image and the dev container end in the two commands of README.md, by the very
 //! script of CI. No container engine is asked for: what their files name is looked at.
 
-mod support;
-
+use crate::support::{Folder, Result, lab, project, told};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use support::{Folder, Result, lab, project, told};
 
 const CLONE: &str = "/workspaces/consistency-lab";
 

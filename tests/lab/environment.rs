@@ -1,12 +1,10 @@
 //! Promise: the environment. Its commands explain themselves, say what is missing, and
 //! compile everything once; the committed notebooks are in order.
 
-mod support;
-
+use crate::support::{Result, cargo, lab, project, ready, told};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use support::{Result, cargo, lab, project, ready, told};
 
 #[test]
 fn names_and_budgets_that_do_not_exist() -> Result {

@@ -2,10 +2,8 @@
 //! once, a restart compiles nothing, and the environment of the person who starts it does
 //! not matter. Through a real kernel and a real Jupyter client.
 
-mod support;
-
+use crate::support::{Folder, Result, answer, client, project, ready, stdout};
 use serde_json::{Value, json};
-use support::{Folder, Result, answer, client, project, ready, stdout};
 
 /// Cells 1 and 3 make variables, cell 4 differentiates sum(2 v + w) by both.
 const GRADIENTS: [&str; 4] = [

@@ -1,16 +1,14 @@
 //! Promise: `cargo lab run`. Failing cells fail, only what changed runs again, interruptions
-//! and other runs do no harm, what is written is free of this machine, and the report opens
-//! offline.
+//! and other runs do no harm, a cell that takes too long is ended, no line is lost, what is
+//! written is free of this machine, and the report opens offline.
 
-mod support;
-
-use serde_json::Value;
+use crate::support::{Folder, Result, home, lab, own as state_of, project, ready, told};
+use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use support::{Folder, Result, home, lab, own as state_of, project, ready, told};
 
 /// A notebook file of these code cells; one that starts with `!!` is tagged to fail, one
 /// that starts with `~~` to vary.
@@ -50,9 +48,17 @@ fn record(name: &str) -> Result<Value> {
     Ok(serde_json::from_str(&fs::read_to_string(own().join("out").join(format!("{name}.json")))?)?)
 }
 
-#[test]
-fn each_kind_of_failing_cell_fails() -> Result {
+/// All that runs notebooks, in one test: runs of one clone take turns, and what would wait for
+/// its turn leaves the other threads to the other tests.
+pub fn notebooks() -> Result {
     ready();
+    each_kind_of_failing_cell_fails()?;
+    written_outputs_are_free_of_this_machine_and_the_report_opens_offline()?;
+    a_killed_run_leaves_nothing_behind_and_the_next_one_ends_well()?;
+    a_run_names_the_remedy_and_ends_what_takes_too_long()
+}
+
+fn each_kind_of_failing_cell_fails() -> Result {
     let folder = Folder::new("failing")?;
     // In one notebook whose cells are all to fail, and which says how each did.
     let failing = [
@@ -79,54 +85,75 @@ fn each_kind_of_failing_cell_fails() -> Result {
         assert!(got.starts_with(&cell) && got.contains(want), "{want}: {got}");
     }
 
-    // Where it was not to fail, the command does, and names notebook, cell and message; so it
-    // does where a cell that was to fail did not.
-    let mut run = lab(&["run"]);
-    let failing = [
-        ("panic", "panic!(\"on purpose\");", "failed: it panicked: on purpose"),
-        ("tag", "!!let fine = 1;", "was to fail (tag raises-exception) and did not"),
-    ];
-    for (name, cell, _) in failing {
-        let path = folder.0.join(format!("{name}.ipynb"));
-        notebook(&path, &["let before = 1;", cell, "let after = 2;"])?;
-        run.arg(&path);
-    }
-    let (good, text) = told(&mut run)?;
-    assert!(!good, "notebooks that fail passed:\n{text}");
-    for (name, _, want) in failing {
-        let error = format!("\nerror: {name}: cell 2 (code cell 2 of 3) {want}");
-        assert!(text.contains(&error), "{name}: {text}");
-        assert!(text.contains(&format!("{name}.ipynb at LAB_BUDGET=")), "{name}: {text}");
-    }
-    assert_eq!(text.matches("\nerror: ").count(), failing.len(), "{text}");
+    // Where a cell that was to fail did not, the command fails.
+    let path = folder.0.join("tag.ipynb");
+    notebook(&path, &["let before = 1;", "!!let fine = 1;", "let after = 2;"])?;
+    let (good, text) = told(lab(&["run"]).arg(&path))?;
+    let want =
+        "\nerror: tag: cell 2 (code cell 2 of 3) was to fail (tag raises-exception) and did not";
+    assert!(!good && text.contains(want), "{text}");
     Ok(())
 }
 
-#[test]
-fn a_good_notebook_passes_and_runs_again_when_it_changes() -> Result {
-    ready();
-    let folder = Folder::new("good")?;
-    let path = folder.0.join("good.ipynb");
-    // Caught panics, errors that are handled and text that looks like failure are none.
+fn written_outputs_are_free_of_this_machine_and_the_report_opens_offline() -> Result {
+    let folder = Folder::new("write")?;
+    let path = folder.0.join("write.ipynb");
     notebook(
         &path,
         &[
+            "let xs: Vec<f64> = (0..50).map(f64::from).collect();",
+            "Figure::new(\"f\").x(\"x\").y(\"y\").line(\"l\", &xs, &xs)",
+            "println!(\"{}\", std::env::var(\"LAB_PROJECT\")?);",
+            "!!panic!(\"{}\", std::env::var(\"LAB_PROJECT\").unwrap_or_default());",
+            "~~println!(\"{:?}\", std::time::SystemTime::now());",
+            "for i in 0..9 { println!(\"line {i}\"); }",
+            "df!(\"a\" => [1.0])?",
+            // Caught panics, errors that are handled and text that looks like failure are none.
             "let caught = std::panic::catch_unwind(|| panic!(\"caught\")).is_err();",
             "let handled = \"x\".parse::<i32>().is_err(); eprintln!(\"panicked at nothing\");",
             "reproduced(\"a number\", 1.5, \"exactly 1.5\");",
         ],
     )?;
-    let (good, text) = told(lab(&["run"]).arg(&path))?;
-    assert!(good, "{text}");
-    let row = text.lines().find(|l| l.starts_with("good ")).unwrap_or_default();
-    let cells: Vec<&str> = row.split("  ").map(str::trim).filter(|c| !c.is_empty()).collect();
-    assert_eq!(cells[..4], ["good", "a number", "1.500", "exactly 1.5"], "{text}");
+    let (mut written, mut index) = (Vec::new(), String::new());
+    for _ in 0..2 {
+        let (good, text) = told(lab(&["run", "--force", "--write"]).arg(&path))?;
+        assert!(good, "{text}");
+        let row = text.lines().find(|l| l.starts_with("write ")).unwrap_or_default();
+        let cells: Vec<&str> = row.split("  ").map(str::trim).filter(|c| !c.is_empty()).collect();
+        assert_eq!(cells[..4], ["write", "a number", "1.500", "exactly 1.5"], "{text}");
+        written.push(fs::read_to_string(&path)?);
+        index = text.lines().find_map(|l| l.strip_prefix("report: ")).unwrap_or_default().into();
+    }
+    assert_eq!(written[0], written[1], "a second run writes the same file");
+    let ours = project().to_string_lossy().into_owned();
+    assert!(!written[0].contains(&ours), "a path of this machine was written");
+    let parsed: Value = serde_json::from_str(&written[0])?;
+    assert_eq!(parsed["cells"][2]["outputs"][0]["text"][0], ".\n");
+    assert!(parsed["cells"][1]["outputs"][0]["data"]["image/png"].is_string());
+    assert_eq!(parsed["cells"][1]["execution_count"], 2);
+    assert_eq!(parsed["cells"][4]["outputs"].as_array().map(Vec::len), Some(1));
+    assert_eq!(parsed["cells"][5]["outputs"].as_array().map(Vec::len), Some(1));
 
+    // Its page opens offline and shows the figure and the table.
+    let index = Path::new(&index);
+    let page = fs::read_to_string(index.with_file_name("write.html"))?;
+    assert_eq!(page.matches("<img ").count(), 1);
+    assert_eq!(page.matches("src=\"data:image/png;base64,iVBOR").count(), 1);
+    assert!(page.contains("<table>"));
+    for page in [page, fs::read_to_string(index)?] {
+        for loads in ["src=\"http", "href=\"http", "<script", "@import", "url("] {
+            assert!(!page.contains(loads), "the page loads something: {loads}");
+        }
+    }
+    only_what_changed_runs_again(&path)
+}
+
+fn only_what_changed_runs_again(path: &Path) -> Result {
     // Nothing changed: it does not run again, and still waits for its turn.
     let turn = File::options().write(true).open(own().join("notebooks.lock"))?;
     turn.lock()?;
     let mut waiting =
-        lab(&["run"]).arg(&path).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        lab(&["run"]).arg(path).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let mut said = BufReader::new(waiting.stdout.take().ok_or("no standard output")?);
     let mut line = String::new();
     while !line.contains("is at work in ") {
@@ -136,11 +163,17 @@ fn a_good_notebook_passes_and_runs_again_when_it_changes() -> Result {
     turn.unlock()?;
     let rest = std::io::read_to_string(said)?;
     assert!(waiting.wait()?.success(), "{rest}");
-    assert!(rest.contains("==> good: nothing changed since it ran"), "{rest}");
-    // A changed cell: it does. (So does `--force`: the notebook that is written twice, below.)
-    notebook(&path, &["let other = 1;"])?;
-    let (_, text) = told(lab(&["run"]).arg(&path))?;
-    assert!(text.contains("good: passed in "), "{text}");
+    assert!(rest.contains("==> write: nothing changed since it ran"), "{rest}");
+    // A changed cell: it does, and no line of many is lost.
+    notebook(path, &["for i in 0..20000 { println!(\"{i}\"); }"])?;
+    let (_, text) = told(lab(&["run"]).arg(path))?;
+    assert!(text.contains("write: passed in "), "{text}");
+    let executed = fs::read_to_string(own().join("out").join("write.ipynb"))?;
+    let executed: Value = serde_json::from_str(&executed)?;
+    let outputs = executed["cells"][0]["outputs"].as_array().cloned().unwrap_or_default();
+    assert_eq!(outputs.len(), 1);
+    let printed: Vec<String> = (0..20000).map(|i| format!("{i}\n")).collect();
+    assert!(outputs[0]["text"] == json!(printed), "not the lines that were printed");
     Ok(())
 }
 
@@ -151,9 +184,7 @@ fn alive(mark: &str) -> Result<bool> {
         .any(|l| l.contains(mark) && !l.contains("ps -A")))
 }
 
-#[test]
 fn a_killed_run_leaves_nothing_behind_and_the_next_one_ends_well() -> Result {
-    ready();
     let folder = Folder::new("killed")?;
     let (path, mark) = (folder.0.join("killed.ipynb"), folder.0.join("reached"));
     notebook(
@@ -179,51 +210,37 @@ fn a_killed_run_leaves_nothing_behind_and_the_next_one_ends_well() -> Result {
     Ok(())
 }
 
-#[test]
-fn written_outputs_are_free_of_this_machine_and_the_report_opens_offline() -> Result {
-    ready();
-    let folder = Folder::new("write")?;
-    let path = folder.0.join("write.ipynb");
-    notebook(
-        &path,
-        &[
-            "let xs: Vec<f64> = (0..50).map(f64::from).collect();",
-            "Figure::new(\"f\").x(\"x\").y(\"y\").line(\"l\", &xs, &xs)",
-            "println!(\"{}\", std::env::var(\"LAB_PROJECT\")?);",
-            "!!panic!(\"{}\", std::env::var(\"LAB_PROJECT\").unwrap_or_default());",
-            "~~println!(\"{:?}\", std::time::SystemTime::now());",
-            "for i in 0..9 { println!(\"line {i}\"); }",
-            "df!(\"a\" => [1.0])?",
-        ],
-    )?;
-    let (mut written, mut index) = (Vec::new(), String::new());
-    for _ in 0..2 {
-        let (good, text) = told(lab(&["run", "--force", "--write"]).arg(&path))?;
-        assert!(good, "{text}");
-        written.push(fs::read_to_string(&path)?);
-        index = text.lines().find_map(|l| l.strip_prefix("report: ")).unwrap_or_default().into();
-    }
-    assert_eq!(written[0], written[1], "a second run writes the same file");
-    let ours = project().to_string_lossy().into_owned();
-    assert!(!written[0].contains(&ours), "a path of this machine was written");
-    let parsed: Value = serde_json::from_str(&written[0])?;
-    assert_eq!(parsed["cells"][2]["outputs"][0]["text"][0], ".\n");
-    assert!(parsed["cells"][1]["outputs"][0]["data"]["image/png"].is_string());
-    assert_eq!(parsed["cells"][1]["execution_count"], 2);
-    assert_eq!(parsed["cells"][4]["outputs"].as_array().map(Vec::len), Some(1));
-    assert_eq!(parsed["cells"][5]["outputs"].as_array().map(Vec::len), Some(1));
+fn a_run_names_the_remedy_and_ends_what_takes_too_long() -> Result {
+    let folder = Folder::new("limits")?;
+    let [moved, hangs, pids] =
+        ["moved.ipynb", "hangs.ipynb", "pids"].map(|name| folder.0.join(name));
+    let given = "let mut given = vec![1]; let (a, mut b) = (1, vec![2]);";
+    notebook(&moved, &[given, "drop(given); drop(b);", "b = vec![3];"])?;
+    let waits = format!(
+        "let mut sleep = std::process::Command::new(\"sh\") \
+         .args([\"-c\", \"trap '' TERM; exec sleep 3600\"]).spawn()?; \
+         std::fs::write({pids:?}, format!(\"{{}},{{}},{{}}\", std::process::id(), \
+         std::os::unix::process::parent_id(), sleep.id()))?; sleep.wait()?;"
+    );
+    notebook(&hangs, &["let before = 1;", &waits, "let after = 2;"])?;
 
-    // Its page opens offline and shows the figure and the table.
-    let index = Path::new(&index);
-    let page = fs::read_to_string(index.with_file_name("write.html"))?;
-    assert_eq!(page.matches("<img ").count(), 1);
-    assert_eq!(page.matches("src=\"data:image/png;base64,iVBOR").count(), 1);
-    assert!(page.contains("<table>"));
-    for page in [page, fs::read_to_string(index)?] {
-        for loads in ["src=\"http", "href=\"http", "<script", "@import", "url("] {
-            assert!(!page.contains(loads), "the page loads something: {loads}");
-        }
-    }
+    let (good, text) = told(lab(&["run", "--timeout", "25"]).args([&moved, &hangs]))?;
+    assert!(!good, "{text}");
+    assert!(text.contains("error: moved: cell 3 (code cell 3 of 3) failed: "), "{text}");
+    assert!(text.contains("moved.ipynb at LAB_BUDGET="), "{text}");
+    assert!(text.contains("An earlier cell declared `b`, and it is gone"), "{text}");
+    assert!(text.contains("`let mut b = ..`"), "{text}");
+
+    let limit = "error: hangs: cell 2 (code cell 2 of 3) took longer than --timeout 25 allows";
+    assert!(text.contains(limit), "{text}");
+    assert_eq!(text.matches("\nerror: ").count(), 2, "{text}");
+    let pids = fs::read_to_string(pids)?;
+    let left = Command::new("ps").args(["-o", "pid=,args=", "-p", &pids]).output()?;
+    let left = String::from_utf8_lossy(&left.stdout).into_owned();
+    assert!(left.lines().all(|process| process.contains("<defunct>")), "{pids} left {left}");
+
+    let (good, text) = told(&mut lab(&["run", "--timeout", "0"]))?;
+    assert!(!good && text.contains("--timeout"), "{text}");
     Ok(())
 }
 

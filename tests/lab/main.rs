@@ -1,0 +1,16 @@
+//! Promise: the environment, in one program, so that what waits for a kernel and what computes
+//! are tested at the same time.
+
+mod cells;
+mod clones;
+mod container;
+mod environment;
+mod kernel;
+mod run;
+mod support;
+
+/// `cargo lab run`. It takes longest, so its name is the first: the others are tested beside it.
+#[test]
+fn a_run_of_notebooks() -> support::Result {
+    run::notebooks()
+}
