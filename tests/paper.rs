@@ -1,6 +1,7 @@
 //! Promise: the paper's experiments have the paper's values.
 
-use consistency::experiment::{Experiment, Method};
+use consistency::experiment::Experiment;
+use consistency::method::MethodConfig;
 use consistency::process::NoiseRange;
 use consistency::reproduce::{Effort, Reproduction, paper, published};
 use consistency::{Error, Result};
@@ -59,12 +60,12 @@ fn hyper_parameters_are_those_of_table_3() -> Result<()> {
         assert_eq!((read.evaluate.samples, experiment.sigma_data), (50_000, 0.5), "{name}");
         let small = !name.starts_with("lsun");
         let (mu_or_mu0, count, lpips) = match &experiment.method {
-            Method::Distillation { points, mu, lpips, .. } => (*mu, *points, lpips),
-            Method::ConsistencyTraining { schedule, lpips, .. } => {
-                assert_eq!(schedule.s0, 2, "{name}");
-                (schedule.mu0, schedule.points(iterations, iterations), lpips)
+            MethodConfig::Distillation(cd) => (cd.mu, cd.points, &cd.lpips),
+            MethodConfig::ConsistencyTraining(ct) => {
+                assert_eq!(ct.schedule.s0, 2, "{name}");
+                (ct.schedule.mu0, ct.schedule.points(iterations, iterations), &ct.lpips)
             }
-            Method::ScoreMatching(_) => return Err(Error::new(format!("{name} is a teacher"))),
+            MethodConfig::ScoreMatching(_) => return Err(Error::new(format!("{name} is a teacher"))),
         };
         let want = match name {
             "cifar10-cd" => (0.0, 18),

@@ -13,6 +13,7 @@ pub mod edit;
 pub mod evaluate;
 pub mod experiment;
 pub mod loss;
+pub mod method;
 pub mod model;
 pub mod notebook;
 pub mod prelude;

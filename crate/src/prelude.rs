@@ -11,12 +11,15 @@ pub use crate::evaluate::{
     kernel_distance, kernel_distance_of_subsets, precision_recall,
 };
 pub use crate::experiment::{
-    Card, DataConfig, Experiment, Method, Monitor, Progress, RunFolder, Trained, Training, train,
+    Card, DataConfig, Experiment, Monitor, Progress, RunFolder, Trained, Training, train,
 };
 pub use crate::hub::Hub;
 pub use crate::loss::{
-    Compare, Distance, Lpips, LpipsConfig, Metric, Pair, Pooling, Reduction, ScoreMatching, Weight,
-    Weighting, consistency_loss, distillation_pair, score_matching_loss, training_pair,
+    Compare, Distance, Lpips, LpipsConfig, Metric, Pair, Pooling, Reduction, Weight, Weighting,
+    consistency_loss, distillation_pair, score_matching_loss, training_pair,
+};
+pub use crate::method::{
+    ConsistencyDistillation, ConsistencyTraining, Method, MethodConfig, ScoreMatching,
 };
 pub use crate::model::{
     ConsistencyModel, EdmDenoiser, MlpConfig, NcsnppConfig, Network, NetworkConfig, Pretrained,

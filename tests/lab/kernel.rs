@@ -17,7 +17,7 @@ const GRADIENTS: [&str; 4] = [
 const RIGHT: &str = "Some(Some([2.0, 2.0])) Some(Some([1.0, 1.0]))";
 
 /// Types of the prelude, each bound by a plain `let`.
-const TYPES: [(&str, &str); 87] = [
+const TYPES: [(&str, &str); 89] = [
     ("Tensor", "let a1 = Tensor::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Var", "let a2 = Var::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Device", "let a3 = Device::Cpu;"),
@@ -99,7 +99,9 @@ const TYPES: [(&str, &str); 87] = [
         "let experiment = Experiment::parse(\"name = 't'\\ndata = { name = 'moons', count = 50 }\\nnetwork = { kind = 'mlp', width = 4, blocks = 1 }\\nmethod = { kind = 'score-matching' }\\ntraining = { iterations = 5, batch = 4 }\")?;",
     ),
     ("DataConfig", "let f1 = experiment.data.clone();"),
-    ("Method", "let f2 = experiment.method.clone();"),
+    ("MethodConfig", "let f2 = experiment.method.clone();"),
+    ("ConsistencyDistillation", "let f2b: Option<ConsistencyDistillation> = None;"),
+    ("ConsistencyTraining", "let f2c: Option<ConsistencyTraining> = None;"),
     ("Training", "let f3 = experiment.training.clone();"),
     ("Run", "let run = Run::start(&experiment, 1)?;"),
     ("Trained", "let trained = run.join()?;"),
@@ -129,12 +131,13 @@ const TYPES: [(&str, &str); 87] = [
 ];
 
 /// Traits: they have methods, not values.
-const TRAITS: [&str; 10] = [
+const TRAITS: [&str; 11] = [
     "ChunkAgg",
     "Compare",
     "ConsistencyFunction",
     "Denoiser",
     "IndexOp",
+    "Method",
     "NamedFrom",
     "Network",
     "Number",

@@ -1,8 +1,7 @@
 //! Whether the values of an experiment make sense, field by field.
 
-use super::config::{Experiment, Method, Training};
-use crate::bounds::{POINTS, level, positive, within};
-use crate::loss::{Distance, LpipsConfig};
+use super::config::{Experiment, Training};
+use crate::bounds::{level, positive, within};
 use crate::nn::{OptimizerConfig, OptimizerKind, Precision};
 use crate::{Context, Result, ensure};
 
@@ -37,19 +36,7 @@ impl Experiment {
         self.network.check().context("network")?;
         self.noise.check().context("noise")?;
         self.data.check().context("data")?;
-        match &self.method {
-            Method::ScoreMatching(config) => config.check().context("method"),
-            Method::Distillation { points, mu, distance, lpips, .. } => {
-                check_distance(lpips.as_ref(), distance)?;
-                ensure!(*points >= 2, "method.points = {points}: a grid needs 2 or more");
-                within("method.points", *points, 2..=POINTS)?;
-                within("method.mu", *mu, 0.0..1.0)
-            }
-            Method::ConsistencyTraining { schedule, distance, lpips, .. } => {
-                check_distance(lpips.as_ref(), distance)?;
-                schedule.check().context("method.schedule")
-            }
-        }
+        self.method.check()
     }
 }
 
@@ -96,14 +83,4 @@ fn optimizer(optimizer: &OptimizerConfig) -> Result<()> {
         "optimizer.weight_decay = {weight_decay}: with kind = \"adamw\" alone"
     );
     Ok(())
-}
-
-fn check_distance(lpips: Option<&LpipsConfig>, distance: &Distance) -> Result<()> {
-    distance.check().context("method.distance")?;
-    let Some(lpips) = lpips else { return Ok(()) };
-    ensure!(
-        *distance == Distance::default(),
-        "method.lpips and method.distance: one of them is d, leave the other out"
-    );
-    lpips.check().context("method.lpips")
 }

@@ -1,9 +1,9 @@
 //! The whole state of a run in one safetensors file.
 
-use crate::nn::{Ema, Params};
+use crate::method::{Trainer, average};
 use crate::record::{Table, write_atomically};
 use crate::{Context, Error, Result, bail, ensure};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
@@ -13,99 +13,166 @@ use std::path::{Path, PathBuf};
 const FORMAT: &str = "consistency-lab checkpoint 1";
 const KEY: &str = "checkpoint";
 
-/// Parameters, averages, optimizer and record after a number of steps.
+/// Players, what their method keeps, and the record, after a number of steps.
 pub(super) struct Checkpoint {
     /// Its file.
     pub path: PathBuf,
     pub step: u64,
-    /// By group: `params`, `ema` (then `ema.1`, ...), `target`, `optimizer`.
-    pub groups: BTreeMap<String, BTreeMap<String, Tensor>>,
+    /// By group: those of the first player (`params`, `optimizer`, `ema`, then `ema.1`, ...), of
+    /// the others (`NAME.params`, ...), and of the method (`target`).
+    groups: BTreeMap<String, BTreeMap<String, Tensor>>,
     pub table: Table,
-    pub since: Since,
-    /// The loss of the run's first step; none in the checkpoints of versions that did not save it.
-    pub first_loss: Option<f64>,
+    /// One for each player.
+    pub losses: Vec<Losses>,
 }
 
-/// The losses since the last record row, whose mean the next one holds.
+impl Checkpoint {
+    /// Hand its state to `trainer`.
+    ///
+    /// # Errors
+    /// A tensor that is missing or has another shape, by name.
+    pub fn restore(&mut self, trainer: &mut dyn Trainer) -> Result<()> {
+        for (i, player) in trainer.players_mut().into_iter().enumerate() {
+            let (name, steps) = (player.name(), self.losses.get(i).map_or(0, |l| l.steps));
+            player.restore(steps, |part| {
+                self.groups.remove(&group(i, name, part)).unwrap_or_default()
+            })?;
+        }
+        for name in trainer.state().into_keys() {
+            trainer.restore(name, &self.groups.remove(name).unwrap_or_default())?;
+        }
+        Ok(())
+    }
+
+    /// The averages of the first player, `count` of them.
+    pub fn averages(&mut self, count: usize) -> Vec<BTreeMap<String, Tensor>> {
+        (0..count).map(|i| self.groups.remove(&average(i)).unwrap_or_default()).collect()
+    }
+}
+
+/// The group of a part of player `index`'s state.
+fn group(index: usize, name: &str, part: &str) -> String {
+    if index == 0 { part.to_string() } else { format!("{name}.{part}") }
+}
+
+/// The losses of a player: its first, by which divergence is judged, its last, and the sum since
+/// the last record row, whose mean the next one holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Since {
+pub(super) struct Losses {
+    /// The steps that the player has taken.
+    steps: u64,
+    first: Option<f64>,
     sum: f64,
     count: u64,
+    last: f64,
+    norm: f64,
+    rate: f64,
 }
 
-impl Since {
-    pub fn add(&mut self, loss: f64) {
+impl Losses {
+    /// That of one more step, with the norm of its gradient and its learning rate.
+    pub fn add(&mut self, loss: f64, norm: f64, rate: f64) {
+        self.first.get_or_insert(loss);
+        self.steps += 1;
         self.sum += loss;
         self.count += 1;
+        (self.last, self.norm, self.rate) = (loss, norm, rate);
     }
 
-    /// Their mean; and none since.
-    pub fn take(&mut self) -> f64 {
-        let Self { sum, count } = std::mem::take(self);
-        sum / count.max(1) as f64
+    /// The first.
+    pub fn first(&self) -> f64 {
+        self.first.unwrap_or(f64::NAN)
+    }
+
+    /// The last.
+    pub fn last(&self) -> f64 {
+        self.last
+    }
+
+    /// The mean since it was last asked for, the last norm and the last rate.
+    pub fn take(&mut self) -> (f64, f64, f64) {
+        let mean = self.sum / self.count as f64;
+        (self.sum, self.count) = (0.0, 0);
+        (mean, self.norm, self.rate)
+    }
+
+    /// From a checkpoint of the time when a run had one player.
+    fn of_one_player(about: &Value) -> Option<Self> {
+        let bits = |value: &Value| value.as_u64().map(f64::from_bits);
+        let since = &about["since"];
+        Some(Self {
+            steps: about["step"].as_u64()?,
+            first: bits(&about["first_loss"]),
+            sum: bits(&since[0])?,
+            count: since[1].as_u64()?,
+            ..Self::default()
+        })
+    }
+
+    // The bits: a decimal could round.
+    fn to_json(self) -> Value {
+        let Self { steps, first, sum, count, last, norm, rate } = self;
+        let [sum, last, norm, rate] = [sum, last, norm, rate].map(f64::to_bits);
+        json!([steps, first.map(f64::to_bits), sum, count, last, norm, rate])
+    }
+
+    fn from_json(value: &Value) -> Option<Self> {
+        let bits = |i: usize| value[i].as_u64().map(f64::from_bits);
+        Some(Self {
+            steps: value[0].as_u64()?,
+            first: bits(1),
+            sum: bits(2)?,
+            count: value[3].as_u64()?,
+            last: bits(4)?,
+            norm: bits(5)?,
+            rate: bits(6)?,
+        })
     }
 }
 
-/// The parts of a training state that a checkpoint holds.
-pub(super) struct Parts<'a> {
-    pub step: u64,
-    pub params: &'a Params,
-    pub averages: &'a [Ema],
-    pub target: Option<&'a Params>,
-    pub optimizer: BTreeMap<String, Tensor>,
-    pub table: &'a Table,
-    pub since: Since,
-    pub first_loss: Option<f64>,
-}
-
-/// The group of average `index`.
-pub(super) fn average(index: usize) -> String {
-    if index == 0 { "ema".to_string() } else { format!("ema.{index}") }
-}
-
-/// Write the checkpoint of `parts` in `folder`, for the configuration `hash`, and remove
-/// all but the last `keep`.
+/// Write the checkpoint of `trainer` after `step` steps in `folder`, for the configuration
+/// `hash`, and remove all but the last `keep`.
 ///
 /// # Errors
 /// A parameter that is not finite, by name, or a file that cannot be written: the last
 /// checkpoint stays as it is.
-pub(super) fn save(folder: &Path, hash: &str, keep: usize, parts: &Parts) -> Result<()> {
-    for (name, var) in parts.params.iter() {
-        // Zero times anything finite is zero, whatever its size.
-        let sum = (var.as_detached_tensor() * 0.0)?.sum_all()?.to_dtype(DType::F64)?;
-        ensure!(
-            sum.to_scalar::<f64>()?.is_finite(),
-            "at step {} the parameter {name} is not finite; the last checkpoint in {} stays as it is",
-            parts.step,
-            folder.display()
-        );
-    }
-
+pub(super) fn save(
+    folder: &Path,
+    (hash, keep): (&str, usize),
+    step: u64,
+    trainer: &dyn Trainer,
+    table: &Table,
+    losses: &[Losses],
+) -> Result<()> {
     let mut tensors: BTreeMap<String, Tensor> = BTreeMap::new();
     let mut add = |group: &str, of: BTreeMap<String, Tensor>| {
         tensors.extend(of.into_iter().map(|(name, t)| (format!("{group}/{name}"), t)));
     };
-    add("params", parts.params.tensors());
-    for (i, ema) in parts.averages.iter().enumerate() {
-        add(&average(i), ema.params().tensors());
+    for (i, player) in trainer.players().into_iter().enumerate() {
+        player.check_finite().map_err(|e| {
+            let folder = folder.display();
+            Error::new(format!(
+                "at step {step} {e}; the last checkpoint in {folder} stays as it is"
+            ))
+        })?;
+        for (part, of) in player.state() {
+            add(&group(i, player.name(), &part), of);
+        }
     }
-    if let Some(target) = parts.target {
-        add("target", target.tensors());
+    for (name, of) in trainer.state() {
+        add(name, of);
     }
-    add("optimizer", parts.optimizer.clone());
-    let columns = parts.table.columns().iter().map(|name| {
-        let values = parts.table.column(name);
+    let columns = table.columns().iter().map(|name| {
+        let values = table.column(name);
         Ok((name.clone(), Tensor::from_slice(values, values.len(), &Device::Cpu)?))
     });
     add("record", columns.collect::<Result<_>>()?);
     let about = json!({
         "format": FORMAT,
         "configuration": hash,
-        "step": parts.step,
-        "columns": parts.table.columns(),
-        // The bits: a decimal could round.
-        "since": [parts.since.sum.to_bits(), parts.since.count],
-        "first_loss": parts.first_loss.map(f64::to_bits),
+        "step": step,
+        "columns": table.columns(),
+        "losses": losses.iter().map(|of| of.to_json()).collect::<Vec<_>>(),
     });
     // Under one key: the order of several would change from file to file.
     let metadata = HashMap::from([(KEY.to_string(), about.to_string())]);
@@ -113,7 +180,7 @@ pub(super) fn save(folder: &Path, hash: &str, keep: usize, parts: &Parts) -> Res
         *tensor = tensor.to_device(&Device::Cpu)?;
     }
     let bytes = safetensors::serialize(tensors.iter(), Some(metadata))?;
-    write_atomically(&folder.join(name(parts.step)), &bytes)?;
+    write_atomically(&folder.join(name(step)), &bytes)?;
     for old in list(folder)?.iter().rev().skip(keep) {
         fs::remove_file(old).with_context(|| format!("removing {}", old.display()))?;
     }
@@ -200,14 +267,13 @@ fn read(path: &Path, hash: &str, device: &Device) -> Result<Checkpoint> {
         "belongs to the configuration {}, not to {hash}",
         about["configuration"].as_str().unwrap_or("of no name")
     );
-    let since = &about["since"];
-    let (Some(step), Some(bits), Some(count)) =
-        (about["step"].as_u64(), since[0].as_u64(), since[1].as_u64())
-    else {
+    let losses = match about["losses"].as_array() {
+        Some(losses) => losses.iter().map(Losses::from_json).collect(),
+        None => Losses::of_one_player(&about).map(|losses| vec![losses]),
+    };
+    let (Some(step), Some(losses)) = (about["step"].as_u64(), losses) else {
         bail!("does not say where the run stood: {about}");
     };
-    let since = Since { sum: f64::from_bits(bits), count };
-    let first_loss = about["first_loss"].as_u64().map(f64::from_bits);
     let tensors = candle_core::safetensors::load_buffer(&bytes, device)
         .map_err(|e| Error::from(e).context("is damaged or cut off"))?;
     let mut groups: BTreeMap<String, BTreeMap<String, Tensor>> = BTreeMap::new();
@@ -227,5 +293,5 @@ fn read(path: &Path, hash: &str, device: &Device) -> Result<Checkpoint> {
     }
     let mut table = Table::new();
     rows.iter().try_for_each(|row| table.push(row))?;
-    Ok(Checkpoint { path: path.to_path_buf(), step, groups, table, since, first_loss })
+    Ok(Checkpoint { path: path.to_path_buf(), step, groups, table, losses })
 }

@@ -1,10 +1,10 @@
 //! An experiment as a TOML file.
 
 use super::data::DataConfig;
-use crate::loss::{Distance, LpipsConfig, ScoreMatching, Weighting};
+use crate::method::MethodConfig;
 use crate::model::NetworkConfig;
 use crate::nn::{OptimizerConfig, Precision, Settings};
-use crate::process::{NoiseRange, Parameterization, Schedule, Solver};
+use crate::process::NoiseRange;
 use crate::record::{from_toml, read_text};
 use crate::{Context, Error, Result};
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,7 @@ pub struct Experiment {
     #[serde(default)]
     pub noise: NoiseRange,
     /// How it is trained.
-    pub method: Method,
+    pub method: MethodConfig,
     /// What moves the parameters.
     #[serde(default)]
     pub optimizer: OptimizerConfig,
@@ -41,58 +41,6 @@ pub struct Experiment {
 
 fn half() -> f64 {
     0.5
-}
-
-/// How a network is trained.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
-pub enum Method {
-    /// A teacher, by denoising score matching.
-    ScoreMatching(ScoreMatching),
-    /// Consistency distillation (the paper, algorithm 2). The student starts from the
-    /// teacher's weights where it has the teacher's network.
-    Distillation {
-        /// The folder of the teacher's run, beside this one's; or a published teacher: a
-        /// folder in diffusers' layout, a flax file, or a repository of the Hub,
-        /// `OWNER/NAME@COMMIT`.
-        teacher: String,
-        /// N, the points of the Karras grid.
-        points: usize,
-        /// The one-step solver.
-        #[serde(default)]
-        solver: Solver,
-        /// d.
-        #[serde(default)]
-        distance: Distance,
-        /// LPIPS as d, in place of `distance`: for colour images.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        lpips: Option<LpipsConfig>,
-        /// lambda.
-        #[serde(default)]
-        weighting: Weighting,
-        /// mu, the decay rate of the target, fixed; 0 makes the target the student.
-        mu: f64,
-        /// Eq. 3 or eq. 4 of the talk.
-        #[serde(default)]
-        parameterization: Parameterization,
-    },
-    /// Consistency training (the paper, algorithm 3).
-    ConsistencyTraining {
-        /// N(k) and mu(k).
-        schedule: Schedule,
-        /// d.
-        #[serde(default)]
-        distance: Distance,
-        /// LPIPS as d, in place of `distance`: for colour images.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        lpips: Option<LpipsConfig>,
-        /// lambda.
-        #[serde(default)]
-        weighting: Weighting,
-        /// Eq. 3 or eq. 4 of the talk.
-        #[serde(default)]
-        parameterization: Parameterization,
-    },
 }
 
 /// How long to train and how often to look.

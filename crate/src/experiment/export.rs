@@ -4,8 +4,9 @@ mod card;
 
 pub use card::Card;
 
-use super::config::{Experiment, Method};
+use super::config::Experiment;
 use super::run::Trained;
+use crate::method::Gives;
 use crate::model::pretrained::CmSchedule;
 use crate::model::{DIFFUSERS, NetworkConfig, UNetConfig};
 use crate::process::Parameterization;
@@ -65,13 +66,12 @@ impl Trained {
 
 // The U-Net of a run whose consistency function diffusers computes.
 fn exportable(experiment: &Experiment) -> Result<&UNetConfig> {
-    let parameterization = match &experiment.method {
-        Method::ScoreMatching(_) => bail!("it is a denoiser, not a consistency model"),
-        Method::Distillation { parameterization, .. }
-        | Method::ConsistencyTraining { parameterization, .. } => parameterization,
+    let parameterization = match experiment.method.gives() {
+        Gives::Consistency(parameterization) => parameterization,
+        other => bail!("it is {}, not a consistency model", other.name()),
     };
     ensure!(
-        *parameterization == Parameterization::Skip,
+        parameterization == Parameterization::Skip,
         "its parameterization is {parameterization:?}; diffusers computes Skip alone"
     );
     match &experiment.network {
@@ -93,11 +93,8 @@ fn index() -> Value {
 /// The scheduler of the noise levels that the run was trained on.
 fn scheduler(experiment: &Experiment) -> Result<Value> {
     let total = experiment.training.iterations;
-    let points = match &experiment.method {
-        Method::Distillation { points, .. } => *points,
-        Method::ConsistencyTraining { schedule, .. } => schedule.points(total, total),
-        Method::ScoreMatching(_) => bail!("a denoiser has no grid"),
-    };
+    let points = experiment.method.points(total, total);
+    let Some(points) = points else { bail!("its method has no time grid") };
     let schedule = CmSchedule {
         sigma_min: experiment.noise.eps,
         sigma_max: experiment.noise.t_max,

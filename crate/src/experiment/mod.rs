@@ -7,11 +7,11 @@ mod data;
 mod export;
 mod machine;
 mod monitor;
-mod objective;
 mod run;
+mod teacher;
 mod train;
 
-pub use config::{Experiment, Method, Rates, Training};
+pub use config::{Experiment, Rates, Training};
 pub use data::DataConfig;
 pub use export::Card;
 pub use monitor::{Monitor, Progress};

@@ -1,7 +1,8 @@
 //! A run's folder, and what a finished run gives.
 
 use super::checkpoint::{self, Checkpoint};
-use super::config::{Experiment, Method};
+use super::config::Experiment;
+use crate::method::Gives;
 use crate::model::{ConsistencyModel, EdmDenoiser};
 use crate::nn::{Params, Settings};
 use crate::plot::Figure;
@@ -83,9 +84,7 @@ impl RunFolder {
 
     fn with(&self, mut found: Checkpoint) -> Result<Trained> {
         let count = self.experiment.training.ema.all().len();
-        let averages = (0..count)
-            .map(|i| found.groups.remove(&checkpoint::average(i)).unwrap_or_default())
-            .collect();
+        let averages = found.averages(count);
         Trained::new(self.clone(), averages, found.table)
     }
 }
@@ -214,27 +213,26 @@ impl Trained {
     /// The averaged network as a denoiser.
     ///
     /// # Errors
-    /// A run that trained a consistency model.
+    /// A run that trained something else.
     pub fn denoiser(&self) -> Result<EdmDenoiser> {
         let experiment = &self.folder.experiment;
-        let Method::ScoreMatching(_) = experiment.method else {
-            bail!("{} trained a consistency model, not a denoiser", experiment.name);
-        };
-        Ok(EdmDenoiser::new(self.network()?, experiment.sigma_data))
+        match experiment.method.gives() {
+            Gives::Denoiser => Ok(EdmDenoiser::new(self.network()?, experiment.sigma_data)),
+            other => bail!("{} trained {}, not a denoiser", experiment.name, other.name()),
+        }
     }
 
     /// The averaged network as a consistency function.
     ///
     /// # Errors
-    /// A run that trained a denoiser.
+    /// A run that trained something else.
     pub fn consistency_model(&self) -> Result<ConsistencyModel> {
         let experiment = &self.folder.experiment;
-        let parameterization = match &experiment.method {
-            Method::ScoreMatching(_) => {
-                bail!("{} trained a denoiser, not a consistency model", experiment.name)
+        let parameterization = match experiment.method.gives() {
+            Gives::Consistency(parameterization) => parameterization,
+            other => {
+                bail!("{} trained {}, not a consistency model", experiment.name, other.name())
             }
-            Method::Distillation { parameterization, .. }
-            | Method::ConsistencyTraining { parameterization, .. } => *parameterization,
         };
         let (sigma_data, eps) = (experiment.sigma_data, experiment.noise.eps);
         Ok(ConsistencyModel::new(self.network()?, parameterization, sigma_data, eps))

@@ -1,24 +1,22 @@
 //! The training loop, one for all methods.
 
-use super::checkpoint::{self, Parts, Since};
+use super::checkpoint::{self, Losses};
 use super::config::Experiment;
 use super::data::Data;
 use super::machine::Machine;
 use super::monitor::{Monitor, Progress};
-use super::objective::{Objective, grid, mu};
 use super::run::{RunFolder, Trained, provenance};
+use super::teacher::Found;
 use crate::data::batch_rows;
 use crate::device::{allow_tf32, device};
-use crate::nn::{Ema, Gradients, Optimizer, Params, Precision, memory};
+use crate::method::{Batch, LearningRate, Setting, Trainer};
+use crate::nn::{Gradients, Precision, memory};
 use crate::record::Table;
 use crate::rng::Key;
 use crate::{Context, Result, bail, ensure};
-use candle_core::DType;
+use candle_core::Device;
 use std::path::Path;
 use std::time::Instant;
-
-/// A loss so many times the first does not come back.
-const DIVERGED: f64 = 1e6;
 
 /// Train `experiment` in its folder below `runs`, from its last checkpoint if there is
 /// one, on `threads` threads (0: all cores). A finished run is loaded.
@@ -27,10 +25,9 @@ const DIVERGED: f64 = 1e6;
 /// not, on any number of threads, the bits are the same.
 ///
 /// # Errors
-/// A loss or a gradient that is not finite, a loss that is a million times that of the run's first
-/// step (the step and the learning rate are named and the last checkpoint stays), a stop that was
-/// asked for, or a folder that cannot be written. A checkpoint holds the first loss; a run that
-/// resumes from an older one, which does not, is measured by its first loss after that.
+/// A loss or a gradient that is not finite, a loss that its method calls diverged (the step and the
+/// learning rate are named and the last checkpoint stays), a stop that was asked for, or a folder
+/// that cannot be written.
 pub fn train(
     experiment: &Experiment,
     runs: &Path,
@@ -57,106 +54,65 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
     }
     let key = Key::new(experiment.seed);
     let data = experiment.data.load(&device)?;
-    let rows = data.rows();
     check_classes(experiment, &data)?;
-    let mut params = Params::new(DType::F32, &device).with(experiment.training.settings());
-    let objective = Objective::new(experiment, &mut params, data.shape(), &key, runs)?;
-    let mut optimizer = Optimizer::new(experiment.optimizer, &params)?;
-    let rates = experiment.training.ema.all();
-    let averages = rates.iter().map(|_| Ema::new(&params)).collect::<Result<Vec<Ema>>>()?;
+    let mut trainer = build(experiment, data.shape(), key, runs, &device)?;
+    let mut losses: Vec<Losses> = trainer.players().iter().map(|_| Losses::default()).collect();
     let mut table = Table::new();
-    let mut since = Since::default();
-    let mut first_loss = None;
     let mut step = 0;
 
     // ---- resume
     let hash = experiment.hash()?;
     if let Some(mut saved) = checkpoint::newest(folder.path(), &hash, &device)? {
-        let mut group = |name: &str| saved.groups.remove(name).unwrap_or_default();
-        let mut restore = || -> Result<()> {
-            params.assign_tensors(&group("params"))?;
-            for (i, ema) in averages.iter().enumerate() {
-                ema.params().assign_tensors(&group(&checkpoint::average(i)))?;
-            }
-            if let Some(target) = objective.target() {
-                target.params().assign_tensors(&group("target"))?;
-            }
-            optimizer.restore(saved.step, &group("optimizer"))
-        };
-        restore().with_context(|| {
+        saved.restore(trainer.as_mut()).with_context(|| {
             format!("the checkpoint {} (delete it to start before it)", saved.path.display())
         })?;
-        (step, table, since) = (saved.step, saved.table, saved.since);
-        first_loss = saved.first_loss;
+        (step, table, losses) = (saved.step, saved.table, saved.losses);
     }
 
     let total = experiment.training.iterations;
     let origin = provenance(experiment)?;
     let mut machine = Machine::open(folder.path(), step)?;
     let (start, first) = (Instant::now(), step);
-    let order = key.stream("order");
     monitor.record(&table);
     monitor.report(Progress { step, total, ..Progress::default() });
     while step < total {
-        // ---- a batch, its loss and its gradients
-        let batch = batch_rows(rows, experiment.training.batch, step, &order);
-        let noise = key.stream("step").step(step);
-        let found = gradients(experiment, &objective, &params, &data, &batch, step, &noise);
-        let rate = learning_rate(experiment, step);
-        let healthy = |(value, norm, gradients)| {
-            not_diverged(value, *first_loss.get_or_insert(value)).map(|()| (value, norm, gradients))
-        };
-        let (value, norm, gradients) = found.and_then(healthy).with_context(|| {
-            format!(
-                "{}: at step {step} (learning rate {:e}; the last checkpoint in {} stays as it is)",
-                experiment.name,
-                rate * experiment.optimizer.learning_rate,
-                folder.path().display()
-            )
-        })?;
-
-        // ---- optimizer, target, averages
-        optimizer.step(&params, &gradients, rate)?;
-        drop(gradients);
-        if let Some(target) = objective.target() {
-            target.update(&params, mu(experiment, step))?;
+        // ---- a batch; for each player its loss, its gradients, its step; what follows
+        let batch = Rows::of(experiment, &data, &key, step);
+        for turn in trainer.turns(step) {
+            let rate = trainer.players()[turn].learning_rate(step);
+            let found = gradients(trainer.as_ref(), turn, step, &batch).and_then(|found| {
+                losses[turn].add(found.loss, found.norm, rate);
+                trainer.check_loss(turn, found.loss, losses[turn].first())?;
+                Ok(found)
+            });
+            let found = found.with_context(|| {
+                format!(
+                    "{}: at step {step} (learning rate {rate:e}; the last checkpoint in {} stays \
+                     as it is)",
+                    experiment.name,
+                    folder.path().display()
+                )
+            })?;
+            trainer.players_mut()[turn].step(&found.gradients, step)?;
         }
-        // Early on a slow average would remember the start.
-        let warm = (1.0 + step as f64) / (10.0 + step as f64);
-        for (ema, rate) in averages.iter().zip(rates) {
-            ema.update(&params, rate.min(warm))?;
-        }
+        trainer.follow(step)?;
         step += 1;
 
         // ---- record row, checkpoint
-        since.add(value);
-        let elapsed = start.elapsed();
-        monitor.report(Progress { step, total, loss: value, elapsed, steps_here: step - first });
+        let (loss, elapsed) = (losses[0].last(), start.elapsed());
+        monitor.report(Progress { step, total, loss, elapsed, steps_here: step - first });
         if step.is_multiple_of(experiment.training.record_every) || step == total {
-            table.push(&[
-                ("step", step as f64),
-                ("loss", since.take()),
-                ("gradient_norm", norm),
-                ("learning_rate", rate * experiment.optimizer.learning_rate),
-                ("points", grid(experiment, step - 1)?.points() as f64),
-                ("mu", mu(experiment, step - 1)),
-            ])?;
+            let row = row(trainer.as_ref(), step, &mut losses);
+            table.push(
+                &row.iter().map(|(name, value)| (name.as_str(), *value)).collect::<Vec<_>>(),
+            )?;
             machine.add(step, experiment.training.batch)?;
             monitor.record(&table);
         }
         let stopping = monitor.stopping() && step < total;
         if step.is_multiple_of(experiment.training.checkpoint_every) || step == total || stopping {
-            let parts = Parts {
-                step,
-                params: &params,
-                averages: &averages,
-                target: objective.target().map(Ema::params),
-                optimizer: optimizer.tensors(),
-                table: &table,
-                since,
-                first_loss,
-            };
-            checkpoint::save(folder.path(), &hash, experiment.training.keep_checkpoints, &parts)
+            let (path, keep) = (folder.path(), experiment.training.keep_checkpoints);
+            checkpoint::save(path, (&hash, keep), step, trainer.as_ref(), &table, &losses)
                 .with_context(|| experiment.name.clone())?;
             table.write(folder.path(), "metrics", &origin)?;
         }
@@ -167,40 +123,100 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
     Ok(())
 }
 
-// A network that an early step has thrown far away may stay there for good, every number finite.
-fn not_diverged(loss: f64, first: f64) -> Result<()> {
+fn build(
+    experiment: &Experiment,
+    shape: &[usize],
+    key: Key,
+    runs: &Path,
+    device: &Device,
+) -> Result<Box<dyn Trainer>> {
+    let training = &experiment.training;
+    let trainer = experiment.method.build(&Setting {
+        shape,
+        network: &experiment.network,
+        noise: experiment.noise,
+        sigma_data: experiment.sigma_data,
+        optimizer: experiment.optimizer,
+        schedule: LearningRate { iterations: training.iterations, decay: training.decay },
+        averages: training.ema.all(),
+        settings: training.settings(),
+        device,
+        key,
+        teachers: &Found { student: experiment, shape, runs, device },
+    })?;
     ensure!(
-        first <= 0.0 || loss <= DIVERGED * first,
-        "the loss is {loss:e}, and began at {first:e}: the training has diverged; lower \
-         optimizer.learning_rate, set optimizer.clip, or choose optimizer.kind = 'adam' (the first \
-         steps of RAdam are the gradient times the learning rate, however large it is)"
+        training.accumulate == 1 || trainer.splits(),
+        "training.accumulate = {}: a batch of {} cannot be split",
+        training.accumulate,
+        experiment.method.name()
     );
-    Ok(())
+    Ok(trainer)
 }
 
-// The mean loss of a batch, the norm of its gradient, and the gradient, clipped where that is
-// asked for: by parts where the batch is split, weighted by their sizes.
-fn gradients(
-    experiment: &Experiment,
-    objective: &Objective,
-    params: &Params,
-    data: &Data,
-    batch: &[u32],
-    step: u64,
-    key: &Key,
-) -> Result<(f64, f64, Gradients)> {
-    let size = batch.len().div_ceil(experiment.training.accumulate);
-    let told = experiment.network.classes().is_some();
+// A row of the record after `step` steps: the losses of each player and the method's columns. The
+// first player's columns have plain names.
+fn row(trainer: &dyn Trainer, step: u64, losses: &mut [Losses]) -> Vec<(String, f64)> {
+    let mut row = vec![("step".to_string(), step as f64)];
+    for (i, (player, losses)) in trainer.players().iter().zip(losses).enumerate() {
+        let (loss, norm, rate) = losses.take();
+        for (column, value) in [("loss", loss), ("gradient_norm", norm), ("learning_rate", rate)] {
+            let prefix = if i == 0 { String::new() } else { format!("{}_", player.name()) };
+            row.push((format!("{prefix}{column}"), value));
+        }
+    }
+    row.extend(
+        trainer.columns(step - 1).into_iter().map(|(name, value)| (name.to_string(), value)),
+    );
+    row
+}
+
+// The rows of a step's batch, and the parts that it is split into.
+struct Rows<'a> {
+    data: &'a Data,
+    rows: Vec<u32>,
+    part: usize,
+    conditional: bool,
+    key: Key,
+}
+
+impl<'a> Rows<'a> {
+    fn of(experiment: &Experiment, data: &'a Data, key: &Key, step: u64) -> Self {
+        let size = experiment.training.batch;
+        let rows = batch_rows(data.rows(), size, step, &key.stream("order"));
+        let part = rows.len().div_ceil(experiment.training.accumulate);
+        let conditional = experiment.network.classes().is_some();
+        Self { data, rows, part, conditional, key: key.stream("step").step(step) }
+    }
+
+    // Each part, and its share of the batch.
+    fn parts(&self) -> impl Iterator<Item = Result<(Batch, f64)>> + '_ {
+        self.rows.chunks(self.part).enumerate().map(|(i, rows)| {
+            let first = (i * self.part) as u64;
+            let x0 = self.data.batch(rows, first, &self.key)?;
+            let labels = self.conditional.then(|| self.data.labels(rows)).flatten();
+            let share = rows.len() as f64 / self.rows.len() as f64;
+            Ok((Batch { x0, labels, first, key: self.key }, share))
+        })
+    }
+}
+
+struct Step {
+    loss: f64,
+    norm: f64,
+    gradients: Gradients,
+}
+
+// The mean loss of `player` on a batch, the norm of its gradient, and the gradient, clipped where
+// that is asked for: by parts where the batch is split, weighted by their sizes.
+fn gradients(trainer: &dyn Trainer, player: usize, step: u64, batch: &Rows) -> Result<Step> {
+    let of = trainer.players()[player];
     let (mut value, mut sum) = (0.0, None::<Gradients>);
-    for (i, part) in batch.chunks(size).enumerate() {
-        let x0 = data.batch(part, (i * size) as u64, key)?;
-        let labels = told.then(|| data.labels(part)).flatten();
-        let share = part.len() as f64 / batch.len() as f64;
-        let loss =
-            objective.loss(experiment, step, (&x0, labels.as_deref()), (i * size) as u64, key)?;
+    for part in batch.parts() {
+        let (part, share) = part?;
+        let loss = trainer.loss(player, step, &part)?;
         let loss = if share == 1.0 { loss } else { (loss * share)? };
         value += f64::from(loss.to_scalar::<f32>()?);
-        let gradients = params.gradients(&loss)?;
+        let gradients = of.params().gradients(&loss)?;
         match &mut sum {
             Some(sum) => sum.add(gradients)?,
             None => sum = Some(gradients),
@@ -210,12 +226,8 @@ fn gradients(
     // The parameter comes first: it says more than the loss.
     let norm = gradients.norm().with_context(|| format!("the loss is {value}"))?;
     ensure!(value.is_finite(), "the loss is {value}, the norm of the gradient {norm}");
-    if let Some(clip) = experiment.optimizer.clip
-        && norm > clip
-    {
-        gradients.scale(clip / norm)?;
-    }
-    Ok((value, norm, gradients))
+    of.clip(&mut gradients, norm)?;
+    Ok(Step { loss: value, norm, gradients })
 }
 
 // A network that is told classes needs them of the data.
@@ -233,11 +245,4 @@ fn check_classes(experiment: &Experiment, data: &Data) -> Result<()> {
         );
     }
     Ok(())
-}
-
-// The factor on the learning rate: 1, then linearly to 0 over the last steps.
-fn learning_rate(experiment: &Experiment, step: u64) -> f64 {
-    let total = experiment.training.iterations as f64;
-    let falling = experiment.training.decay * total;
-    if falling > 0.0 { ((total - step as f64) / falling).min(1.0) } else { 1.0 }
 }

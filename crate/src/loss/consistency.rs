@@ -4,9 +4,9 @@
 
 use super::distance::Compare;
 use super::weighting::Weighting;
+use crate::Result;
 use crate::process::{Solver, TimeGrid, perturb};
-use crate::seam::{ConsistencyFunction, Denoiser, per_sample};
-use crate::{Result, ensure};
+use crate::seam::{ConsistencyFunction, Denoiser};
 use candle_core::Tensor;
 
 /// Two points that should have one origin: (x_{t_{n+1}}, t_{n+1}) and (x_{t_n}, t_n), a
@@ -35,7 +35,7 @@ pub fn distillation_pair(
     teacher: &dyn Denoiser,
     solver: Solver,
 ) -> Result<Pair> {
-    let (t, t_next) = times(n, grid)?;
+    let (t, t_next) = grid.neighbours(n)?;
     let x_next = perturb(x0, &t_next, z)?.detach();
     let x = solver.step(teacher, &x_next, &t_next, &t)?.detach();
     Ok(Pair { x_next, t_next, x, t })
@@ -45,18 +45,10 @@ pub fn distillation_pair(
 ///
 /// `n` as in [`distillation_pair`].
 pub fn training_pair(x0: &Tensor, z: &Tensor, n: &[usize], grid: &TimeGrid) -> Result<Pair> {
-    let (t, t_next) = times(n, grid)?;
+    let (t, t_next) = grid.neighbours(n)?;
     let x_next = perturb(x0, &t_next, z)?.detach();
     let x = perturb(x0, &t, z)?.detach();
     Ok(Pair { x_next, t_next, x, t })
-}
-
-fn times(n: &[usize], grid: &TimeGrid) -> Result<(Vec<f64>, Vec<f64>)> {
-    let times = grid.times();
-    if let Some(bad) = n.iter().find(|n| **n == 0 || **n >= times.len()) {
-        crate::bail!("grid index n = {bad}: needs 1 <= n <= N - 1 = {}", times.len() - 1);
-    }
-    Ok((n.iter().map(|n| times[n - 1]).collect(), n.iter().map(|n| times[*n]).collect()))
 }
 
 /// E\[lambda d(f_theta(x_{t_{n+1}}, t_{n+1}), sg f_theta-(x_{t_n}, t_n))\]: the mean over
@@ -71,13 +63,5 @@ pub fn consistency_loss(
     let answer = student.origin(&pair.x_next, &pair.t_next)?;
     let goal = target.origin(&pair.x, &pair.t)?.detach();
     let each = distance.per_sample(&answer, &goal)?; // (B)
-    ensure!(
-        pair.t.len() == each.elem_count(),
-        "{} noise levels for a batch of {}",
-        pair.t.len(),
-        each.elem_count()
-    );
-    let lambda: Vec<f64> =
-        pair.t_next.iter().zip(&pair.t).map(|(next, t)| weighting.lambda(*next, *t)).collect();
-    Ok((&each * per_sample(&lambda, &each)?)?.mean_all()?)
+    weighting.mean(&each, &pair.t_next, &pair.t)
 }

@@ -2,46 +2,9 @@
 //! 2022, table 1): how a teacher is trained.
 
 use crate::Result;
-use crate::bounds::{positive, within};
 use crate::process::perturb;
-use crate::rng::Key;
 use crate::seam::{Denoiser, per_sample};
 use candle_core::Tensor;
-use serde::{Deserialize, Serialize};
-use std::ops::Range;
-
-/// The noise levels to train at: ln sigma ~ N(p_mean, p_std^2).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ScoreMatching {
-    /// The mean of ln sigma.
-    pub p_mean: f64,
-    /// The standard deviation of ln sigma.
-    pub p_std: f64,
-}
-
-impl Default for ScoreMatching {
-    fn default() -> Self {
-        Self { p_mean: -1.2, p_std: 1.2 }
-    }
-}
-
-impl ScoreMatching {
-    /// Whether noise levels of this law are numbers to train at.
-    ///
-    /// # Errors
-    /// A mean beyond those of the noise levels that are taken, ln 1e-6 to ln 1e6; a deviation that
-    /// is not above 0 and up to 5.
-    pub fn check(&self) -> Result<()> {
-        within("p_mean", self.p_mean, -14.0..=14.0)?;
-        within("p_std", self.p_std, positive(5.0))
-    }
-
-    /// One noise level for each of the samples `samples` under `key`.
-    pub fn noise_levels(&self, samples: Range<u64>, key: &Key) -> Vec<f64> {
-        key.normals(samples).iter().map(|z| (self.p_mean + self.p_std * z).exp()).collect()
-    }
-}
 
 /// lambda(sigma) = (sigma^2 + sigma_data^2) / (sigma sigma_data)^2.
 fn weight(sigma: f64, sigma_data: f64) -> f64 {

@@ -11,5 +11,5 @@ mod weighting;
 pub use consistency::{Pair, consistency_loss, distillation_pair, training_pair};
 pub use distance::{Compare, Distance, Metric, Reduction};
 pub use lpips::{Lpips, LpipsConfig, Pooling};
-pub use matching::{ScoreMatching, score_matching_loss};
+pub use matching::score_matching_loss;
 pub use weighting::{Weight, Weighting};

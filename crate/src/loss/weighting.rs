@@ -1,6 +1,9 @@
 //! The weights lambda of a consistency loss.
 
 use crate::process::Convention;
+use crate::seam::per_sample;
+use crate::{Result, ensure};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 /// lambda as a function of the noise levels of a pair.
@@ -38,5 +41,22 @@ impl Weighting {
             Weight::InverseGap => 1.0 / (t_next - t),
             Weight::Snr => 1.0 / (at * at),
         }
+    }
+
+    /// The mean of lambda d over a batch, a scalar; `d` is `(B)`, with a pair of noise levels for
+    /// each sample.
+    ///
+    /// # Errors
+    /// Another number of noise levels.
+    pub fn mean(&self, d: &Tensor, t_next: &[f64], t: &[f64]) -> Result<Tensor> {
+        ensure!(
+            t.len() == d.elem_count(),
+            "{} noise levels for a batch of {}",
+            t.len(),
+            d.elem_count()
+        );
+        let lambda: Vec<f64> =
+            t_next.iter().zip(t).map(|(next, t)| self.lambda(*next, *t)).collect();
+        Ok((d * per_sample(&lambda, d)?)?.mean_all()?)
     }
 }

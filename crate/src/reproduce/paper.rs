@@ -3,7 +3,8 @@
 
 use super::config::{Reproduction, folder};
 use super::effort::Effort;
-use crate::experiment::{Experiment, Method};
+use crate::experiment::Experiment;
+use crate::method::{ConsistencyTraining, MethodConfig};
 use crate::plot::Figure;
 use crate::process::TimeGrid;
 use crate::{Error, Result, bail};
@@ -37,22 +38,11 @@ pub fn tau(name: &str) -> Result<f64> {
 /// As [`experiment`].
 pub fn hyper_parameters(names: &[&str]) -> Result<DataFrame> {
     let all = names.iter().map(|name| experiment(name)).collect::<Result<Vec<_>>>()?;
-    let method = |of: &Experiment| match &of.method {
-        Method::ScoreMatching(_) => [None, None],
-        Method::Distillation { points, mu, .. } => [Some(points.to_string()), Some(mu.to_string())],
-        Method::ConsistencyTraining { schedule, .. } => [
-            Some(format!("{} to {}", schedule.s0, schedule.s1 + 1)),
-            Some(format!("from {}", schedule.mu0)),
-        ],
-    };
-    let by_method = |k: usize| all.iter().map(|of| method(of)[k].clone()).collect::<Vec<_>>();
+    let by_method =
+        |k: usize| all.iter().map(|of| of.method.hyper_parameters()[k].clone()).collect::<Vec<_>>();
     // As table 3 has it, rounded.
     let ema = |of: &Experiment| ((of.training.ema.all()[0] * 1e6).round() / 1e6).to_string();
-    let d = |of: &Experiment| match &of.method {
-        Method::Distillation { lpips: Some(_), .. }
-        | Method::ConsistencyTraining { lpips: Some(_), .. } => Some("LPIPS"),
-        _ => None,
-    };
+    let d = |of: &Experiment| of.method.lpips().map(|_| "LPIPS");
     Ok(df![
         "run" => names,
         "learning rate" => all.iter().map(|of| of.optimizer.learning_rate).collect::<Vec<_>>(),
@@ -90,7 +80,7 @@ pub fn grids(title: &str, all: &[(&str, &TimeGrid, f64)]) -> Figure {
 /// # Errors
 /// Another method.
 pub fn schedule(title: &str, of: &Experiment) -> Result<Figure> {
-    let Method::ConsistencyTraining { schedule, .. } = &of.method else {
+    let MethodConfig::ConsistencyTraining(ConsistencyTraining { schedule, .. }) = &of.method else {
         bail!("{}: only consistency training has a schedule", of.name);
     };
     let total = of.training.iterations;

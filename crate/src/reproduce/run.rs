@@ -6,7 +6,8 @@ use super::effort::Effort;
 use super::judges::{Finding, Judges};
 use super::results::{self, Row};
 use super::sampling::Sampling;
-use crate::experiment::{Experiment, Method, Monitor, Trained, train};
+use crate::experiment::{Experiment, Monitor, Trained, train};
+use crate::method::Gives;
 use crate::plot::Figure;
 use crate::record::write_atomically;
 use crate::rng::Key;
@@ -143,7 +144,7 @@ fn judge(
 
 /// The kinds of sampling, which are the teacher's or a consistency model's.
 fn kinds(reproduction: &Reproduction, experiment: &Experiment) -> Result<Vec<Sampling>> {
-    let teacher = matches!(experiment.method, Method::ScoreMatching(_));
+    let teacher = experiment.method.gives() == Gives::Denoiser;
     ensure!(
         !teacher || reproduction.evaluate.taus.is_empty(),
         "evaluate.taus: for a consistency model alone"

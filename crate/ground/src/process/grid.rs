@@ -139,6 +139,19 @@ impl TimeGrid {
         self.0.windows(2).map(|w| w[1] - w[0]).fold(0.0, f64::max)
     }
 
+    /// The noise levels (t_n, t_{n+1}), for each n of `n` in 1..=N-1, counted from 1 as in the
+    /// paper.
+    ///
+    /// # Errors
+    /// An n that is not one of them.
+    pub fn neighbours(&self, n: &[usize]) -> Result<(Vec<f64>, Vec<f64>)> {
+        let times = &self.0;
+        if let Some(bad) = n.iter().find(|n| **n == 0 || **n >= times.len()) {
+            bail!("grid index n = {bad}: needs 1 <= n <= N - 1 = {}", times.len() - 1);
+        }
+        Ok((n.iter().map(|n| times[n - 1]).collect(), n.iter().map(|n| times[*n]).collect()))
+    }
+
     /// The intervals from T down to eps, as (t_{n+1}, t_n).
     pub fn descending(&self) -> impl Iterator<Item = (f64, f64)> + '_ {
         self.0.windows(2).rev().map(|w| (w[1], w[0]))

@@ -1,6 +1,5 @@
 //! The model card of an export: what was recorded, and nothing else.
 
-use crate::experiment::config::Method;
 use crate::experiment::run::Trained;
 use crate::{Context, Error, Result, ensure};
 use polars::prelude::{CsvReadOptions, CsvReader, SerReader};
@@ -26,7 +25,7 @@ impl Card {
         );
         let mut text = self.front(trained.experiment().data.repository()?);
         let experiment = trained.experiment();
-        let (name, kind) = (&experiment.name, method(&experiment.method));
+        let (name, kind) = (&experiment.name, experiment.method.name());
         let size = shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
         let _ = write!(
             text,
@@ -81,14 +80,6 @@ From Consistency Lab:
 cargo lab sample --model DIR --steps 1 --out grid.png
 ```
 "#;
-
-fn method(method: &Method) -> &'static str {
-    match method {
-        Method::ScoreMatching(_) => "denoising score matching",
-        Method::Distillation { .. } => "consistency distillation",
-        Method::ConsistencyTraining { .. } => "consistency training",
-    }
-}
 
 fn short(value: f64) -> String {
     match value.fract() == 0.0 && value.abs() < 1e15 {

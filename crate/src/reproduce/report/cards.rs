@@ -5,7 +5,6 @@ use super::numbers::{Entry, ORIGIN, metrics};
 use super::ours::{heads, rows};
 use super::page::{Block, Table, columns};
 use crate::data::Dataset;
-use crate::experiment::Method;
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -31,14 +30,7 @@ fn card(entry: &Entry) -> Result<String> {
     let (reproduction, experiment) = (&entry.reproduction, &entry.experiment);
     let name = &reproduction.name;
     let heading = |text: &str| Block::Heading(2, text.to_string());
-    let kind = match &experiment.method {
-        Method::ScoreMatching(_) => "A denoiser, by score matching".to_string(),
-        Method::Distillation { .. } => format!(
-            "A consistency model, by distillation of `{}`",
-            reproduction.teacher.as_deref().unwrap_or("a published teacher")
-        ),
-        Method::ConsistencyTraining { .. } => "A consistency model, by training alone".to_string(),
-    };
+    let kind = experiment.method.summary(reproduction.teacher.as_deref());
     let network =
         toml::Value::try_from(&experiment.network).map_err(|e| Error::new(e.to_string()))?;
     let training = &experiment.training;

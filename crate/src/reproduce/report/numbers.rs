@@ -7,7 +7,8 @@ use super::super::sampling::Sampling;
 use super::page::Cell;
 use crate::Result;
 use crate::data::{entry, name_in_revision};
-use crate::experiment::{DataConfig, Experiment, Method};
+use crate::experiment::{DataConfig, Experiment};
+use crate::method::Gives;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -99,10 +100,11 @@ impl Entry {
 
     /// Whether it trains a teacher, and if not whether it distils one: 0, 1, 2.
     pub fn place(&self) -> u8 {
-        match self.experiment.method {
-            Method::ScoreMatching(_) => 0,
-            Method::Distillation { .. } => 1,
-            Method::ConsistencyTraining { .. } => 2,
+        let method = &self.experiment.method;
+        match method.gives() {
+            Gives::Denoiser => 0,
+            Gives::Consistency(_) if method.teacher().is_some() => 1,
+            Gives::Consistency(_) => 2,
         }
     }
 

@@ -1,0 +1,166 @@
+//! Consistency distillation (the paper, algorithm 2; the talk, algorithm 1).
+
+use super::student::{Measure, Student};
+use super::{Batch, Gives, Method, Player, Setting, Trainer};
+use crate::bounds::{POINTS, within};
+use crate::loss::{Distance, LpipsConfig, Weighting};
+use crate::model::Conditioned;
+use crate::model::pretrained::Teacher;
+use crate::process::{Parameterization, Solver, TimeGrid, perturb};
+use crate::seam::ConsistencyFunction;
+use crate::{Result, ensure};
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A student of a teacher's PF ODE. It starts from the teacher's weights where it has the
+/// teacher's network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConsistencyDistillation {
+    /// The folder of the teacher's run, beside this one's; or a published teacher: a folder in
+    /// diffusers' layout, a flax file, or a repository of the Hub, `OWNER/NAME@COMMIT`.
+    pub teacher: String,
+    /// N, the points of the Karras grid.
+    pub points: usize,
+    /// The one-step solver.
+    #[serde(default)]
+    pub solver: Solver,
+    /// d.
+    #[serde(default)]
+    pub distance: Distance,
+    /// LPIPS as d, in place of `distance`: for colour images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lpips: Option<LpipsConfig>,
+    /// lambda.
+    #[serde(default)]
+    pub weighting: Weighting,
+    /// mu, the decay rate of the target, fixed; 0 makes the target the student.
+    pub mu: f64,
+    /// Eq. 3 or eq. 4 of the talk.
+    #[serde(default)]
+    pub parameterization: Parameterization,
+}
+
+impl ConsistencyDistillation {
+    fn measure(&self) -> Measure<'_> {
+        let Self { distance, lpips, weighting, .. } = self;
+        Measure { distance, lpips: lpips.as_ref(), weighting }
+    }
+}
+
+impl Method for ConsistencyDistillation {
+    fn name(&self) -> &'static str {
+        "consistency distillation"
+    }
+
+    fn summary(&self, teacher: Option<&str>) -> String {
+        format!(
+            "A consistency model, by distillation of `{}`",
+            teacher.unwrap_or("a published teacher")
+        )
+    }
+
+    fn gives(&self) -> Gives {
+        Gives::Consistency(self.parameterization)
+    }
+
+    fn check(&self) -> Result<()> {
+        let Self { points, mu, .. } = self;
+        self.measure().check()?;
+        ensure!(*points >= 2, "method.points = {points}: a grid needs 2 or more");
+        within("method.points", *points, 2..=POINTS)?;
+        within("method.mu", *mu, 0.0..1.0)
+    }
+
+    fn build(&self, setting: &Setting) -> Result<Box<dyn Trainer>> {
+        let (params, network) = setting.network()?;
+        let (teacher, weights) = setting.teachers.find(&self.teacher)?;
+        // "Initialize theta with the teacher."
+        if let Some(weights) = weights {
+            weights.start(&params)?;
+        }
+        Ok(Box::new(Distillation {
+            grid: setting.noise.karras(self.points)?,
+            teacher,
+            student: Student::new(
+                setting,
+                (params, network),
+                self.parameterization,
+                self.measure(),
+            )?,
+            solver: self.solver,
+            mu: self.mu,
+        }))
+    }
+
+    fn points(&self, _: u64, _: u64) -> Option<usize> {
+        Some(self.points)
+    }
+
+    fn mu(&self, _: u64, _: u64) -> Option<f64> {
+        Some(self.mu)
+    }
+
+    fn hyper_parameters(&self) -> [Option<String>; 2] {
+        [Some(self.points.to_string()), Some(self.mu.to_string())]
+    }
+
+    fn teacher(&self) -> Option<&str> {
+        Some(&self.teacher)
+    }
+
+    fn lpips(&self) -> Option<&LpipsConfig> {
+        self.lpips.as_ref()
+    }
+}
+
+struct Distillation {
+    student: Student,
+    teacher: Teacher,
+    grid: TimeGrid,
+    solver: Solver,
+    mu: f64,
+}
+
+impl Trainer for Distillation {
+    fn loss(&self, _: usize, _: u64, batch: &Batch) -> Result<Tensor> {
+        let (x0, z) = (&batch.x0, batch.noise()?); // (B, ..)
+        let n = batch.grid_indices(self.grid.points())?; // n ~ U[1, N - 1]
+        let (t, t_next) = self.grid.neighbours(&n)?; // t_n, t_{n+1}
+
+        // The teacher's estimate of x_{t_n}, one step of the solver from x_{t_{n+1}} (eq. 5).
+        let x_next = perturb(x0, &t_next, &z)?.detach();
+        let teacher = Conditioned::new(&self.teacher, batch.labels(), None);
+        let x_hat = self.solver.step(&teacher, &x_next, &t_next, &t)?.detach();
+
+        let f = self.student.model(batch).origin(&x_next, &t_next)?; // f_theta
+        let target = self.student.target(batch).origin(&x_hat, &t)?.detach(); // f_theta-
+        let d = self.student.d(&f, &target)?; // (B)
+        self.student.mean(&d, &t_next, &t)
+    }
+
+    fn follow(&mut self, _: u64) -> Result<()> {
+        self.student.move_target(self.mu)
+    }
+
+    fn columns(&self, _: u64) -> Vec<(&'static str, f64)> {
+        vec![("points", self.grid.points() as f64), ("mu", self.mu)]
+    }
+
+    fn players(&self) -> Vec<&Player> {
+        vec![&self.student.player]
+    }
+
+    fn players_mut(&mut self) -> Vec<&mut Player> {
+        vec![&mut self.student.player]
+    }
+
+    fn state(&self) -> BTreeMap<&'static str, BTreeMap<String, Tensor>> {
+        self.student.state()
+    }
+
+    fn restore(&mut self, _: &str, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+        self.student.restore(tensors)
+    }
+}

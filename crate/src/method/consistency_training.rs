@@ -1,0 +1,145 @@
+//! Consistency training (the paper, algorithm 3; the talk, algorithm 2).
+
+use super::student::{Measure, Student};
+use super::{Batch, Gives, Method, Player, Setting, Trainer};
+use crate::loss::{Distance, LpipsConfig, Weighting};
+use crate::process::{NoiseRange, Parameterization, Schedule, perturb};
+use crate::seam::ConsistencyFunction;
+use crate::{Context, Result};
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A consistency model without a teacher: the same noise at both noise levels of a pair.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConsistencyTraining {
+    /// N(k) and mu(k).
+    pub schedule: Schedule,
+    /// d.
+    #[serde(default)]
+    pub distance: Distance,
+    /// LPIPS as d, in place of `distance`: for colour images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lpips: Option<LpipsConfig>,
+    /// lambda.
+    #[serde(default)]
+    pub weighting: Weighting,
+    /// Eq. 3 or eq. 4 of the talk.
+    #[serde(default)]
+    pub parameterization: Parameterization,
+}
+
+impl ConsistencyTraining {
+    fn measure(&self) -> Measure<'_> {
+        let Self { distance, lpips, weighting, .. } = self;
+        Measure { distance, lpips: lpips.as_ref(), weighting }
+    }
+}
+
+impl Method for ConsistencyTraining {
+    fn name(&self) -> &'static str {
+        "consistency training"
+    }
+
+    fn summary(&self, _: Option<&str>) -> String {
+        "A consistency model, by training alone".to_string()
+    }
+
+    fn gives(&self) -> Gives {
+        Gives::Consistency(self.parameterization)
+    }
+
+    fn check(&self) -> Result<()> {
+        self.measure().check()?;
+        self.schedule.check().context("method.schedule")
+    }
+
+    fn build(&self, setting: &Setting) -> Result<Box<dyn Trainer>> {
+        let network = setting.network()?;
+        Ok(Box::new(Training {
+            student: Student::new(setting, network, self.parameterization, self.measure())?,
+            noise: setting.noise,
+            schedule: self.schedule,
+            iterations: setting.schedule.iterations,
+        }))
+    }
+
+    fn points(&self, k: u64, total: u64) -> Option<usize> {
+        Some(self.schedule.points(k, total))
+    }
+
+    fn mu(&self, k: u64, total: u64) -> Option<f64> {
+        Some(self.schedule.mu(k, total))
+    }
+
+    fn hyper_parameters(&self) -> [Option<String>; 2] {
+        let Schedule { s0, s1, mu0, .. } = self.schedule;
+        [Some(format!("{s0} to {}", s1 + 1)), Some(format!("from {mu0}"))]
+    }
+
+    fn lpips(&self) -> Option<&LpipsConfig> {
+        self.lpips.as_ref()
+    }
+}
+
+struct Training {
+    student: Student,
+    noise: NoiseRange,
+    schedule: Schedule,
+    iterations: u64,
+}
+
+impl Training {
+    /// N(k).
+    fn points(&self, k: u64) -> usize {
+        self.schedule.points(k, self.iterations)
+    }
+
+    /// mu(k).
+    fn mu(&self, k: u64) -> f64 {
+        self.schedule.mu(k, self.iterations)
+    }
+}
+
+impl Trainer for Training {
+    fn loss(&self, _: usize, k: u64, batch: &Batch) -> Result<Tensor> {
+        let (x0, z) = (&batch.x0, batch.noise()?); // (B, ..)
+        let grid = self.noise.karras(self.points(k))?;
+        let n = batch.grid_indices(grid.points())?; // n ~ U[1, N(k) - 1]
+        let (t, t_next) = grid.neighbours(&n)?; // t_n, t_{n+1}
+
+        // One z at both noise levels.
+        let x_next = perturb(x0, &t_next, &z)?.detach();
+        let x = perturb(x0, &t, &z)?.detach();
+
+        let f = self.student.model(batch).origin(&x_next, &t_next)?; // f_theta
+        let target = self.student.target(batch).origin(&x, &t)?.detach(); // f_theta-
+        let d = self.student.d(&f, &target)?; // (B)
+        self.student.mean(&d, &t_next, &t)
+    }
+
+    fn follow(&mut self, k: u64) -> Result<()> {
+        self.student.move_target(self.mu(k))
+    }
+
+    fn columns(&self, k: u64) -> Vec<(&'static str, f64)> {
+        vec![("points", self.points(k) as f64), ("mu", self.mu(k))]
+    }
+
+    fn players(&self) -> Vec<&Player> {
+        vec![&self.student.player]
+    }
+
+    fn players_mut(&mut self) -> Vec<&mut Player> {
+        vec![&mut self.student.player]
+    }
+
+    fn state(&self) -> BTreeMap<&'static str, BTreeMap<String, Tensor>> {
+        self.student.state()
+    }
+
+    fn restore(&mut self, _: &str, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+        self.student.restore(tensors)
+    }
+}

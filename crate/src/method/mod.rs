@@ -1,0 +1,195 @@
+//! How networks are trained. A method is one file here, to be held beside the page: its
+//! configuration, what it builds, its step in the paper's symbols, what follows a step, its
+//! columns of the record, and what a trained run gives.
+//!
+//! The loop, checkpoints, sampling, export and reports know a [`Method`] and its [`Trainer`], and
+//! nothing of which method it is. A new method is its file and a line of [`MethodConfig`].
+
+mod batch;
+mod consistency_distillation;
+mod consistency_training;
+mod player;
+mod score_matching;
+mod setting;
+mod student;
+
+pub use batch::Batch;
+pub use consistency_distillation::ConsistencyDistillation;
+pub use consistency_training::ConsistencyTraining;
+pub(crate) use player::average;
+pub use player::{LearningRate, Player};
+pub use score_matching::ScoreMatching;
+pub use setting::{Setting, Teachers, Weights};
+
+use crate::loss::LpipsConfig;
+use crate::process::Parameterization;
+use crate::{Result, ensure};
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::ops::Deref;
+
+/// A loss so many times the first does not come back.
+const DIVERGED: f64 = 1e6;
+
+/// How a network is trained: the methods, by the name that an experiment gives as `kind`.
+///
+/// It is used as the [`Method`] that it names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
+pub enum MethodConfig {
+    /// A teacher, by denoising score matching.
+    ScoreMatching(ScoreMatching),
+    /// Consistency distillation.
+    Distillation(ConsistencyDistillation),
+    /// Consistency training.
+    ConsistencyTraining(ConsistencyTraining),
+}
+
+impl Deref for MethodConfig {
+    type Target = dyn Method;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::ScoreMatching(method) => method,
+            Self::Distillation(method) => method,
+            Self::ConsistencyTraining(method) => method,
+        }
+    }
+}
+
+/// What a trained run gives.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Gives {
+    /// A denoiser with EDM's scalings.
+    Denoiser,
+    /// A consistency function.
+    Consistency(Parameterization),
+}
+
+impl Gives {
+    /// What it is called.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Denoiser => "a denoiser",
+            Self::Consistency(_) => "a consistency model",
+        }
+    }
+}
+
+/// A method as an experiment describes it.
+pub trait Method {
+    /// Its name in a sentence.
+    fn name(&self) -> &'static str;
+
+    /// What its runs are, in a sentence; `teacher` is the name of the teacher's experiment.
+    fn summary(&self, teacher: Option<&str>) -> String;
+
+    /// What a trained run gives.
+    fn gives(&self) -> Gives;
+
+    /// Whether its values make sense.
+    ///
+    /// # Errors
+    /// The first field that does not, with its value.
+    fn check(&self) -> Result<()>;
+
+    /// Its networks and all else that it trains with.
+    ///
+    /// # Errors
+    /// A teacher that is missing or unlike its student, networks that cannot be built.
+    fn build(&self, setting: &Setting) -> Result<Box<dyn Trainer>>;
+
+    /// N, the points of the time grid at step `k` of `total`, where it has one.
+    fn points(&self, _k: u64, _total: u64) -> Option<usize> {
+        None
+    }
+
+    /// mu, the decay rate of the target at step `k` of `total`, where it has one.
+    fn mu(&self, _k: u64, _total: u64) -> Option<f64> {
+        None
+    }
+
+    /// N and mu as table 3 of the paper has them.
+    fn hyper_parameters(&self) -> [Option<String>; 2] {
+        [None, None]
+    }
+
+    /// The teacher's run or published network, where it has one.
+    fn teacher(&self) -> Option<&str> {
+        None
+    }
+
+    /// LPIPS, where it is d.
+    fn lpips(&self) -> Option<&LpipsConfig> {
+        None
+    }
+}
+
+/// A method at work: its players, and what each step is.
+pub trait Trainer {
+    /// What is trained. The first is the one that a trained run gives.
+    fn players(&self) -> Vec<&Player>;
+
+    /// The same.
+    fn players_mut(&mut self) -> Vec<&mut Player>;
+
+    /// The players, counted from 0, that take a step at step `k`, in this order.
+    fn turns(&self, _k: u64) -> Vec<usize> {
+        (0..self.players().len()).collect()
+    }
+
+    /// The loss of `player` on a batch at step `k`: a scalar, the mean over the batch.
+    ///
+    /// # Errors
+    /// What its networks and tensors say.
+    fn loss(&self, player: usize, k: u64, batch: &Batch) -> Result<Tensor>;
+
+    /// What follows step `k`, once the players have taken it.
+    ///
+    /// # Errors
+    /// What its tensors say.
+    fn follow(&mut self, _k: u64) -> Result<()> {
+        Ok(())
+    }
+
+    /// What it records of step `k` besides the losses.
+    fn columns(&self, _k: u64) -> Vec<(&'static str, f64)> {
+        Vec::new()
+    }
+
+    /// What a checkpoint holds besides the players: tensors by group and name.
+    fn state(&self) -> BTreeMap<&'static str, BTreeMap<String, Tensor>> {
+        BTreeMap::new()
+    }
+
+    /// Take back a group of [`Trainer::state`].
+    ///
+    /// # Errors
+    /// A tensor that is missing or has another shape, by name.
+    fn restore(&mut self, _group: &str, _tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether the mean loss over a batch is the mean over its parts, so that a batch can be
+    /// split (`training.accumulate`).
+    fn splits(&self) -> bool {
+        true
+    }
+
+    /// An error where `player` has diverged: by its loss, and by that of the run's first step.
+    ///
+    /// # Errors
+    /// A loss that is a million times the first.
+    fn check_loss(&self, _player: usize, loss: f64, first: f64) -> Result<()> {
+        // A network that an early step has thrown far away may stay there for good, every number
+        // finite.
+        ensure!(
+            first <= 0.0 || loss <= DIVERGED * first,
+            "the loss is {loss:e}, and began at {first:e}: the training has diverged; lower \
+             optimizer.learning_rate, set optimizer.clip, or choose optimizer.kind = 'adam' (the \
+             first steps of RAdam are the gradient times the learning rate, however large it is)"
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,140 @@
+//! What is trained: parameters with all that moves them.
+
+use crate::nn::{Ema, Gradients, Optimizer, OptimizerConfig, Params};
+use crate::{Result, ensure};
+use candle_core::Tensor;
+use std::collections::BTreeMap;
+
+/// Named parameters, their optimizer, learning-rate schedule and averages.
+pub struct Player {
+    name: &'static str,
+    params: Params,
+    config: OptimizerConfig,
+    optimizer: Optimizer,
+    averages: Vec<(f64, Ema)>,
+    schedule: LearningRate,
+}
+
+/// The factor on the learning rate: 1, then linearly to 0 over the last steps.
+#[derive(Clone, Copy, Debug)]
+pub struct LearningRate {
+    /// The number of steps, K.
+    pub iterations: u64,
+    /// The share of them over which it falls.
+    pub decay: f64,
+}
+
+impl LearningRate {
+    /// The factor at step `k`.
+    pub fn factor(&self, k: u64) -> f64 {
+        let total = self.iterations as f64;
+        let falling = self.decay * total;
+        if falling > 0.0 { ((total - k as f64) / falling).min(1.0) } else { 1.0 }
+    }
+}
+
+impl Player {
+    /// A player that has taken no step, with averages of these decay rates, which start at
+    /// `params`.
+    ///
+    /// # Errors
+    /// A device that does not take them.
+    pub fn new(
+        name: &'static str,
+        params: Params,
+        config: OptimizerConfig,
+        schedule: LearningRate,
+        rates: &[f64],
+    ) -> Result<Self> {
+        let optimizer = Optimizer::new(config, &params)?;
+        let averages = rates.iter().map(|rate| Ok((*rate, Ema::new(&params)?)));
+        let averages = averages.collect::<Result<_>>()?;
+        Ok(Self { name, params, config, optimizer, averages, schedule })
+    }
+
+    /// Its name: `student`, `critic`.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// What it trains.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// The learning rate of step `k`.
+    pub fn learning_rate(&self, k: u64) -> f64 {
+        self.schedule.factor(k) * self.config.learning_rate
+    }
+
+    /// Scale `gradients` down to the norm `optimizer.clip`, where `norm` is larger.
+    pub(crate) fn clip(&self, gradients: &mut Gradients, norm: f64) -> Result<()> {
+        match self.config.clip {
+            Some(clip) if norm > clip => gradients.scale(clip / norm),
+            _ => Ok(()),
+        }
+    }
+
+    /// Take step `k` along `gradients`; the averages follow.
+    ///
+    /// # Errors
+    /// A parameter without a gradient, by name.
+    pub fn step(&mut self, gradients: &Gradients, k: u64) -> Result<()> {
+        self.optimizer.step(&self.params, gradients, self.schedule.factor(k))?;
+        // Early on a slow average would remember the start.
+        let warm = (1.0 + k as f64) / (10.0 + k as f64);
+        self.averages.iter().try_for_each(|(rate, ema)| ema.update(&self.params, rate.min(warm)))
+    }
+
+    /// Its whole state: tensors by group (`params`, `ema`, `ema.1`, .., `optimizer`) and name.
+    pub(crate) fn state(&self) -> BTreeMap<String, BTreeMap<String, Tensor>> {
+        let mut state = BTreeMap::from([
+            ("params".to_string(), self.params.tensors()),
+            ("optimizer".to_string(), self.optimizer.tensors()),
+        ]);
+        for (i, (_, ema)) in self.averages.iter().enumerate() {
+            state.insert(average(i), ema.params().tensors());
+        }
+        state
+    }
+
+    /// Take back a state after `steps` steps of it.
+    ///
+    /// # Errors
+    /// A group or a tensor that is missing or has another shape, by name.
+    pub(crate) fn restore(
+        &mut self,
+        steps: u64,
+        mut group: impl FnMut(&str) -> BTreeMap<String, Tensor>,
+    ) -> Result<()> {
+        self.params.assign_tensors(&group("params"))?;
+        for (i, (_, ema)) in self.averages.iter().enumerate() {
+            ema.params().assign_tensors(&group(&average(i)))?;
+        }
+        self.optimizer.restore(steps, &group("optimizer"))
+    }
+
+    /// Whether all its parameters are finite.
+    ///
+    /// # Errors
+    /// The first that is not, by name.
+    pub(crate) fn check_finite(&self) -> Result<()> {
+        for (name, var) in self.params.iter() {
+            // Zero times anything finite is zero, whatever its size.
+            let sum = (var.as_detached_tensor() * 0.0)?.sum_all()?;
+            let sum = sum.to_dtype(candle_core::DType::F64)?.to_scalar::<f64>()?;
+            ensure!(sum.is_finite(), "the parameter {name} is not finite");
+        }
+        Ok(())
+    }
+
+    /// Steps taken.
+    pub fn steps(&self) -> u64 {
+        self.optimizer.steps()
+    }
+}
+
+/// The group of average `index`.
+pub(crate) fn average(index: usize) -> String {
+    if index == 0 { "ema".to_string() } else { format!("ema.{index}") }
+}

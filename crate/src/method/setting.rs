@@ -1,0 +1,96 @@
+//! What a method builds its players with.
+
+use super::player::{LearningRate, Player};
+use crate::bounds::within;
+use crate::model::pretrained::Teacher;
+use crate::model::{Network, NetworkConfig};
+use crate::nn::{OptimizerConfig, Params, Settings};
+use crate::process::NoiseRange;
+use crate::rng::Key;
+use crate::{Context, Result};
+use candle_core::{DType, Device};
+
+/// The largest networks of images have a few thousand million; more does not fit a machine.
+const MOST_PARAMETERS: usize = 10_000_000_000;
+
+/// What an experiment says besides its method.
+pub struct Setting<'a> {
+    /// The shape of one sample.
+    pub shape: &'a [usize],
+    /// The network of what is given.
+    pub network: &'a NetworkConfig,
+    /// eps, T and rho.
+    pub noise: NoiseRange,
+    /// The standard deviation of the data.
+    pub sigma_data: f64,
+    /// What moves the parameters.
+    pub optimizer: OptimizerConfig,
+    /// K, and how the learning rate falls.
+    pub schedule: LearningRate,
+    /// The decay rates of the averages.
+    pub averages: &'a [f64],
+    /// How networks run.
+    pub settings: Settings,
+    /// Where.
+    pub device: &'a Device,
+    /// The root of all random numbers.
+    pub key: Key,
+    /// Where teachers are found.
+    pub teachers: &'a dyn Teachers,
+}
+
+/// Where a method finds a teacher by its name.
+pub trait Teachers {
+    /// The teacher, as a denoiser on the student's device, and the weights that a student of the
+    /// same network starts from.
+    ///
+    /// # Errors
+    /// No teacher of this name, or one of other data.
+    fn find(&self, name: &str) -> Result<(Teacher, Option<Weights>)>;
+}
+
+/// Parameters to start from.
+pub struct Weights(pub Params);
+
+impl Weights {
+    /// Take them over, where `params` has the same names.
+    ///
+    /// # Errors
+    /// A parameter of another shape, by name.
+    pub fn start(&self, params: &Params) -> Result<()> {
+        let same = self.0.iter().map(|(name, _)| name).eq(params.iter().map(|(name, _)| name));
+        if same { params.assign(&self.0) } else { Ok(()) }
+    }
+}
+
+impl Setting<'_> {
+    /// The experiment's network, with new parameters that take gradients.
+    ///
+    /// # Errors
+    /// A network that cannot be built for these data.
+    pub fn network(&self) -> Result<(Params, Box<dyn Network>)> {
+        // Before there is memory for it.
+        let parameters = self.network.parameters(self.shape).context("network")?;
+        within("network.parameters", parameters, 1..=MOST_PARAMETERS)?;
+        let mut params = Params::new(DType::F32, self.device).with(self.settings);
+        let key = self.key.stream("network");
+        let network = params.init(&key, |scope| self.network.build(scope, self.shape))?;
+        Ok((params, network))
+    }
+
+    /// The experiment's network once more, on `params`, which it takes no gradients for.
+    ///
+    /// # Errors
+    /// A parameter that is missing or has another shape, by name.
+    pub fn frozen(&self, params: &Params) -> Result<Box<dyn Network>> {
+        params.frozen(|scope| self.network.build(scope, self.shape))
+    }
+
+    /// A player of `params`, with the experiment's optimizer, schedule and averages.
+    ///
+    /// # Errors
+    /// A device that does not take it.
+    pub fn player(&self, name: &'static str, params: Params) -> Result<Player> {
+        Player::new(name, params, self.optimizer, self.schedule, self.averages)
+    }
+}
