@@ -65,7 +65,9 @@ fn hyper_parameters_are_those_of_table_3() -> Result<()> {
                 assert_eq!(ct.schedule.s0, 2, "{name}");
                 (ct.schedule.mu0, ct.schedule.points(iterations, iterations), &ct.lpips)
             }
-            MethodConfig::ScoreMatching(_) => return Err(Error::new(format!("{name} is a teacher"))),
+            MethodConfig::ScoreMatching(_) => {
+                return Err(Error::new(format!("{name} is a teacher")));
+            }
         };
         let want = match name {
             "cifar10-cd" => (0.0, 18),

@@ -24,6 +24,8 @@ pub(super) struct Checkpoint {
     pub table: Table,
     /// One for each player.
     pub losses: Vec<Losses>,
+    /// The steps that each player's optimizer has taken.
+    optimizer_steps: Vec<u64>,
 }
 
 impl Checkpoint {
@@ -33,7 +35,8 @@ impl Checkpoint {
     /// A tensor that is missing or has another shape, by name.
     pub fn restore(&mut self, trainer: &mut dyn Trainer) -> Result<()> {
         for (i, player) in trainer.players_mut().into_iter().enumerate() {
-            let (name, steps) = (player.name(), self.losses.get(i).map_or(0, |l| l.steps));
+            let (name, steps) =
+                (player.name(), self.optimizer_steps.get(i).copied().unwrap_or_default());
             player.restore(steps, |part| {
                 self.groups.remove(&group(i, name, part)).unwrap_or_default()
             })?;
@@ -59,8 +62,6 @@ fn group(index: usize, name: &str, part: &str) -> String {
 /// the last record row, whose mean the next one holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Losses {
-    /// The steps that the player has taken.
-    steps: u64,
     first: Option<f64>,
     sum: f64,
     count: u64,
@@ -73,7 +74,6 @@ impl Losses {
     /// That of one more step, with the norm of its gradient and its learning rate.
     pub fn add(&mut self, loss: f64, norm: f64, rate: f64) {
         self.first.get_or_insert(loss);
-        self.steps += 1;
         self.sum += loss;
         self.count += 1;
         (self.last, self.norm, self.rate) = (loss, norm, rate);
@@ -101,7 +101,6 @@ impl Losses {
         let bits = |value: &Value| value.as_u64().map(f64::from_bits);
         let since = &about["since"];
         Some(Self {
-            steps: about["step"].as_u64()?,
             first: bits(&about["first_loss"]),
             sum: bits(&since[0])?,
             count: since[1].as_u64()?,
@@ -111,21 +110,20 @@ impl Losses {
 
     // The bits: a decimal could round.
     fn to_json(self) -> Value {
-        let Self { steps, first, sum, count, last, norm, rate } = self;
+        let Self { first, sum, count, last, norm, rate } = self;
         let [sum, last, norm, rate] = [sum, last, norm, rate].map(f64::to_bits);
-        json!([steps, first.map(f64::to_bits), sum, count, last, norm, rate])
+        json!([first.map(f64::to_bits), sum, count, last, norm, rate])
     }
 
     fn from_json(value: &Value) -> Option<Self> {
         let bits = |i: usize| value[i].as_u64().map(f64::from_bits);
         Some(Self {
-            steps: value[0].as_u64()?,
-            first: bits(1),
-            sum: bits(2)?,
-            count: value[3].as_u64()?,
-            last: bits(4)?,
-            norm: bits(5)?,
-            rate: bits(6)?,
+            first: bits(0),
+            sum: bits(1)?,
+            count: value[2].as_u64()?,
+            last: bits(3)?,
+            norm: bits(4)?,
+            rate: bits(5)?,
         })
     }
 }
@@ -173,6 +171,7 @@ pub(super) fn save(
         "step": step,
         "columns": table.columns(),
         "losses": losses.iter().map(|of| of.to_json()).collect::<Vec<_>>(),
+        "optimizer_steps": trainer.players().iter().map(|of| of.steps()).collect::<Vec<_>>(),
     });
     // Under one key: the order of several would change from file to file.
     let metadata = HashMap::from([(KEY.to_string(), about.to_string())]);
@@ -274,6 +273,10 @@ fn read(path: &Path, hash: &str, device: &Device) -> Result<Checkpoint> {
     let (Some(step), Some(losses)) = (about["step"].as_u64(), losses) else {
         bail!("does not say where the run stood: {about}");
     };
+    let optimizer_steps = match about["optimizer_steps"].as_array() {
+        Some(steps) => steps.iter().filter_map(Value::as_u64).collect(),
+        None => vec![step],
+    };
     let tensors = candle_core::safetensors::load_buffer(&bytes, device)
         .map_err(|e| Error::from(e).context("is damaged or cut off"))?;
     let mut groups: BTreeMap<String, BTreeMap<String, Tensor>> = BTreeMap::new();
@@ -293,5 +296,5 @@ fn read(path: &Path, hash: &str, device: &Device) -> Result<Checkpoint> {
     }
     let mut table = Table::new();
     rows.iter().try_for_each(|row| table.push(row))?;
-    Ok(Checkpoint { path: path.to_path_buf(), step, groups, table, losses })
+    Ok(Checkpoint { path: path.to_path_buf(), step, groups, table, losses, optimizer_steps })
 }

@@ -137,7 +137,7 @@ fn build(
         noise: experiment.noise,
         sigma_data: experiment.sigma_data,
         optimizer: experiment.optimizer,
-        schedule: LearningRate { iterations: training.iterations, decay: training.decay },
+        schedule: LearningRate::new(training.iterations, training.decay),
         averages: training.ema.all(),
         settings: training.settings(),
         device,

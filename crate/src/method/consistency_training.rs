@@ -61,7 +61,7 @@ impl Method for ConsistencyTraining {
             student: Student::new(setting, network, self.parameterization, self.measure())?,
             noise: setting.noise,
             schedule: self.schedule,
-            iterations: setting.schedule.iterations,
+            iterations: setting.schedule.iterations(),
         }))
     }
 

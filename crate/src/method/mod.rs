@@ -9,6 +9,7 @@ mod batch;
 mod consistency_distillation;
 mod consistency_training;
 mod player;
+mod progressive_distillation;
 mod score_matching;
 mod setting;
 mod student;
@@ -18,6 +19,7 @@ pub use consistency_distillation::ConsistencyDistillation;
 pub use consistency_training::ConsistencyTraining;
 pub(crate) use player::average;
 pub use player::{LearningRate, Player};
+pub use progressive_distillation::{ProgressiveDistillation, two_steps_in_one};
 pub use score_matching::ScoreMatching;
 pub use setting::{Setting, Teachers, Weights};
 
@@ -44,6 +46,8 @@ pub enum MethodConfig {
     Distillation(ConsistencyDistillation),
     /// Consistency training.
     ConsistencyTraining(ConsistencyTraining),
+    /// Progressive distillation.
+    ProgressiveDistillation(ProgressiveDistillation),
 }
 
 impl Deref for MethodConfig {
@@ -54,6 +58,7 @@ impl Deref for MethodConfig {
             Self::ScoreMatching(method) => method,
             Self::Distillation(method) => method,
             Self::ConsistencyTraining(method) => method,
+            Self::ProgressiveDistillation(method) => method,
         }
     }
 }

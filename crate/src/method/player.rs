@@ -15,21 +15,43 @@ pub struct Player {
     schedule: LearningRate,
 }
 
-/// The factor on the learning rate: 1, then linearly to 0 over the last steps.
-#[derive(Clone, Copy, Debug)]
+/// The factor on the learning rate: 1, then linearly to 0 over the last steps; in each stage,
+/// where a method has several.
+#[derive(Clone, Debug)]
 pub struct LearningRate {
-    /// The number of steps, K.
-    pub iterations: u64,
-    /// The share of them over which it falls.
-    pub decay: f64,
+    ends: Vec<u64>,
+    decay: f64,
 }
 
 impl LearningRate {
+    /// Of `iterations` steps, over the last share `decay` of which it falls.
+    pub fn new(iterations: u64, decay: f64) -> Self {
+        Self { ends: vec![iterations], decay }
+    }
+
+    /// The same in each of the stages that end before these steps.
+    #[must_use]
+    pub fn in_stages(&self, ends: Vec<u64>) -> Self {
+        Self { ends, decay: self.decay }
+    }
+
+    /// K, the number of steps.
+    pub fn iterations(&self) -> u64 {
+        self.ends.last().copied().unwrap_or_default()
+    }
+
     /// The factor at step `k`.
     pub fn factor(&self, k: u64) -> f64 {
-        let total = self.iterations as f64;
+        let stage = self.ends.partition_point(|end| *end <= k).min(self.ends.len() - 1);
+        let begin = if stage == 0 { 0 } else { self.ends[stage - 1] };
+        let total = (self.ends[stage] - begin) as f64;
         let falling = self.decay * total;
-        if falling > 0.0 { ((total - k as f64) / falling).min(1.0) } else { 1.0 }
+        if falling > 0.0 { ((total - (k - begin) as f64) / falling).min(1.0) } else { 1.0 }
+    }
+
+    /// Whether a stage begins at step `k`, other than the first.
+    fn begins_again(&self, k: u64) -> bool {
+        self.ends[..self.ends.len() - 1].contains(&k)
     }
 }
 
@@ -75,11 +97,15 @@ impl Player {
         }
     }
 
-    /// Take step `k` along `gradients`; the averages follow.
+    /// Take step `k` along `gradients`; the averages follow. The optimizer starts anew with a
+    /// stage.
     ///
     /// # Errors
     /// A parameter without a gradient, by name.
     pub fn step(&mut self, gradients: &Gradients, k: u64) -> Result<()> {
+        if self.schedule.begins_again(k) {
+            self.optimizer = Optimizer::new(self.config, &self.params)?;
+        }
         self.optimizer.step(&self.params, gradients, self.schedule.factor(k))?;
         // Early on a slow average would remember the start.
         let warm = (1.0 + k as f64) / (10.0 + k as f64);

@@ -53,13 +53,16 @@ pub trait Teachers {
 pub struct Weights(pub Params);
 
 impl Weights {
-    /// Take them over, where `params` has the same names.
+    /// Take them over, where `params` has the same names: whether it has.
     ///
     /// # Errors
     /// A parameter of another shape, by name.
-    pub fn start(&self, params: &Params) -> Result<()> {
+    pub fn start(&self, params: &Params) -> Result<bool> {
         let same = self.0.iter().map(|(name, _)| name).eq(params.iter().map(|(name, _)| name));
-        if same { params.assign(&self.0) } else { Ok(()) }
+        if same {
+            params.assign(&self.0)?;
+        }
+        Ok(same)
     }
 }
 
@@ -91,6 +94,20 @@ impl Setting<'_> {
     /// # Errors
     /// A device that does not take it.
     pub fn player(&self, name: &'static str, params: Params) -> Result<Player> {
-        Player::new(name, params, self.optimizer, self.schedule, self.averages)
+        Player::new(name, params, self.optimizer, self.schedule.clone(), self.averages)
+    }
+
+    /// The same, for a method of several stages, which end before the steps `ends`: in each of
+    /// them optimizer and learning rate start anew.
+    ///
+    /// # Errors
+    /// A device that does not take it.
+    pub fn player_in_stages(
+        &self,
+        name: &'static str,
+        params: Params,
+        ends: Vec<u64>,
+    ) -> Result<Player> {
+        Player::new(name, params, self.optimizer, self.schedule.in_stages(ends), self.averages)
     }
 }

@@ -283,8 +283,11 @@ impl Reproduction {
         }
         let points = &self.evaluate.points;
         points.iter().try_for_each(|n| within("evaluate.points", *n, 2..=POINTS))?;
-        let kinds = self.evaluate.taus.len() + self.evaluate.points.len();
-        ensure!(kinds > 0, "evaluate: give taus (a consistency model) or points (a teacher)");
+        let Evaluate { taus, points, solvers, .. } = &self.evaluate;
+        ensure!(
+            taus.len() + points.len() + solvers.len() > 0,
+            "evaluate: give taus (a consistency model), or points or solvers (a denoiser)"
+        );
         ensure!(
             self.evaluate.again.is_empty() || !self.evaluate.points.is_empty(),
             "evaluate.again: give points, the grid of Heun's way"
@@ -347,10 +350,30 @@ impl Reproduction {
         effort: Effort,
         device: &str,
     ) -> Result<String> {
-        let teacher = self.teacher.as_ref().map(|teacher| {
-            Self::read(folder, teacher)?.experiment(seed, effort, device, None)?.folder()
-        });
-        self.experiment(seed, effort, device, teacher.transpose()?.as_deref())?.hash()
+        let mut run = None;
+        for teacher in self.teachers(folder)?.iter().rev() {
+            run = Some(teacher.experiment(seed, effort, device, run.as_deref())?.folder()?);
+        }
+        self.experiment(seed, effort, device, run.as_deref())?.hash()
+    }
+
+    /// The reproductions that it stands on: its teacher, that one's teacher, and so on.
+    ///
+    /// # Errors
+    /// One that is not there, or is its own teacher.
+    pub fn teachers(&self, folder: &Path) -> Result<Vec<Self>> {
+        let mut found: Vec<Self> = Vec::new();
+        let mut next = self.teacher.clone();
+        while let Some(name) = next {
+            ensure!(
+                name != self.name && found.iter().all(|of| of.name != name),
+                "{name} is its own teacher"
+            );
+            let teacher = Self::read(folder, &name)?;
+            next = teacher.teacher.clone();
+            found.push(teacher);
+        }
+        Ok(found)
     }
 
     /// How many samples an effort draws.

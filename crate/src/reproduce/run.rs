@@ -67,25 +67,30 @@ pub fn reproduce(name: &str, options: &Options, tell: &mut dyn FnMut(String)) ->
     Ok(all)
 }
 
-/// The run of one seed, its teacher's first.
+/// The run of one seed, those of its teachers first.
 fn trained(
     reproduction: &Reproduction,
     options: &Options,
     seed: u64,
     tell: &mut dyn FnMut(String),
 ) -> Result<Trained> {
-    let Reproduction { name, teacher, .. } = reproduction;
-    let teacher = match teacher {
-        Some(teacher) => {
-            ensure!(teacher != name, "{name} is its own teacher");
-            let teacher = Reproduction::read(&options.folder, teacher)?;
-            ensure!(teacher.teacher.is_none(), "{}: a teacher that has a teacher", teacher.name);
-            Some(trained(&teacher, options, seed, tell)?.folder())
-        }
-        None => None,
-    };
-    let Options { effort, device, .. } = options;
-    let experiment = reproduction.experiment(seed, *effort, device, teacher.as_deref())?;
+    let mut run = None;
+    for teacher in reproduction.teachers(&options.folder)?.iter().rev() {
+        run = Some(trained_by(teacher, run.as_deref(), options, seed, tell)?.folder());
+    }
+    trained_by(reproduction, run.as_deref(), options, seed, tell)
+}
+
+/// The run of one seed, with its teacher's run.
+fn trained_by(
+    reproduction: &Reproduction,
+    teacher: Option<&str>,
+    options: &Options,
+    seed: u64,
+    tell: &mut dyn FnMut(String),
+) -> Result<Trained> {
+    let (name, Options { effort, device, .. }) = (&reproduction.name, options);
+    let experiment = reproduction.experiment(seed, *effort, device, teacher)?;
     let steps = experiment.training.iterations;
     // A substitute never bears the real one's name.
     if let Some(wanted) = reproduction.dataset() {

@@ -102,9 +102,9 @@ impl Entry {
     pub fn place(&self) -> u8 {
         let method = &self.experiment.method;
         match method.gives() {
-            Gives::Denoiser => 0,
-            Gives::Consistency(_) if method.teacher().is_some() => 1,
-            Gives::Consistency(_) => 2,
+            Gives::Denoiser if method.teacher().is_none() => 0,
+            _ if method.teacher().is_some() => 1,
+            _ => 2,
         }
     }
 
