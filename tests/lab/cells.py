@@ -2,13 +2,15 @@
 
 Reads a request as JSON from standard input and writes the answer to standard output:
   {"env": {...}, "cwd": "...", "kernels": 2, "cells": ["...", {"restart": true}, {"stop": 1}]}
-Every kernel runs every cell, in turns, until it is stopped; "stop" names it, from 0. The answer holds, for each kernel, "ready"
-(seconds), "compiled" (crates that cargo compiled since the last start) and "cells".
+Every kernel runs every cell, in turns, until it is stopped; "stop" names it, from 0.
+{"code": "...", "until": "text"} waits for the text on standard error. The answer holds, for each
+kernel, "ready" (seconds), "compiled" (crates that cargo compiled since the last start) and "cells".
 """
 
 import json
 import os
 import pathlib
+import queue
 import sys
 import tempfile
 import time
@@ -43,7 +45,9 @@ class Kernel:
         self.client.stop_channels()
         self.manager.shutdown_kernel(now=True)
 
-    def run(self, code):
+    def run(self, code, until=""):
+        """Run a cell; evcxr sends standard error on its own time, also after a cell's end, so
+        where `until` is to be part of it, it is waited for."""
         answer = {"code": code, "stdout": "", "stderr": "", "data": {}, "error": None}
 
         def hook(message):
@@ -59,6 +63,14 @@ class Kernel:
         reply = self.client.execute_interactive(code, timeout=300, output_hook=hook)
         answer["status"] = reply["content"]["status"]
         answer["seconds"] = time.time() - start
+        own = reply["parent_header"]["msg_id"]
+        while until not in answer["stderr"] and time.time() < start + 300:
+            try:
+                message = self.client.get_iopub_msg(timeout=1)
+            except queue.Empty:
+                continue
+            if message["parent_header"].get("msg_id") == own:
+                hook(message)
         self.cells.append(answer)
 
     def compiled(self):
@@ -93,6 +105,8 @@ def main():
                         print(json.dumps({"at": cell["wait_for"]}), file=sys.stderr, flush=True)
                         while not os.path.exists(cell["wait_for"]):
                             time.sleep(0.1)
+                    if "code" in cell:
+                        kernel.run(cell["code"], cell["until"])
                 else:
                     kernel.run(cell)
         answer = [

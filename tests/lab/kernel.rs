@@ -254,10 +254,10 @@ fn a_strange_environment_and_folder_do_not_matter() -> Result {
         "https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9",
         "ALL_PROXY": "http://127.0.0.1:9",
     });
-    let mut code = GRADIENTS.to_vec();
+    let mut code: Vec<Value> = GRADIENTS.iter().map(|cell| json!(cell)).collect();
     // A panic keeps the variables.
-    code.push("let lost = 1; panic!(\"on purpose\");");
-    code.push("println!(\"{:?}\", w.dims());");
+    code.push(json!({ "code": "let lost = 1; panic!(\"on purpose\");", "until": "purpose\n" }));
+    code.push(json!("println!(\"{:?}\", w.dims());"));
     let kernels = answer(client(&json!({ "cells": code, "env": env, "cwd": folder.0 }))?)?;
     let ran = kernels[0]["cells"].as_array().cloned().unwrap_or_default();
     assert!(ran.iter().all(|cell| cell["status"] == "ok"), "{ran:#?}");

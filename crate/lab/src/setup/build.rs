@@ -98,7 +98,7 @@ fn once(
     let output = build.run(turn, |line| {
         if let Some(name) = line.trim_start().strip_prefix("Compiling ") {
             count += 1;
-            step.progress(&format!("crate {count} of about 270: {name}"));
+            step.progress(&format!("crate {count} of about 320: {name}"));
         }
     });
     let output = match output {
