@@ -296,7 +296,7 @@ fn what_makes_no_sense_is_refused() -> Result<()> {
         ),
         (
             "empty",
-            TEACHER.replace("points = [5]", "points = []"),
+            STUDENT.replace("taus = ", "from_data = [0.8] } # "),
             "give taus (a consistency model)",
         ),
         ("seedless", TEACHER.replace("[0, 1]", "[]"), "seeds = []"),
