@@ -107,11 +107,13 @@ fn cargo_lab_and_cargo_test_compile_nothing_again_for_each_other() -> Result {
     // As from a shell, where cargo gives `cargo lab` what it gives a program that it runs, and
     // `cargo lab` gives that to nobody.
     ready();
-    messages(&TESTS)?;
     let cargo_lab = |arguments: &[&str]| {
         let all = [&["run", "--release", "--package", "lab", "--"], arguments].concat();
         told(&mut cargo(&all))
     };
+    // Once each: what has changed since the last time is compiled.
+    cargo_lab(&["--help"])?;
+    messages(&TESTS)?;
     let commands: [&[&str]; 3] = [&["setup"], &["data", "list"], &["doctor"]];
     for lab in commands {
         let (good, text) = cargo_lab(lab)?;
