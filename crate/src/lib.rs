@@ -5,7 +5,7 @@
 //! notebooks follow.
 //!
 //! A room uses only those below it: [`notebook`] and [`reproduce`], then [`theory`],
-//! [`experiment`] and [`edit`],
+//! [`experiment`], [`method`] and [`edit`],
 //! [`sample`] and [`evaluate`], [`loss`], [`model`], [`nn`] and [`data`], [`process`], [`record`],
 //! [`hub`] and [`plot`], and at the bottom [`rng`], [`error`] and the two traits of [`seam`].
 

@@ -100,6 +100,16 @@ impl Data {
         }
     }
 
+    /// All samples, none mirrored.
+    pub fn all(&self) -> Result<Tensor> {
+        match &self.samples {
+            Samples::Numbers(samples) => Ok(samples.clone()),
+            Samples::Images { images, .. } => {
+                images.batch(&(0..images.len() as u32).collect::<Vec<_>>(), DType::F32)
+            }
+        }
+    }
+
     /// The samples `rows`, those from `first` on of a batch whose random numbers are under
     /// `key`.
     pub fn batch(&self, rows: &[u32], first: u64, key: &Key) -> Result<Tensor> {

@@ -16,4 +16,5 @@ pub use data::DataConfig;
 pub use export::Card;
 pub use monitor::{Monitor, Progress};
 pub use run::{RunFolder, Trained};
+pub(crate) use teacher::EXACT;
 pub use train::train;

@@ -1,24 +1,32 @@
 //! Where an experiment finds its teacher: among the runs beside its own, or published.
 
 use super::config::Experiment;
+use super::data::Data;
 use super::run::RunFolder;
 use crate::method::{Teachers, Weights};
 use crate::model::Pretrained;
 use crate::model::pretrained::{Kind, Teacher};
+use crate::process::Empirical;
 use crate::{Context, Result, ensure};
 use candle_core::Device;
 use std::path::Path;
 
-/// The teachers of `student`, whose samples have `shape`; `runs` is the folder of the runs.
+/// The name of the exact denoiser of the student's own data.
+pub(crate) const EXACT: &str = "exact";
+
+/// The teachers of `student`, which trains on `data`; `runs` is the folder of the runs.
 pub(super) struct Found<'a> {
     pub student: &'a Experiment,
-    pub shape: &'a [usize],
+    pub data: &'a Data,
     pub runs: &'a Path,
     pub device: &'a Device,
 }
 
 impl Teachers for Found<'_> {
     fn find(&self, name: &str) -> Result<(Teacher, Option<Weights>)> {
+        if name == EXACT {
+            return Ok((Teacher::Exact(self.exact().context("the exact teacher")?), None));
+        }
         // A run's folder has a plain name.
         if name.contains('/') || Path::new(name).is_file() {
             return self.published(name).with_context(|| format!("the teacher {name}"));
@@ -33,13 +41,21 @@ impl Teachers for Found<'_> {
 }
 
 impl Found<'_> {
+    fn exact(&self) -> Result<Empirical> {
+        ensure!(
+            self.student.network.classes().is_none(),
+            "it knows no classes: leave num_class_embeds out"
+        );
+        Empirical::new(&self.data.all()?)
+    }
+
     fn published(&self, name: &str) -> Result<(Teacher, Option<Weights>)> {
         let teacher = Pretrained::open(name)?;
         ensure!(
-            teacher.shape() == self.shape,
+            teacher.shape() == self.data.shape(),
             "its images are {:?}, the data {:?} (channels, height, width)",
             teacher.shape(),
-            self.shape
+            self.data.shape()
         );
         let own = self.student.network.classes();
         ensure!(

@@ -55,7 +55,7 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
     let key = Key::new(experiment.seed);
     let data = experiment.data.load(&device)?;
     check_classes(experiment, &data)?;
-    let mut trainer = build(experiment, data.shape(), key, runs, &device)?;
+    let mut trainer = build(experiment, &data, key, runs, &device)?;
     let mut losses: Vec<Losses> = trainer.players().iter().map(|_| Losses::default()).collect();
     let mut table = Table::new();
     let mut step = 0;
@@ -125,14 +125,14 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
 
 fn build(
     experiment: &Experiment,
-    shape: &[usize],
+    data: &Data,
     key: Key,
     runs: &Path,
     device: &Device,
 ) -> Result<Box<dyn Trainer>> {
     let training = &experiment.training;
     let trainer = experiment.method.build(&Setting {
-        shape,
+        shape: data.shape(),
         network: &experiment.network,
         noise: experiment.noise,
         sigma_data: experiment.sigma_data,
@@ -142,7 +142,7 @@ fn build(
         settings: training.settings(),
         device,
         key,
-        teachers: &Found { student: experiment, shape, runs, device },
+        teachers: &Found { student: experiment, data, runs, device },
     })?;
     ensure!(
         training.accumulate == 1 || trainer.splits(),

@@ -19,7 +19,8 @@ use std::collections::BTreeMap;
 #[serde(deny_unknown_fields)]
 pub struct ConsistencyDistillation {
     /// The folder of the teacher's run, beside this one's; or a published teacher: a folder in
-    /// diffusers' layout, a flax file, or a repository of the Hub, `OWNER/NAME@COMMIT`.
+    /// diffusers' layout, a flax file, or a repository of the Hub, `OWNER/NAME@COMMIT`; or
+    /// `exact`, the exact denoiser of the data (Lemma 1), which has no weights to start from.
     pub teacher: String,
     /// N, the points of the Karras grid.
     pub points: usize,

@@ -3,7 +3,7 @@
 use super::effort::Effort;
 use super::variants::{changes, number, overlay};
 use crate::bounds::{POINTS, within};
-use crate::experiment::Experiment;
+use crate::experiment::{EXACT, Experiment};
 use crate::process::NoiseRange;
 use crate::record::{from_toml, read_text};
 use crate::sample::{Multistep, Sampler};
@@ -29,7 +29,8 @@ pub struct Reproduction {
     pub title: String,
     /// The roots of the random numbers, a run each.
     pub seeds: Vec<u64>,
-    /// The reproduction that trains the teacher, with the same seed.
+    /// The reproduction that trains the teacher, with the same seed; or `exact`, the exact denoiser
+    /// of the data.
     pub teacher: Option<String>,
     /// What its data call themselves, where other data could be in their place; of the paper's
     /// own experiments, the published dataset.
@@ -321,6 +322,7 @@ impl Reproduction {
             i64::try_from(seed).map_err(|_| Error::new(format!("seed {seed}: too large")))?;
         table.insert("name".to_string(), self.name.clone().into());
         table.insert("seed".to_string(), seed.into());
+        let teacher = self.teacher.as_deref().filter(|own| *own == EXACT).or(teacher);
         if let (Some(teacher), Some(_)) = (teacher, &self.teacher) {
             let method = table.get_mut("method").and_then(toml::Value::as_table_mut);
             let Some(method) = method else { bail!("experiment.method is missing") };
@@ -364,7 +366,7 @@ impl Reproduction {
     pub fn teachers(&self, folder: &Path) -> Result<Vec<Self>> {
         let mut found: Vec<Self> = Vec::new();
         let mut next = self.teacher.clone();
-        while let Some(name) = next {
+        while let Some(name) = next.filter(|name| name != EXACT) {
             ensure!(
                 name != self.name && found.iter().all(|of| of.name != name),
                 "{name} is its own teacher"

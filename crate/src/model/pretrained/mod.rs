@@ -18,7 +18,7 @@ use super::unet::{UNet, UNetConfig};
 use super::vp::VariancePreserving;
 use super::wrap::{Conditioned, ConsistencyModel, EdmDenoiser};
 use crate::nn::{Params, Scope, Shapes};
-use crate::process::{NoiseRange, Parameterization};
+use crate::process::{Empirical, NoiseRange, Parameterization};
 use crate::seam::Denoiser;
 use crate::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
@@ -49,12 +49,14 @@ pub struct Pretrained {
     params: Params,
 }
 
-/// A published teacher: a denoiser.
+/// A teacher: a denoiser, which may be conditioned on classes ([`Conditioned`]).
 pub enum Teacher {
     /// It predicts the noise of a variance-preserving process.
     VariancePreserving(VariancePreserving),
     /// It has EDM's scalings.
     Edm(EdmDenoiser),
+    /// The exact denoiser of a dataset, which knows no classes.
+    Exact(Empirical),
 }
 
 impl Pretrained {
@@ -185,7 +187,7 @@ impl Pretrained {
         Ok(Box::new(self.teacher()?))
     }
 
-    /// The teacher, which can be told classes ([`Conditioned`]).
+    /// The same, which may be conditioned on classes ([`Conditioned`]).
     ///
     /// # Errors
     /// A consistency model.
@@ -208,6 +210,7 @@ impl Denoiser for Teacher {
         match self {
             Self::VariancePreserving(teacher) => teacher.denoise(x, t),
             Self::Edm(teacher) => teacher.denoise(x, t),
+            Self::Exact(teacher) => teacher.denoise(x, t),
         }
     }
 }
@@ -220,6 +223,7 @@ impl Denoiser for Conditioned<'_, Teacher> {
                 Conditioned::new(of, on.labels, on.dropout).denoise(x, t)
             }
             Teacher::Edm(of) => Conditioned::new(of, on.labels, on.dropout).denoise(x, t),
+            Teacher::Exact(of) => of.denoise(x, t),
         }
     }
 }
