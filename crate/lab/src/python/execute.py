@@ -18,6 +18,7 @@ import hmac
 import json
 import os
 import pathlib
+import queue
 import re
 import signal
 import sys
@@ -26,6 +27,7 @@ import time
 
 import nbformat
 import zmq
+from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
 from nbclient.client import CellExecutionComplete
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
@@ -68,8 +70,28 @@ class Client(NotebookClient):
                 output.text += "".join(lines)
                 lines.clear()
 
+    async def _async_read_panic(self, seconds):
+        """Wait for the message of the cell's panic: evcxr sends standard error on its own time,
+        which may be after the cell's end."""
+        parent_msg_id, cell, cell_index = self.running
+        end = time.time() + seconds
+        while time.time() < end:
+            if "stderr" in self.printed:
+                output, lines = self.printed["stderr"]
+                if "panicked: " in output.text + "".join(lines):
+                    break
+            with contextlib.suppress(queue.Empty):
+                message = await self.kc.iopub_channel.get_msg(timeout=0.2)
+                own = message["parent_header"].get("msg_id") == parent_msg_id
+                if own and message["msg_type"] == "stream":
+                    self.process_message(message, cell, cell_index)
+        self.join_printed()
+
+    read_panic = run_sync(_async_read_panic)
+
     async def _async_poll_output_msg(self, parent_msg_id, cell, cell_index):
         """Take all messages that are there at once, and read of a line's what is needed."""
+        self.running = parent_msg_id, cell, cell_index
         channel, session = self.kc.iopub_channel, self.kc.session
         at_once = zmq.Socket.shadow(channel.socket)
         while True:
@@ -170,7 +192,10 @@ class Run:
                 if output.output_type == "error":
                     # The kernel's own words, without the cell around them.
                     error = plain("\n".join(output.traceback)) or error
-            for failure in self.new_failures():
+            failures = self.new_failures()
+            if any(failure["kind"] == "panic" for failure in failures):
+                client.read_panic(5)
+            for failure in failures:
                 kind = "it panicked" if failure["kind"] == "panic" else "an error through `?`"
                 error = error or f"{kind}: {plain(failure['message'])}"
             if error and not wanted:
