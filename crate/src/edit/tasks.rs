@@ -99,8 +99,8 @@ pub fn stroke_guided(
     Edit { guided: true, ..edit(Operator::Identity, all, steps) }.run(f, y, key, 0)
 }
 
-/// f(x, t) for images `x` with noise of level `t` in them (one level, or one a sample): any
-/// level from eps to T, in one evaluation.
+/// f(x, t) for images `x` with noise of level `t` in them (one level, or one per sample): any level
+/// from eps to T, in one evaluation.
 ///
 /// # Errors
 /// A level that is not positive; what f refuses.

@@ -157,8 +157,7 @@ impl DataConfig {
         }
     }
 
-    /// What the data call themselves: the catalog's name, or that of a copy that is encoded
-    /// differently.
+    /// The name that the data go by: the catalog's, or that of a copy that is encoded differently.
     ///
     /// # Errors
     /// As [`DataConfig::images`].
