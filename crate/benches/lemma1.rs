@@ -1,6 +1,6 @@
 //! The exact denoiser of a dataset (Lemma 1) at Fashion-MNIST's shape, against the machine's rate
-//! of f64 matrix products, in the same run. The rows are Fashion-MNIST's if it is here (`cargo lab
-//! data fetch fashion_mnist`), else synthetic.
+//! of f64 matrix products, in the same run. The rows are Fashion-MNIST's if it is here
+//! (`cargo lab data fetch fashion_mnist`), else synthetic.
 //!
 //! `cargo lab bench lemma1` runs it. The work is in a process of its own, whose number of threads
 //! candle and rayon learn from the environment, and whose memory is its own.

@@ -116,7 +116,7 @@ fn tree<'v, 'a>(file: &'v rmpv::ValueRef<'a>, which: FlaxParams) -> Result<&'v r
     Ok(msgpack::entry(tree, "params").unwrap_or(tree))
 }
 
-/// How flax lies in memory where ours does not.
+/// The layouts in which flax keeps arrays, where ours differ.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Layout {
     Same,

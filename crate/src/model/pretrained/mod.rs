@@ -157,8 +157,8 @@ impl Pretrained {
         self.kind.noise_range()
     }
 
-    /// The network alone. That of a consistency model or of an EDM teacher takes c_noise, ln(t) /
-    /// 4; a variance-preserving one takes the process's step.
+    /// The network alone. That of a consistency model or of an EDM teacher takes c_noise,
+    /// ln(t) / 4; a variance-preserving one takes the process's step.
     ///
     /// # Errors
     /// Parameters that are not the network's.

@@ -1,7 +1,7 @@
 //! The arrays of a flax msgpack file. A tree is nested maps; an array is the extension 1 over
-//! (shape, dtype's name, bytes), a number the extension 3 over the same; an array of more than 1
-//! GiB is a map of its shape and its chunks. Nothing here is executed or trusted: every length is
-//! checked against the bytes that are there, and the depth and the number of values are bounded.
+//! (shape, dtype's name, bytes), a number the extension 3 over the same; an array of more than
+//! 1 GiB is a map of its shape and its chunks. Nothing here is executed or trusted: every length
+//! is checked against the bytes that are there, and the depth and the number of values are bounded.
 
 use crate::model::json::short;
 use crate::{Context, Error, Result, bail, ensure};
