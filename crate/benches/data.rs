@@ -13,7 +13,7 @@ use std::time::Instant;
 
 /// Readings of each kind, in turn.
 const CALLS: usize = 5;
-/// The catalog's, where they were fetched.
+/// Datasets of the catalog, where they were fetched.
 const NAMES: [&str; 2] = ["fashion_mnist", "cifar10"];
 
 /// In MB.

@@ -1,5 +1,5 @@
-//! The exact denoiser of a dataset (Lemma 1) at Fashion-MNIST's shape, against the machine's
-//! rate of f64 matrix products, in the same run. The rows are Fashion-MNIST's where it is here
+//! The exact denoiser of a dataset (Lemma 1) at Fashion-MNIST's shape, against the machine's rate
+//! of f64 matrix products, in the same run. The rows are Fashion-MNIST's if it is here
 //! (`cargo lab data fetch fashion_mnist`), else synthetic.
 //!
 //! `cargo lab bench lemma1` runs it. The work is in a process of its own, whose number of threads
@@ -20,7 +20,7 @@ use std::time::Instant;
 const CALLS: usize = 9;
 const ROWS: usize = 60_000;
 const DIM: usize = 784;
-/// The last is too small to use what is read of memory well.
+/// The last is too small to make good use of what is read from memory.
 const BATCHES: [usize; 3] = [256, 64, 8];
 /// How far a mean may be from the definition's, where data lie in [-1, 1].
 const TOLERANCE: f64 = 1e-9;
@@ -79,7 +79,7 @@ fn data() -> Result<(Tensor, String)> {
     Ok((rows, "synthetic rows, uniform on [-1, 1)".to_string()))
 }
 
-/// Rows with noise of these levels, one a sample.
+/// Rows with noise of these levels, one per sample.
 fn noisy(data: &Tensor, t: &[f64]) -> Result<Tensor> {
     let noise =
         Key::new(1).stream("noise").normal(0..t.len() as u64, &[DIM], DType::F64, &Device::Cpu)?;
@@ -127,7 +127,7 @@ fn check(data: &Tensor, empirical: &Empirical, x: &Tensor, t: &[f64]) -> Result<
     Ok(worst)
 }
 
-/// Noise levels from 0.002 to 80, one a sample, far ones side by side.
+/// Noise levels from 0.002 to 80, one per sample, far ones side by side.
 fn levels(count: usize) -> Result<Vec<f64>> {
     let grid = NoiseRange::default().karras(count)?;
     Ok((0..count).map(|i| grid.times()[i * 37 % count]).collect())
@@ -230,7 +230,7 @@ fn run() -> Result<()> {
                 threads = count.ok_or_else(|| Error::new("--threads N"))?;
             }
             "--inside" => inside = true,
-            // `cargo bench` says so to every benchmark.
+            // `cargo bench` passes this to every benchmark.
             "--bench" => {}
             other => bail!("what is {other}?"),
         }

@@ -4,10 +4,10 @@
 //! 2023) in Rust: called "the paper" throughout; "the talk" is the slide deck that the
 //! notebooks follow.
 //!
-//! A room uses only those below it: [`notebook`] and [`reproduce`], then [`theory`],
-//! [`experiment`], [`method`] and [`edit`],
-//! [`sample`] and [`evaluate`], [`loss`], [`model`], [`nn`] and [`data`], [`process`], [`record`],
-//! [`hub`] and [`plot`], and at the bottom [`rng`], [`error`] and the two traits of [`seam`].
+//! Each module uses only those below it: [`notebook`] and [`reproduce`], then [`theory`],
+//! [`experiment`], [`method`] and [`edit`], [`sample`] and [`evaluate`], [`loss`], [`model`],
+//! [`nn`] and [`data`], [`process`], [`record`], [`hub`] and [`plot`], and at the bottom [`rng`],
+//! [`error`] and the two traits of [`seam`].
 
 pub mod edit;
 pub mod evaluate;
@@ -30,6 +30,6 @@ pub use consistency_engine::nn;
 pub use consistency_ground::{data, hub, plot, process, record};
 pub use polars;
 
-// By this `cargo lab` tells this clone's build from another's in the same target folder.
+// With this, `cargo lab` tells this clone's build from another's in the same target folder.
 #[used]
 static CLONE: &str = concat!("compiled in the clone of ", env!("CARGO_MANIFEST_DIR"));

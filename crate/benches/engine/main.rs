@@ -34,7 +34,7 @@ fn spread(mut seconds: Vec<f64>) -> Spread {
     Spread { median: at(seconds.len() / 2), low: at(0), high: at(seconds.len().max(1) - 1) }
 }
 
-/// Bytes that are resident, now or at the most since the mark was reset.
+/// Resident bytes, now or at their peak since the mark was reset.
 fn resident(field: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|l| l.starts_with(field)).unwrap_or_default();
@@ -107,8 +107,8 @@ fn one(case: &Case, options: &Options) -> Result<Json> {
             }
         }
     }
-    // Calls that are not timed go before each that is: threads fall asleep while the other side
-    // computes, and the system takes some milliseconds to give each its core again.
+    // Untimed calls go before each timed one: threads fall asleep while the other side computes,
+    // and the system takes some milliseconds to give each its core again.
     let brief = |seconds: &Vec<f64>| seconds.last().is_none_or(|s| *s < 0.2);
     for _ in 0..CALLS {
         let begun = Instant::now();
@@ -164,7 +164,7 @@ fn options(arguments: &[String]) -> Result<(Options, Option<String>)> {
             "--device" => options.cuda = value()? == "cuda",
             "--only" => options.only = Some(value()?),
             "--one" => one = Some(value()?),
-            // `cargo bench` says so to every benchmark.
+            // `cargo bench` passes this to every benchmark.
             "--bench" => {}
             other => bail!("what is {other}?"),
         }

@@ -11,7 +11,7 @@ use candle_core::{DType, Tensor};
 /// The noise levels of an edit, and what is done with each answer of f.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Steps {
-    /// t_1 > t_2 > .. > t_N, where f is asked; one evaluation each.
+    /// t_1 > t_2 > .. > t_N, where f is evaluated, once each.
     pub times: Vec<f64>,
     /// eps, where f is the identity.
     pub eps: f64,
@@ -21,8 +21,8 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// All points of `grid` from T down, but for eps, where f is the identity: with 40 points
-    /// the paper's choice for all that starts from noise. Clips.
+    /// All points of `grid` from T down, except eps, where f is the identity. With 40 points this
+    /// is the paper's choice for everything that starts from noise. Clips.
     pub fn along(grid: &TimeGrid) -> Self {
         let times = grid.descending().map(|(t, _)| t).collect();
         Self { times, eps: grid.first(), clip: true }
@@ -62,22 +62,22 @@ pub struct Edit {
     pub mask: Tensor,
     /// The noise levels.
     pub steps: Steps,
-    /// Start from all of y and not from its known part alone. Stroke-guided generation needs
-    /// it: nothing is known there, and the first line of algorithm 4 makes y 0.
+    /// Start from all of y, not only from its known part. Stroke-guided generation needs this:
+    /// nothing is known there, and the first line of algorithm 4 would set y to 0.
     pub guided: bool,
 }
 
 impl Edit {
-    /// The edited `y`, of its shape. The coefficients where the mask is 0 are those of A y, to
-    /// the bit where A is the identity, otherwise to rounding (1e-5 in f32, 1e-13 in f64,
-    /// for images in \[-1, 1\]).
+    /// The edited `y`, of the same shape. Where the mask is 0, the coefficients are those of A y:
+    /// to the bit where A is the identity, otherwise to rounding (1e-5 in f32, 1e-13 in f64, for
+    /// images in \[-1, 1\]).
     ///
     /// The noise of the start is under `key.stream("start")`, that of renoising n (from 0)
     /// under `key.step(n)`; the batch's first sample is number `first`.
     ///
     /// # Errors
-    /// A shape that A does not fit; a mask that does not fit A y or holds other numbers than
-    /// 0 and 1; noise levels that do not decrease to eps or above.
+    /// A shape that A does not fit; a mask that does not fit A y or holds numbers other than 0 and
+    /// 1; noise levels that do not decrease to eps or above.
     pub fn run(
         &self,
         f: &dyn ConsistencyFunction,
@@ -89,8 +89,8 @@ impl Edit {
         Multistep { sigmas: times, eps: *eps, clip: *clip, s_noise: 1.0 }.check()?;
         let known = self.operator.apply(y)?;
         let free = self.free(&known)?;
-        // A^-1[(A y) (1 - Omega) + c Omega], by choice and not by products: what is known stays
-        // what it is, and a hole may hold anything.
+        // A^-1[(A y) (1 - Omega) + c Omega], by selection and not by products: known values stay
+        // exactly as they are, and a hole may hold anything.
         let mix =
             |c: &Tensor| -> Result<Tensor> { self.operator.invert(&free.where_cond(c, &known)?) };
         let answer = |x: &Tensor, t: f64| -> Result<Tensor> {

@@ -8,11 +8,11 @@ use candle_core::{DType, Device, Tensor};
 /// The samples between those of the noises `z1` and `z2`, `(B, ..)` of standard deviation 1: f(T z, T)
 /// for z on the arc between them, at each of `shares` (0 is `z1`, 1 is `z2`).
 ///
-/// The answer is `(B S, ..)` for S shares, all of the first pair first: in a grid of S columns
-/// a row is a pair.
+/// The result is `(B S, ..)` for S shares, with all samples of the first pair first: in a grid of S
+/// columns each row is a pair.
 ///
 /// # Errors
-/// As [`slerp`]; no share.
+/// As [`slerp`]; no shares.
 pub fn interpolate(
     f: &dyn ConsistencyFunction,
     z1: &Tensor,
@@ -67,7 +67,7 @@ fn parts(a: &[f64], b: &[f64], share: f64) -> Result<(f64, f64)> {
     let lengths = dot(a, a).sqrt() * dot(b, b).sqrt();
     ensure!(lengths > 0.0 && lengths.is_finite(), "noise that is 0 or not finite has no direction");
     let cosine = (dot(a, b) / lengths).clamp(-1.0, 1.0);
-    // Below 1e-8 from 1 the cosine has too few digits left for the angle, and the arc is a line.
+    // Within 1e-8 of 1 the cosine has too few digits left for the angle, and the arc is a line.
     if cosine > 1.0 - 1e-8 {
         return Ok((1.0 - share, share));
     }

@@ -2,7 +2,8 @@
 //! inpainting, colorization, super-resolution, stroke-guided generation, denoising and
 //! interpolation, over any consistency function.
 //!
-//! All but the last two are one loop, [`Edit`] (algorithm 4), with another [`Operator`] and mask.
+//! All but the last two are one loop, [`Edit`] (algorithm 4), each with its own [`Operator`] and
+//! mask.
 
 mod algorithm;
 mod latent;

@@ -1,4 +1,4 @@
-//! The orthogonal transforms in which an edit knows some coefficients and is free in others.
+//! The orthogonal transforms of an edit: some of the coefficients are known, the others are free.
 
 use crate::{Result, ensure};
 use candle_core::{Device, Tensor};
@@ -9,9 +9,9 @@ pub const LUMA: [f64; 3] = [0.2989, 0.5870, 0.1140];
 
 /// An invertible linear map A of images (the paper, algorithm 4), here always orthogonal.
 ///
-/// The paper asks of the matrices below one column, q; any orthonormal columns will do beside
-/// it. These are Householder's reflections that take (1, 0, .., 0) to q: symmetric, and
-/// their own inverse.
+/// Of the matrices below the paper fixes one column, q; any orthonormal columns may complete it.
+/// Here they are Householder reflections that take (1, 0, .., 0) to q: symmetric, and their own
+/// inverse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Operator {
@@ -20,8 +20,8 @@ pub enum Operator {
     /// Across the three channels of `(B, 3, H, W)`: channel 0 of A x is proportional to the
     /// grey value, the two others hold the colour.
     Color,
-    /// Within each p x p patch of each channel: `(B, C, H, W)` to `(B, C, p p, H / p, W / p)`,
-    /// coefficient 0 p times the mean of the patch.
+    /// Within each p x p patch of each channel: `(B, C, H, W)` to `(B, C, p p, H / p, W / p)`.
+    /// Coefficient 0 is p times the mean of the patch.
     Patch(usize),
 }
 
@@ -47,7 +47,7 @@ impl Operator {
     /// A^-1 y, of the shape that [`Operator::apply`] took.
     ///
     /// # Errors
-    /// A shape that it does not give.
+    /// A shape that [`Operator::apply`] does not give.
     pub fn invert(&self, y: &Tensor) -> Result<Tensor> {
         match *self {
             Self::Identity => Ok(y.clone()),

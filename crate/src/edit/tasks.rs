@@ -84,8 +84,8 @@ pub fn super_resolve(
     edit(Operator::Patch(p), mask, steps).run(f, &y, key, 0)
 }
 
-/// An image after the strokes of `y`, as SDEdit does it (Meng et al. 2021): noise of level t_1
-/// hides the detail of `y`, and f makes it anew. [`Steps::stroke`] has the paper's levels.
+/// An image from the strokes of `y`, as in SDEdit (Meng et al. 2021): noise of level t_1 hides the
+/// detail of `y`, and f generates it anew. [`Steps::stroke`] has the paper's levels.
 ///
 /// # Errors
 /// As [`Edit::run`].
@@ -99,8 +99,8 @@ pub fn stroke_guided(
     Edit { guided: true, ..edit(Operator::Identity, all, steps) }.run(f, y, key, 0)
 }
 
-/// f(x, t) for images `x` with noise of level `t` in them (one level, or one a sample): any
-/// level from eps to T, in one evaluation.
+/// f(x, t) for images `x` with noise of level `t` in them (one level, or one per sample): any level
+/// from eps to T, in one evaluation.
 ///
 /// # Errors
 /// A level that is not positive; what f refuses.

@@ -1,5 +1,5 @@
-//! A small classifier trained where it is needed, and its features: for data that Inception
-//! says little of. A distance on them is "Frechet distance on classifier features", never FID.
+//! A small classifier, trained on the spot, and its features: for data that Inception says little
+//! about. A distance on them is "Frechet distance on classifier features", never FID.
 
 use super::features::Features;
 use super::statistics::Statistics;
@@ -13,9 +13,9 @@ use crate::{Result, ensure};
 use candle_core::{D, DType, Device, Tensor};
 use xxhash_rust::xxh3::Xxh3;
 
-/// Numbers of its features.
+/// How many features it has.
 const FEATURES: usize = 64;
-/// Images of one step, and of one pass without a step.
+/// Images in one training step, and in one pass without training.
 const BATCH: usize = 64;
 const MANY: usize = 500;
 
@@ -34,8 +34,8 @@ impl Default for ClassifierConfig {
     }
 }
 
-/// A small convolutional network: three convolutions, the mean over positions, one hidden
-/// layer, whose 64 numbers are the features, and the classes.
+/// A small convolutional network: three convolutions, the mean over positions, one hidden layer,
+/// whose 64 activations are the features, and the class logits.
 pub struct Classifier {
     network: Network,
     features: Features,
@@ -150,7 +150,7 @@ impl Classifier {
     /// The features (N, 64) of `images`.
     ///
     /// # Errors
-    /// Images of another shape than those of its training.
+    /// Images of a shape other than those it was trained on.
     pub fn evaluate(&self, images: &Tensor) -> Result<Tensor> {
         self.by_parts(images, |tape, xs| self.network.features(tape, xs))
     }
@@ -184,10 +184,10 @@ impl Classifier {
         Ok(Tensor::cat(&parts, 0)?)
     }
 
-    /// The share of `images` whose class it says is that of their label.
+    /// The share of `images` whose predicted class is their label.
     ///
     /// # Errors
-    /// As [`Classifier::evaluate`]; a number of labels that is not that of the images.
+    /// As [`Classifier::evaluate`]; a number of labels that differs from the number of images.
     pub fn accuracy(&self, images: &Tensor, labels: &[u32]) -> Result<f64> {
         let said = self.logits(images)?.argmax(D::Minus1)?.to_vec1::<u32>()?;
         ensure!(said.len() == labels.len(), "{} labels for {} images", labels.len(), said.len());

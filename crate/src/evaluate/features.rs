@@ -1,4 +1,4 @@
-//! What the numbers that a distance compares are, so that a distance bears their name.
+//! What kind of numbers a distance compares, so that it bears their name.
 
 use crate::{Result, ensure};
 
@@ -7,7 +7,7 @@ const INCEPTION: &str = "inception";
 pub(super) const PUBLISHED: &str =
     "b7a528bf4051f62c057bc14657865abf180a23eb1748d00ff0933d84698202ed";
 
-/// What the rows of a set are: pixels, or what a network says of images.
+/// What the rows of a set are: pixels, or a network's features of images.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Features(String);
 
@@ -17,7 +17,7 @@ impl Features {
         Self("values".to_string())
     }
 
-    /// Features of this name: it says which network, and which of its weights.
+    /// Features of this name, which says which network they are from, and which of its weights.
     ///
     /// # Errors
     /// An empty name, or one that begins with `inception`: those features come from
@@ -36,7 +36,7 @@ impl Features {
         Self(format!("{INCEPTION} {sha256}"))
     }
 
-    /// As a file says it: an `inception` of any weights is taken at its word.
+    /// The name that a file gives: an `inception` of any weights is taken at its word.
     pub(super) fn stored(name: &str) -> Self {
         Self(name.to_string())
     }

@@ -7,14 +7,14 @@ use crate::{Result, ensure};
 use candle_core::Tensor;
 use consistency_linalg::{Mat, MatRef, eigen, eigenvalues, multiply};
 
-/// Eigenvalues below this part of the largest are rounding.
+/// Eigenvalues below this fraction of the largest are rounding.
 const ROUNDING: f64 = 4.0 * f64::EPSILON;
 
 impl Statistics {
     /// |m1 - m2|^2 + tr(S1 + S2 - 2 (S1^1/2 S2 S1^1/2)^1/2), with covariances divided by
     /// N - 1.
     ///
-    /// Both sides are biased by their number of rows: compare equal numbers with equal.
+    /// The number of rows on both sides biases it: compare only distances with equal numbers.
     ///
     /// # Errors
     /// Dimensions or features that differ, or a set of fewer than two rows.
@@ -37,7 +37,7 @@ impl Statistics {
     /// are those of the published Inception.
     ///
     /// # Errors
-    /// Other features, which have no FID; and those of the distance.
+    /// Other features, for which there is no FID; and the errors of the distance.
     pub fn fid(&self, other: &Self) -> Result<f64> {
         self.features().must_be_inception("FID")?;
         self.frechet_distance(other)
@@ -48,8 +48,8 @@ fn trace(matrix: MatRef<f64>) -> f64 {
     (0..matrix.nrows()).map(|i| matrix[(i, i)]).sum()
 }
 
-/// tr (a^1/2 b a^1/2)^1/2 of two covariances: with a = w w', the eigenvalues of w' b w. Where
-/// `a` has not full rank, w has fewer columns.
+/// tr (a^1/2 b a^1/2)^1/2 of two covariances: with a = w w', the eigenvalues of w' b w. Where `a`
+/// does not have full rank, w has fewer columns.
 fn trace_of_root(a: MatRef<f64>, b: MatRef<f64>) -> Result<f64> {
     let (vectors, values) = eigen(a)?;
     let largest = values.iter().fold(0.0, |m: f64, v| m.max(*v));
@@ -68,7 +68,7 @@ fn trace_of_root(a: MatRef<f64>, b: MatRef<f64>) -> Result<f64> {
 /// The Frechet distance between the rows of `a` and of `b`, shape `(N, ..)`, on the values
 /// themselves: for images, a distance on pixels, which is not FID.
 ///
-/// Both sides are biased by their number of rows: compare equal numbers with equal.
+/// The number of rows on both sides biases it: compare only distances with equal numbers.
 ///
 /// # Errors
 /// Fewer than two rows, dimensions that differ, or a value that is not finite.

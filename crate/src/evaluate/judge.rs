@@ -10,25 +10,25 @@ use candle_core::Tensor;
 use polars::prelude::{Column, DataFrame};
 use std::time::Instant;
 
-/// The neighbours that vote.
+/// How many neighbours vote.
 const NEIGHBOURS: usize = 10;
 /// The share of held-out digits that reach the agreement asked of samples.
 const USUAL: f64 = 0.9;
-/// The sets of samples, each as large as the held-out part, that a number averages over.
+/// How many sets of samples a number averages over, each as large as the held-out part.
 const SETS: usize = 4;
 
 /// How good a set of digits is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Score {
-    /// The Frechet distance on pixels to the held-out digits, equal numbers on both
-    /// sides, the mean over the sets.
+    /// The Frechet distance on pixels to the held-out digits, with equal numbers on both sides: the
+    /// mean over the sets.
     pub frechet: f64,
-    /// The share that the nearest-neighbour classifier of the real digits assigns with
-    /// the agreement that 90 % of the held-out digits reach.
+    /// The share that the nearest-neighbour classifier of the real digits assigns with at least the
+    /// agreement that 90 % of the held-out digits reach.
     pub assigned: f64,
 }
 
-/// Compares samples with the held-out digits, a row of a table a method.
+/// Compares samples with the held-out digits, one table row per method.
 pub struct Judge {
     held_out: Tensor,
     reference: Statistics,
@@ -66,7 +66,7 @@ impl Judge {
     /// The score of `samples`, (N, 1, 8, 8), clipped to \[-1, 1\].
     ///
     /// # Errors
-    /// A number of samples that is no multiple of the held-out digits', or values that
+    /// A number of samples that is not a multiple of the number of held-out digits, or values that
     /// are not finite.
     pub fn score(&self, samples: &Tensor) -> Result<Score> {
         let (rows, each) = (samples.dims()[0], self.held_out.dims()[0]);
@@ -91,8 +91,8 @@ impl Judge {
         self.rows[0].3
     }
 
-    /// Draw samples with `draw` from `f` and add the method's row: its network
-    /// evaluations, which `f` counts, the time, the score. All methods get the same noise.
+    /// Draw samples with `draw` from `f` and add the method's row: its network evaluations, which
+    /// `f` counts, the time and the score. All methods get the same noise.
     pub fn compare<F>(
         &mut self,
         method: &str,

@@ -84,7 +84,7 @@ fn kernel_sum(a: &Points, b: &Points) -> f64 {
         for (first, rows) in a.blocks() {
             let products = products(&a.block(first, rows), &right, dim);
             let of = |j: usize| -> f64 { products.col(j).iter().map(|p| kernel(*p, dim)).sum() };
-            // Collected before it is summed: the order of the sum is always the same.
+            // Collected before summing, so that the order of the sum is always the same.
             let sums: Vec<f64> = (0..columns).into_par_iter().map(of).collect();
             sum += sums.iter().sum::<f64>();
         }

@@ -8,8 +8,8 @@ use rayon::prelude::*;
 
 /// The paper's number of neighbours.
 pub const NEIGHBOURS: usize = 3;
-/// A squared distance from a product of matrices is right to this part of the squared norms;
-/// what is nearer to a decision is computed again as a sum of squares.
+/// A squared distance from a product of matrices is accurate to this fraction of the squared norms;
+/// one that is closer than that to a decision is computed again as a sum of squares.
 const ROUNDING: f64 = 1e-12;
 /// Candidates beyond k for the k-th neighbour, whose order rounding may have changed.
 const SPARE: usize = 4;
@@ -95,7 +95,7 @@ fn insert(kept: &mut Vec<(f64, usize)>, new: (f64, usize), most: usize) {
     kept.truncate(most);
 }
 
-/// The share of `queries` within the ball of one of `points` or more.
+/// The share of `queries` within the ball of at least one of `points`.
 fn share_inside(points: &Points, radii: &[f64], queries: &Points) -> f64 {
     let (of_points, of_queries) = (squares(points), squares(queries));
     let mut inside = vec![false; queries.rows()];

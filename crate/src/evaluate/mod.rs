@@ -1,7 +1,7 @@
 //! How good samples are: distances between sets of images.
 //!
-//! A metric bears the name of its features. [`frechet_distance`] and [`kernel_distance`] take
-//! any; FID and KID are asked of what the published [`Inception`] gave and of nothing else.
+//! A metric bears the name of its features. [`frechet_distance`] and [`kernel_distance`] take any
+//! features; FID and KID take only those of the published [`Inception`].
 
 mod classifier;
 mod features;

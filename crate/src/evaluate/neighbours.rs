@@ -15,7 +15,7 @@ pub struct Neighbours {
 /// What the classifier says of one image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Assignment {
-    /// The label that most of the neighbours have (the smallest of equals).
+    /// The label that most of the neighbours have (the smallest label in a tie).
     pub label: u8,
     /// The share of the k neighbours that have it.
     pub agreement: f64,
@@ -38,7 +38,7 @@ impl Neighbours {
     /// The assignment of each image of `x`, (B, ..).
     pub fn assign(&self, x: &Tensor) -> Result<Vec<Assignment>> {
         let x = x.flatten_from(1)?.to_dtype(DType::F64)?;
-        // |x - y|^2 less |x|^2, which is one for all y
+        // |x - y|^2 less |x|^2, which is the same for all y
         let distances =
             (x.matmul(&self.data.t()?)? * -2.0)?.broadcast_add(&self.squares)?.to_vec2::<f64>()?;
         Ok(distances.iter().map(|row| self.vote(row)).collect())

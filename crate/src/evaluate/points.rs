@@ -72,8 +72,8 @@ impl Points {
     }
 }
 
-/// The inner products of the rows of `a` and of `b`: entry (i, j) of a matrix whose columns,
-/// one a row of `b`, are contiguous.
+/// The inner products of the rows of `a` and of `b`: entry (i, j) of a matrix whose columns, one
+/// for each row of `b`, are contiguous.
 pub(super) fn products(a: &[f64], b: &[f64], dim: usize) -> Mat<f64> {
     let (rows, columns) = (a.len() / dim.max(1), b.len() / dim.max(1));
     let a = MatRef::from_row_major_slice(a, rows, dim);

@@ -5,12 +5,13 @@ use super::points::Points;
 use crate::{Result, ensure};
 use candle_core::Tensor;
 
-/// exp of the mean KL divergence between the predictions for each sample and their mean, from
-/// the classes' `logits` (N, K), over `splits` parts of the samples in their order. It is 1
-/// where all predictions are one, and K where all classes come equally often without a doubt.
+/// exp of the mean KL divergence between the predictions for each sample and their mean, from the
+/// classes' `logits` (N, K), over `splits` parts of the samples in their order. It is 1 where all
+/// predictions are the same, and K where all classes come equally often and each is certain.
 ///
-/// The published numbers take Inception's 1008 logits without their bias, and ten splits. Of
-/// another classifier's logits it is that classifier's score, and says so wherever it is shown.
+/// The published numbers take Inception's 1008 logits without their bias, and ten splits. On
+/// another classifier's logits it is that classifier's score, and is labelled so wherever it is
+/// shown.
 ///
 /// # Errors
 /// No splits or more than there are samples, or a logit that is not finite.

@@ -23,16 +23,17 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// Of no rows yet; those to come are `features` of `dim` numbers.
+    /// Statistics of no rows yet; the rows to come are `features` of `dim` numbers.
     ///
     /// # Errors
-    /// No numbers.
+    /// A `dim` of 0.
     pub fn new(features: Features, dim: usize) -> Result<Self> {
         ensure!(dim > 0, "statistics of rows without a number");
         Ok(Self { features, count: 0, mean: vec![0.0; dim], scatter: Mat::zeros(dim, dim) })
     }
 
-    /// Of the rows of `points`, shape `(N, ..)`, taken as they are: [`Features::values`].
+    /// Statistics of the rows of `points`, shape `(N, ..)`, taken as they are:
+    /// [`Features::values`].
     ///
     /// # Errors
     /// A value that is not finite.
@@ -84,8 +85,8 @@ impl Statistics {
         Ok(())
     }
 
-    // Chan, Golub and LeVeque (1983): no sum of squares, of which little is left after the
-    // mean's is taken away.
+    // Chan, Golub and LeVeque (1983): a sum of squares would have few digits left once the mean's
+    // square is subtracted.
     fn join(&mut self, count: u64, mean: &[f64], scatter: MatRef<f64>) {
         if count == 0 {
             return;
@@ -174,7 +175,7 @@ impl Statistics {
     /// Read what [`Statistics::save`] wrote.
     ///
     /// # Errors
-    /// A file that is not such a one, by its path.
+    /// A file that is not of this kind, by its path.
     pub fn load(path: &Path) -> Result<Self> {
         Ok(Self::read(path).with_context(|| format!("statistics {}", path.display()))?.0)
     }
@@ -210,9 +211,9 @@ impl Statistics {
         Ok((Self { features, count, mean, scatter }, of("key")?))
     }
 
-    /// Those of a set that never changes, kept in `folder` under a name made of `key`: the
-    /// file that is there, or what `compute` gives. The key says everything that the numbers
-    /// depend on: the dataset's revision, the split, the features' weights.
+    /// The statistics of a set that never changes, kept in `folder` under a name made from `key`:
+    /// read from the file if it is there, else what `compute` gives. The key says everything that
+    /// the numbers depend on: the dataset's revision, the split, the features' weights.
     ///
     /// # Errors
     /// A file that is there and cannot be read, or belongs to another key; those of `compute`.

@@ -5,7 +5,7 @@ use crate::bounds::{level, positive, within};
 use crate::nn::{OptimizerConfig, OptimizerKind, Precision};
 use crate::{Context, Result, ensure};
 
-/// The name is part of those of folders and files.
+/// The name becomes part of the names of folders and files.
 const LONGEST_NAME: usize = 100;
 /// Checkpoints are found in the order of their names, which have nine digits.
 const MOST_STEPS: u64 = 999_999_999;
@@ -68,7 +68,7 @@ fn training(training: &Training) -> Result<()> {
 
 fn optimizer(optimizer: &OptimizerConfig) -> Result<()> {
     let OptimizerConfig { kind, learning_rate, betas, eps, weight_decay, clip } = *optimizer;
-    // What f32 still has room for: a rate that is too large for the training stops the run.
+    // As much as f32 has room for: a rate that is too large for the training stops the run.
     within("optimizer.learning_rate", learning_rate, positive(1e30))?;
     within("optimizer.betas", betas.0, 0.0..1.0)?;
     within("optimizer.betas", betas.1, 0.0..1.0)?;

@@ -58,8 +58,8 @@ fn group(index: usize, name: &str, part: &str) -> String {
     if index == 0 { part.to_string() } else { format!("{name}.{part}") }
 }
 
-/// The losses of a player: its first, by which divergence is judged, its last, and the sum since
-/// the last record row, whose mean the next one holds.
+/// The losses of a player: the first, by which divergence is judged; the last; and the sum since
+/// the last record row, whose mean goes into the next one.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Losses {
     first: Option<f64>,
@@ -71,7 +71,7 @@ pub(super) struct Losses {
 }
 
 impl Losses {
-    /// That of one more step, with the norm of its gradient and its learning rate.
+    /// Add the loss of one more step, with the norm of its gradient and its learning rate.
     pub fn add(&mut self, loss: f64, norm: f64, rate: f64) {
         self.first.get_or_insert(loss);
         self.sum += loss;
@@ -96,7 +96,7 @@ impl Losses {
         (mean, self.norm, self.rate)
     }
 
-    /// From a checkpoint of the time when a run had one player.
+    /// From a checkpoint written when a run had only one player.
     fn of_one_player(about: &Value) -> Option<Self> {
         let bits = |value: &Value| value.as_u64().map(f64::from_bits);
         let since = &about["since"];
@@ -108,7 +108,7 @@ impl Losses {
         })
     }
 
-    // The bits: a decimal could round.
+    // As bits: a decimal could round.
     fn to_json(self) -> Value {
         let Self { first, sum, count, last, norm, rate } = self;
         let [sum, last, norm, rate] = [sum, last, norm, rate].map(f64::to_bits);

@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Experiment {
-    /// Its name, the first part of its folder's.
+    /// Its name, the first part of its folder's name.
     pub name: String,
     /// The root of all its random numbers.
     #[serde(default)]
@@ -49,30 +49,30 @@ fn half() -> f64 {
 pub struct Training {
     /// K, the number of steps.
     pub iterations: u64,
-    /// Samples a step.
+    /// Samples per step.
     pub batch: usize,
     /// The decay rates of the averages that are kept; the first is the one that is sampled.
     /// One number, or a list.
     #[serde(default)]
     pub ema: Rates,
-    /// The share of the steps, at the end, over which the learning rate falls linearly
-    /// to 0. The paper has none; short runs gain by it.
+    /// The share of the steps, at the end, over which the learning rate falls linearly to 0. The
+    /// paper has none; short runs gain from it.
     #[serde(default)]
     pub decay: f64,
-    /// Steps a record row.
+    /// Steps per record row.
     #[serde(default = "hundred")]
     pub record_every: u64,
-    /// Steps a checkpoint.
+    /// Steps per checkpoint.
     #[serde(default = "thousand")]
     pub checkpoint_every: u64,
-    /// The last checkpoints that are kept.
+    /// How many of the last checkpoints are kept.
     #[serde(default = "two")]
     pub keep_checkpoints: usize,
-    /// The parts that a batch is split into, whose gradients are added up: less memory, the
-    /// same step.
+    /// How many parts a batch is split into, whose gradients are added up: less memory, the same
+    /// step.
     #[serde(default = "one")]
     pub accumulate: usize,
-    /// Keep only the inputs of each block for the way back and compute the rest again: less
+    /// Keep only the inputs of each block for the backward pass and compute the rest again: less
     /// memory, a third more time, the same bits.
     #[serde(default)]
     pub checkpoint_activations: bool,
@@ -141,7 +141,7 @@ impl Experiment {
     /// Read an experiment from a TOML file.
     ///
     /// # Errors
-    /// A file that is missing or is no experiment, by name, line and field.
+    /// A file that is missing or is not an experiment, by name, line and field.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let reading = || format!("reading {}", path.display());
@@ -152,7 +152,7 @@ impl Experiment {
     /// An experiment from TOML.
     ///
     /// # Errors
-    /// Text that is no experiment, or values that make no sense, by field.
+    /// Text that is not an experiment, or values that make no sense, by field.
     pub fn parse(text: &str) -> Result<Self> {
         let experiment: Self = from_toml(text)?;
         experiment.check()?;
@@ -169,8 +169,8 @@ impl Experiment {
         Ok(format!("{:016x}", xxh3_64(self.to_toml()?.as_bytes())))
     }
 
-    /// The name of its run's folder: the experiment's and the start of its hash, so that
-    /// another configuration is another run.
+    /// The name of its run's folder: the experiment's and the start of its hash, so that a
+    /// different configuration is a different run.
     pub fn folder(&self) -> Result<String> {
         Ok(format!("{}-{}", self.name, &self.hash()?[..8]))
     }

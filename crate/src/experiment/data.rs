@@ -7,7 +7,7 @@ use crate::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// The most points of the plane; 80 MB of them.
+/// The most points in the plane: 80 MB of them.
 const MOST_POINTS: usize = 10_000_000;
 /// The largest side of images.
 const LARGEST_SIDE: usize = 1 << 15;
@@ -28,9 +28,9 @@ pub enum DataConfig {
         /// How many points.
         count: usize,
     },
-    /// Images: of the catalog, or of the user's own.
+    /// Images: from the catalog, or the user's own.
     Images {
-        /// A name of the catalog, or a path (see [`Dataset::find`]).
+        /// A name in the catalog, or a path (see [`Dataset::find`]).
         of: String,
         /// The split to train on.
         #[serde(default = "train")]
@@ -38,7 +38,7 @@ pub enum DataConfig {
         /// Crop and reduce them to this side.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         size: Option<usize>,
-        /// So many of them alone, over all classes (see [`Dataset::limited`]).
+        /// Only this many of them, spread over all classes (see [`Dataset::limited`]).
         #[serde(default, skip_serializing_if = "Option::is_none")]
         limit: Option<usize>,
         /// The column of a Parquet file that holds the images, in place of the one that
@@ -77,7 +77,7 @@ impl Data {
         }
     }
 
-    /// Of one sample.
+    /// The shape of one sample.
     pub fn shape(&self) -> &[usize] {
         match &self.samples {
             Samples::Numbers(samples) => &samples.dims()[1..],
@@ -110,7 +110,7 @@ impl Data {
         }
     }
 
-    /// The samples `rows`, those from `first` on of a batch whose random numbers are under
+    /// The samples `rows`: those from number `first` on of a batch whose random numbers are under
     /// `key`.
     pub fn batch(&self, rows: &[u32], first: u64, key: &Key) -> Result<Tensor> {
         match &self.samples {
@@ -157,8 +157,7 @@ impl DataConfig {
         }
     }
 
-    /// What the data call themselves: the catalog's name, or that of a copy which is coded
-    /// otherwise.
+    /// The name that the data go by: the catalog's, or that of a copy that is encoded differently.
     ///
     /// # Errors
     /// As [`DataConfig::images`].
@@ -167,7 +166,7 @@ impl DataConfig {
         Ok(crate::data::name_in_revision(&revision).to_string())
     }
 
-    /// The repository of the Hub that the data are from, where they are from one.
+    /// The repository on the Hub that the data come from, if they come from one.
     pub(super) fn repository(&self) -> Result<Option<String>> {
         match self {
             Self::Images { .. } => Ok(self.dataset()?.entry().hub.clone()),
@@ -186,7 +185,7 @@ impl DataConfig {
     /// The images that it trains on.
     ///
     /// # Errors
-    /// Data that are no images; what stands in the way of reading them.
+    /// Data that are not images; whatever prevents reading them.
     pub fn images(&self) -> Result<Images> {
         match self {
             Self::Digits => Dataset::find("digits")?.split("train"),

@@ -20,13 +20,13 @@ use std::path::{Path, PathBuf};
 const MARKS: [&str; 2] = ["model_index.json", "experiment.toml"];
 
 impl Trained {
-    /// Write the averaged network to `folder` as a `ConsistencyModelPipeline` of diffusers,
-    /// with its model card and its experiment. An earlier export there is replaced; the folder
-    /// is there whole or not at all.
+    /// Write the averaged network to `folder` as a `ConsistencyModelPipeline` of diffusers, with
+    /// its model card and its experiment. An earlier export there is replaced; the folder is
+    /// written whole or not at all.
     ///
     /// # Errors
-    /// A run that diffusers cannot compute (it says why), a folder that is something else, or
-    /// a disk that refuses.
+    /// A run that diffusers cannot compute (the error says why), a folder that is something else,
+    /// or a disk that cannot be written.
     pub fn export(&self, folder: &Path, card: &Card) -> Result<()> {
         let absolute = std::path::absolute(folder).with_context(|| folder.display().to_string())?;
         let context = || format!("exporting to {}", folder.display());
@@ -143,7 +143,7 @@ fn replace(new: &Path, place: &Path, aside: &Path) -> Result<()> {
         fs::rename(place, aside)?;
     }
     if let Err(error) = fs::rename(new, place) {
-        // The old one comes back.
+        // Put the old one back.
         let _ = fs::rename(aside, place);
         return Err(error.into());
     }

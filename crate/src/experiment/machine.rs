@@ -1,4 +1,4 @@
-//! What a run cost: time and memory, in a file beside its metrics. It is no part of the
+//! What a run cost: time and memory, in a file beside its metrics. It is not part of the
 //! checkpoint, whose bits do not depend on how fast the machine was.
 
 use crate::record::write_atomically;
@@ -14,15 +14,15 @@ const HEADER: &str = "step,seconds,steps_per_second,samples_per_second,resident_
 pub(super) struct Machine {
     path: PathBuf,
     start: Instant,
-    /// Of the last row: its step and when.
+    /// The last row: its step, and when it was added.
     last: (u64, Instant),
-    /// Seconds of the runs before, up to where this one resumed.
+    /// Seconds of the earlier runs, up to where this one resumed.
     before: f64,
 }
 
 impl Machine {
-    /// Go on in `folder` from `step`: rows of steps that are done again are taken out, and one
-    /// that a killed process did not finish.
+    /// Go on in `folder` from `step`: rows of steps that are done again are removed, and so is a
+    /// row that a killed process did not finish.
     ///
     /// # Errors
     /// A file that is something else, by name and line.
@@ -43,7 +43,7 @@ impl Machine {
         Ok(Self { path, start: now, last: (step, now), before })
     }
 
-    /// A row for the steps since the last.
+    /// Add a row for the steps since the last.
     pub fn add(&mut self, step: u64, batch: usize) -> Result<()> {
         let now = Instant::now();
         let rate = (step - self.last.0) as f64 / (now - self.last.1).as_secs_f64().max(1e-9);
@@ -65,7 +65,7 @@ impl Machine {
 
 // The rows up to `step`, and the seconds until the last of them.
 fn rows(text: &str, step: u64) -> Result<(Vec<String>, f64)> {
-    // What a killed process did not finish has no end of line.
+    // A row that a killed process did not finish has no end of line.
     let mut lines = text.rsplit_once('\n').map_or("", |(whole, _)| whole).lines();
     let header = lines.next().unwrap_or(HEADER);
     ensure!(header == HEADER, "its first line is '{header:.80}', not '{HEADER}'");

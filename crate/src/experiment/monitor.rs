@@ -21,7 +21,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Steps a second.
+    /// Steps per second.
     pub fn rate(&self) -> f64 {
         self.steps_here as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }
@@ -85,7 +85,7 @@ impl Monitor {
     }
 }
 
-// A reader that panicked leaves the value as it was: it stays good.
+// A reader that panicked leaves the value as it was: it is still valid.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

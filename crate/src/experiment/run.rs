@@ -21,7 +21,7 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// The folder of `experiment` below `runs`, made where it is missing.
+    /// The folder of `experiment` below `runs`, created if it is missing.
     ///
     /// # Errors
     /// A folder that cannot be made.
@@ -138,7 +138,7 @@ impl Trained {
         self.params.assign_tensors(average).with_context(|| self.folder.path.display().to_string())
     }
 
-    /// The same run with the average of another of its `training.ema` rates, counted from 0.
+    /// The same run with the average of another one of its `training.ema` rates, counted from 0.
     ///
     /// # Errors
     /// A rate that it does not have.
@@ -147,7 +147,7 @@ impl Trained {
         Ok(self)
     }
 
-    /// The steps of which a checkpoint is kept (`training.keep_checkpoints`).
+    /// The steps for which a checkpoint is kept (`training.keep_checkpoints`).
     pub fn steps(&self) -> Result<Vec<u64>> {
         checkpoint::steps(self.folder.path())
     }
@@ -155,7 +155,7 @@ impl Trained {
     /// The run as it was after `step` steps.
     ///
     /// # Errors
-    /// A step of which no checkpoint is kept.
+    /// A step for which no checkpoint is kept.
     pub fn at(&self, step: u64) -> Result<Self> {
         let hash = self.folder.experiment.hash()?;
         self.folder.with(checkpoint::at(self.folder.path(), step, &hash)?)
@@ -195,7 +195,7 @@ impl Trained {
         &self.table
     }
 
-    /// Its loss by iteration, each point the mean over the iterations since the last.
+    /// Its loss by iteration; each point is the mean over the iterations since the point before.
     pub fn plot(&self) -> Figure {
         let name = &self.folder.experiment.name;
         Figure::new(name).x("iteration k").y("loss").log_y().line(

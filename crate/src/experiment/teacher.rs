@@ -69,7 +69,7 @@ impl Found<'_> {
                 ensure!(sigma_data == own, "it has sigma_data = {sigma_data}, the student {own}");
                 Some(Weights(teacher.params().clone()))
             }
-            // A network that predicts noise is given other numbers: its weights are no start.
+            // A network that predicts noise takes other inputs: its weights are no starting point.
             _ => None,
         };
         Ok((teacher.to_device(self.device)?.teacher()?, weights))

@@ -34,8 +34,8 @@ pub fn train(
     monitor: &Monitor,
     threads: usize,
 ) -> Result<Trained> {
-    // A pool of the run's own says how many threads work: work does not cross threads at every
-    // operation, and other work in the process is not held up.
+    // A thread pool of the run's own sets how many threads work: work does not cross threads at
+    // every operation, and other work in the process is not held up.
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build()
@@ -230,7 +230,7 @@ fn gradients(trainer: &dyn Trainer, player: usize, step: u64, batch: &Rows) -> R
     Ok(Step { loss: value, norm, gradients })
 }
 
-// A network that is told classes needs them of the data.
+// A network that is conditioned on classes needs data with classes.
 fn check_classes(experiment: &Experiment, data: &Data) -> Result<()> {
     if let Some(known) = experiment.network.classes() {
         let Some(count) = data.classes() else {

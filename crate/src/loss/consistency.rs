@@ -9,8 +9,8 @@ use crate::process::{Solver, TimeGrid, perturb};
 use crate::seam::{ConsistencyFunction, Denoiser};
 use candle_core::Tensor;
 
-/// Two points that should have one origin: (x_{t_{n+1}}, t_{n+1}) and (x_{t_n}, t_n), a
-/// pair a sample. No gradient flows through it.
+/// Two points that should have one origin: (x_{t_{n+1}}, t_{n+1}) and (x_{t_n}, t_n), one pair per
+/// sample. No gradient flows through them.
 #[derive(Clone, Debug)]
 pub struct Pair {
     /// x_{t_{n+1}}, the noisier point.
@@ -26,7 +26,7 @@ pub struct Pair {
 /// The pair of consistency distillation (algorithm 2): x_{t_{n+1}} = x_0 + t_{n+1} z, and
 /// from there one step of the solver on the teacher's PF ODE to t_n (eq. 5).
 ///
-/// `n` holds one index a sample in 1..=N-1, counted from 1 as in the paper.
+/// `n` holds one index per sample in 1..=N-1, counted from 1 as in the paper.
 pub fn distillation_pair(
     x0: &Tensor,
     z: &Tensor,
@@ -51,8 +51,8 @@ pub fn training_pair(x0: &Tensor, z: &Tensor, n: &[usize], grid: &TimeGrid) -> R
     Ok(Pair { x_next, t_next, x, t })
 }
 
-/// E\[lambda d(f_theta(x_{t_{n+1}}, t_{n+1}), sg f_theta-(x_{t_n}, t_n))\]: the mean over
-/// the batch, a scalar. Gradients reach the student alone.
+/// E\[lambda d(f_theta(x_{t_{n+1}}, t_{n+1}), sg f_theta-(x_{t_n}, t_n))\]: the mean over the
+/// batch, a scalar. Gradients reach only the student.
 pub fn consistency_loss(
     student: &dyn ConsistencyFunction,
     target: &dyn ConsistencyFunction,

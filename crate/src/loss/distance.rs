@@ -50,7 +50,7 @@ impl Compare for Distance {
     }
 }
 
-/// A distance between batches, one number a sample.
+/// A distance between batches, one number per sample.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Distance {
@@ -77,7 +77,7 @@ impl Distance {
     /// Whether its numbers make sense.
     ///
     /// # Errors
-    /// The c of pseudo-Huber, which is squared in f32: not between 1e-6 and 1e6.
+    /// A c of pseudo-Huber that is not between 1e-6 and 1e6: it is squared in f32.
     pub fn check(&self) -> Result<()> {
         match self.metric {
             Metric::PseudoHuber { c } => within("c", c, SMALLEST..=LARGEST),
@@ -87,7 +87,7 @@ impl Distance {
 
     /// d(x, y) for `(B, ..)` and `(B, ..)`: `(B)`.
     ///
-    /// The gradient of `L2` where x = y is taken as 0, as that of `L1`.
+    /// The gradient of `L2` where x = y is taken as 0, like that of `L1`.
     ///
     /// # Errors
     /// Shapes that differ.
@@ -107,8 +107,8 @@ impl Distance {
             Metric::L1 => (&difference * difference.detach().sign()?)?.sum(1)?,
             Metric::L2Squared => squares()?,
             Metric::L2 => {
-                // The root of 0 has no gradient (candle gives NaN): replace it before
-                // the root and take the replacement away again.
+                // The root of 0 has no gradient (candle gives NaN): add 1 to a 0 before the root
+                // and subtract it again afterwards.
                 let squares = squares()?;
                 let zero = squares.detach().eq(0.0)?.to_dtype(squares.dtype())?;
                 ((squares + &zero)?.sqrt()? - zero)?

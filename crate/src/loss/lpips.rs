@@ -1,8 +1,8 @@
 //! LPIPS (Zhang et al. 2018): a distance between images in the features of VGG16. It serves as
 //! a metric and, as in the paper, as the distance of a loss.
 //!
-//! VGG16 has seen ImageNet, as Inception has: what is trained under LPIPS has a head start in
-//! FID, and a number says so.
+//! VGG16 was trained on ImageNet, as Inception was: a model trained under LPIPS has a head start in
+//! FID, and its numbers are labelled so.
 
 use super::distance::Compare;
 use crate::bounds::within;
@@ -21,11 +21,11 @@ use std::path::{Path, PathBuf};
 const REPOSITORY: &str = "nikhilr01/sen-bridge-weights";
 const FILE: &str = "lpips_vgg.safetensors";
 /// SHA-256 of the published weights, VGG16 and the linear layers of version 0.1, as the
-/// repository's card states it. The commit is not pinned: whatever `main` is, no other file is
-/// taken.
+/// repository's card states it. The commit is not pinned: whatever `main` holds, no other file is
+/// accepted.
 const PUBLISHED: &str = "a96ef46bc0b0a064b67e277c15af82caa42278dd79aba0034815ed355e1aaacb";
 
-/// Of each block of VGG16: its channels, and torchvision's numbers of its convolutions.
+/// For each block of VGG16: its channels, and torchvision's numbers for its convolutions.
 const BLOCKS: [(usize, &[usize]); 5] = [
     (64, &[0, 2]),
     (128, &[5, 7]),
@@ -53,22 +53,22 @@ pub enum Pooling {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LpipsConfig {
-    /// The side that images are resized to, bilinearly, before they are compared; none leaves
-    /// them as they are. The paper takes 224 for images smaller than 256.
+    /// The side that images are resized to, bilinearly, before they are compared; without it they
+    /// stay as they are. The paper takes 224 for images smaller than 256.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub side: Option<usize>,
     /// What lies between VGG16's blocks.
     pub pooling: Pooling,
-    /// A file of weights (see [`Lpips::load`]), of which names and shapes are checked and no
-    /// hash; none: the published ones, from the Hub, by their SHA-256.
+    /// A file of weights (see [`Lpips::load`]), whose names and shapes are checked, but no hash.
+    /// Without it: the published weights, from the Hub, by their SHA-256.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
 }
 
 impl LpipsConfig {
-    /// The smallest side that VGG16's four halvings leave something of.
+    /// The smallest side of which VGG16's four halvings leave something.
     const SMALLEST: usize = 16;
-    /// The largest: VGG16 keeps 64 numbers of each pixel.
+    /// The largest: VGG16 keeps 64 numbers for each pixel.
     const LARGEST: usize = 4096;
 
     /// Whether the values make sense.
@@ -167,8 +167,8 @@ impl Network {
 
 impl Lpips {
     /// With the weights of a safetensors file: VGG16 under torchvision's names
-    /// (`features.N.weight`), the linear layers as `linK.model.1.weight`. torchvision's
-    /// classifier is passed over where it is there. It computes in `dtype`, on `device`.
+    /// (`features.N.weight`), the linear layers as `linK.model.1.weight`. torchvision's classifier
+    /// is skipped if it is there. It computes in `dtype`, on `device`.
     ///
     /// # Errors
     /// A file that cannot be read, or names and shapes that are not the network's, all in one
@@ -192,8 +192,8 @@ impl Lpips {
         })
     }
 
-    /// With the published weights, from the Hub or its cache (59 MB): the file of a SHA-256 that
-    /// is fixed here, and no other.
+    /// With the published weights, from the Hub or its cache (59 MB): the file whose SHA-256 is
+    /// fixed here, and no other.
     ///
     /// # Errors
     /// Those of the Hub, and a file that is not the published one.
@@ -224,7 +224,7 @@ impl Lpips {
     }
 
     /// The same, with images resized bilinearly to `side` x `side` before they are compared;
-    /// gradients reach the images as they came.
+    /// gradients reach the original images.
     #[must_use]
     pub fn resizing_to(mut self, side: usize) -> Self {
         self.side = Some(side);
@@ -238,9 +238,8 @@ impl Lpips {
         self
     }
 
-    /// The distance of each image of `a` from that of `b`, both (N, 3, H, W) in \[-1, 1\]:
-    /// (N). It is one operation of candle's graph, with gradients by whichever of the
-    /// two candle follows.
+    /// The distance of each image of `a` from that of `b`, both (N, 3, H, W) in \[-1, 1\]: (N). It
+    /// is one operation of candle's graph, with gradients for whichever of the two candle tracks.
     ///
     /// # Errors
     /// Shapes that differ, another number of channels, or images too small for four halvings.
@@ -266,8 +265,8 @@ impl Lpips {
         if !b.track_op() {
             return Ok(along_a);
         }
-        // It is symmetric: the slope by the second image is that by the first the other way
-        // round, with a value of zero added.
+        // The distance is symmetric: the gradient by the second image is that by the first with the
+        // two swapped. It is added through a term whose value is zero.
         let along_b = self.one_sided(b, &a.detach())?;
         Ok((along_a + (&along_b - along_b.detach())?)?)
     }

@@ -41,12 +41,12 @@ impl Batch {
     /// z ~ N(0, I), in the shape of `x0`.
     ///
     /// # Errors
-    /// A device that does not take it.
+    /// An error of the device.
     pub fn noise(&self) -> Result<Tensor> {
         self.key.stream("noise").normal_like(&self.x0, self.first)
     }
 
-    /// n ~ U\[1, N - 1\], one a sample, counted from 1 as in the paper; N is `points`.
+    /// n ~ U\[1, N - 1\], one per sample, counted from 1 as in the paper; N is `points`.
     ///
     /// # Errors
     /// Fewer than two points.

@@ -13,8 +13,8 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// A student of a teacher's PF ODE. It starts from the teacher's weights where it has the
-/// teacher's network.
+/// A student of a teacher's PF ODE. It starts from the teacher's weights where the two have the
+/// same network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConsistencyDistillation {

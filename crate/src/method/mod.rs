@@ -1,9 +1,9 @@
-//! How networks are trained. A method is one file here, to be held beside the page: its
-//! configuration, what it builds, its step in the paper's symbols, what follows a step, its
-//! columns of the record, and what a trained run gives.
+//! How networks are trained. Each method is one file here, to be read beside its paper: its
+//! configuration, what it builds, its step in the paper's symbols, what follows a step, its columns
+//! of the record, and what a trained run gives.
 //!
-//! The loop, checkpoints, sampling, export and reports know a [`Method`] and its [`Trainer`], and
-//! nothing of which method it is. A new method is its file and a line of [`MethodConfig`].
+//! The loop, checkpoints, sampling, export and reports know a [`Method`] and its [`Trainer`], but
+//! never which method it is. A new method is a file of its own and a line of [`MethodConfig`].
 
 mod batch;
 mod consistency_distillation;
@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Deref;
 
-/// A loss so many times the first does not come back.
+/// A loss this many times the first does not come back down.
 const DIVERGED: f64 = 1e6;
 
 /// How a network is trained: the methods, by the name that an experiment gives as `kind`.
@@ -99,7 +99,7 @@ pub trait Method {
     /// The first field that does not, with its value.
     fn check(&self) -> Result<()>;
 
-    /// Its networks and all else that it trains with.
+    /// Its networks and everything else that it trains with.
     ///
     /// # Errors
     /// A teacher that is missing or unlike its student, networks that cannot be built.
@@ -136,7 +136,7 @@ pub trait Trainer {
     /// What is trained. The first is the one that a trained run gives.
     fn players(&self) -> Vec<&Player>;
 
-    /// The same.
+    /// The same, mutable.
     fn players_mut(&mut self) -> Vec<&mut Player>;
 
     /// The players, counted from 0, that take a step at step `k`, in this order.
@@ -147,13 +147,13 @@ pub trait Trainer {
     /// The loss of `player` on a batch at step `k`: a scalar, the mean over the batch.
     ///
     /// # Errors
-    /// What its networks and tensors say.
+    /// Errors of its networks and tensors.
     fn loss(&self, player: usize, k: u64, batch: &Batch) -> Result<Tensor>;
 
     /// What follows step `k`, once the players have taken it.
     ///
     /// # Errors
-    /// What its tensors say.
+    /// Errors of its tensors.
     fn follow(&mut self, _k: u64) -> Result<()> {
         Ok(())
     }
@@ -168,7 +168,7 @@ pub trait Trainer {
         BTreeMap::new()
     }
 
-    /// Take back a group of [`Trainer::state`].
+    /// Restore a group of [`Trainer::state`].
     ///
     /// # Errors
     /// A tensor that is missing or has another shape, by name.
@@ -182,13 +182,13 @@ pub trait Trainer {
         true
     }
 
-    /// An error where `player` has diverged: by its loss, and by that of the run's first step.
+    /// An error where `player` has diverged, judged by its loss and that of the run's first step.
     ///
     /// # Errors
     /// A loss that is a million times the first.
     fn check_loss(&self, _player: usize, loss: f64, first: f64) -> Result<()> {
-        // A network that an early step has thrown far away may stay there for good, every number
-        // finite.
+        // A network that an early step has thrown far away may stay there for good, with every
+        // number finite.
         ensure!(
             first <= 0.0 || loss <= DIVERGED * first,
             "the loss is {loss:e}, and began at {first:e}: the training has diverged; lower \

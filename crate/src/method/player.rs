@@ -1,4 +1,4 @@
-//! What is trained: parameters with all that moves them.
+//! What is trained: parameters with everything that moves them.
 
 use crate::nn::{Ema, Gradients, Optimizer, OptimizerConfig, Params};
 use crate::{Result, ensure};
@@ -24,7 +24,7 @@ pub struct LearningRate {
 }
 
 impl LearningRate {
-    /// Of `iterations` steps, over the last share `decay` of which it falls.
+    /// For `iterations` steps; the rate falls over the last share `decay` of them.
     pub fn new(iterations: u64, decay: f64) -> Self {
         Self { ends: vec![iterations], decay }
     }
@@ -60,7 +60,7 @@ impl Player {
     /// `params`.
     ///
     /// # Errors
-    /// A device that does not take them.
+    /// An error of the device.
     pub fn new(
         name: &'static str,
         params: Params,
@@ -97,7 +97,7 @@ impl Player {
         }
     }
 
-    /// Take step `k` along `gradients`; the averages follow. The optimizer starts anew with a
+    /// Take step `k` along `gradients`; the averages follow. The optimizer starts anew with each
     /// stage.
     ///
     /// # Errors
@@ -124,7 +124,7 @@ impl Player {
         state
     }
 
-    /// Take back a state after `steps` steps of it.
+    /// Restore its state as it was after `steps` of its steps.
     ///
     /// # Errors
     /// A group or a tensor that is missing or has another shape, by name.

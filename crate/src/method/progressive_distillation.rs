@@ -18,7 +18,7 @@ const TEACHER: &str = "teacher";
 /// More halvings than any published run has.
 const MOST_STEPS: usize = 1 << 16;
 
-/// A denoiser that is sampled in few Euler steps, on the Karras grid of as many.
+/// A denoiser that is sampled in few Euler steps, on a Karras grid of as many steps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProgressiveDistillation {
@@ -107,9 +107,9 @@ impl Method for ProgressiveDistillation {
     }
 }
 
-/// What a student that takes one Euler step from t to `t_next` is to answer at `x`, so that it
-/// ends where the teacher does in two, by `t_half`: x - t (x'' - x) / (t_next - t). Noise levels
-/// are one a sample or one for all, t > t_half > t_next.
+/// The target at `x` of a student that takes one Euler step from t to `t_next`, so that it ends
+/// where the teacher does in two, by way of `t_half`: x - t (x'' - x) / (t_next - t). Noise levels
+/// are one per sample or one for all, t > t_half > t_next.
 ///
 /// # Errors
 /// Those of the teacher.
@@ -184,8 +184,8 @@ impl Trainer for Stages {
         let student = Conditioned::new(&self.student, labels, Some(masks));
         let error = (student.denoise(&x, &t)? - target.detach())?;
         let each = error.flatten_from(1)?.sqr()?.sum(1)?; // (B)
-        // max(1/t^2, 1), the truncated signal-to-noise ratio: 1/t^2 alone would give the noise
-        // levels that a student of one step is asked at no weight.
+        // max(1/t^2, 1), the truncated signal-to-noise ratio: 1/t^2 alone would give no weight to
+        // the noise levels at which a student of one step is evaluated.
         let lambda: Vec<f64> = t.iter().map(|t| (1.0 / (t * t)).max(1.0)).collect();
         Ok((&each * per_sample(&lambda, &each)?)?.mean_all()?)
     }

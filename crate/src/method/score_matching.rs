@@ -47,8 +47,8 @@ impl Method for ScoreMatching {
         Gives::Denoiser
     }
 
-    /// A mean beyond those of the noise levels that are taken, ln 1e-6 to ln 1e6, and a deviation
-    /// that is not above 0 and up to 5, are no numbers to train at.
+    /// The mean must lie within the noise levels that are allowed, ln 1e-6 to ln 1e6, and the
+    /// deviation must be above 0 and at most 5.
     fn check(&self) -> Result<()> {
         within("p_mean", self.p_mean, -14.0..=14.0).context("method")?;
         within("p_std", self.p_std, positive(5.0)).context("method")

@@ -10,14 +10,14 @@ use crate::rng::Key;
 use crate::{Context, Result};
 use candle_core::{DType, Device};
 
-/// The largest networks of images have a few thousand million; more does not fit a machine.
+/// The largest image networks have a few billion parameters; more does not fit on a machine.
 const MOST_PARAMETERS: usize = 10_000_000_000;
 
 /// What an experiment says besides its method.
 pub struct Setting<'a> {
     /// The shape of one sample.
     pub shape: &'a [usize],
-    /// The network of what is given.
+    /// The network of what a run gives.
     pub network: &'a NetworkConfig,
     /// eps, T and rho.
     pub noise: NoiseRange,
@@ -31,7 +31,7 @@ pub struct Setting<'a> {
     pub averages: &'a [f64],
     /// How networks run.
     pub settings: Settings,
-    /// Where.
+    /// Where they run.
     pub device: &'a Device,
     /// The root of all random numbers.
     pub key: Key,
@@ -45,7 +45,7 @@ pub trait Teachers {
     /// same network starts from.
     ///
     /// # Errors
-    /// No teacher of this name, or one of other data.
+    /// No teacher of this name, or one for other data.
     fn find(&self, name: &str) -> Result<(Teacher, Option<Weights>)>;
 }
 
@@ -53,7 +53,7 @@ pub trait Teachers {
 pub struct Weights(pub Params);
 
 impl Weights {
-    /// Take them over, where `params` has the same names: whether it has.
+    /// Copy them into `params` if it has the same names; returns whether it has.
     ///
     /// # Errors
     /// A parameter of another shape, by name.
@@ -72,7 +72,7 @@ impl Setting<'_> {
     /// # Errors
     /// A network that cannot be built for these data.
     pub fn network(&self) -> Result<(Params, Box<dyn Network>)> {
-        // Before there is memory for it.
+        // Checked before any memory is taken for it.
         let parameters = self.network.parameters(self.shape).context("network")?;
         within("network.parameters", parameters, 1..=MOST_PARAMETERS)?;
         let mut params = Params::new(DType::F32, self.device).with(self.settings);
@@ -81,7 +81,7 @@ impl Setting<'_> {
         Ok((params, network))
     }
 
-    /// The experiment's network once more, on `params`, which it takes no gradients for.
+    /// The experiment's network once more, on `params`, for which it takes no gradients.
     ///
     /// # Errors
     /// A parameter that is missing or has another shape, by name.
@@ -92,7 +92,7 @@ impl Setting<'_> {
     /// A player of `params`, with the experiment's optimizer, schedule and averages.
     ///
     /// # Errors
-    /// A device that does not take it.
+    /// An error of the device.
     pub fn player(&self, name: &'static str, params: Params) -> Result<Player> {
         Player::new(name, params, self.optimizer, self.schedule.clone(), self.averages)
     }
@@ -101,7 +101,7 @@ impl Setting<'_> {
     /// them optimizer and learning rate start anew.
     ///
     /// # Errors
-    /// A device that does not take it.
+    /// An error of the device.
     pub fn player_in_stages(
         &self,
         name: &'static str,

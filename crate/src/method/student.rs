@@ -44,7 +44,7 @@ pub(super) struct Student {
 }
 
 impl Student {
-    /// Around `network` on `params`; theta- starts at theta.
+    /// A student around `network` on `params`; theta- starts at theta.
     pub fn new(
         setting: &Setting,
         (params, network): (Params, Box<dyn Network>),
@@ -74,8 +74,8 @@ impl Student {
         })
     }
 
-    /// f_theta for the classes of `batch`. Student and target drop out alike, as in the paper's
-    /// code.
+    /// f_theta, conditioned on the classes of `batch`. Student and target use the same dropout, as
+    /// in the paper's code.
     pub fn model<'a>(&'a self, batch: &'a Batch) -> Conditioned<'a, ConsistencyModel> {
         Conditioned::new(&self.model, batch.labels(), Some(batch.masks()))
     }
@@ -85,7 +85,7 @@ impl Student {
         Conditioned::new(&self.target, batch.labels(), Some(batch.masks()))
     }
 
-    /// d, one number a sample.
+    /// d, one number per sample.
     pub fn d(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         self.d.per_sample(a, b)
     }

@@ -50,10 +50,10 @@ pub(super) struct Common {
     /// Scale and shift the second norm, rather than add to its input.
     pub modulated: bool,
     pub dropout: f64,
-    /// On the sum of the block and its residual.
+    /// The factor on the sum of the block and its residual.
     pub factor: f64,
-    /// The standard deviation of the last convolution's weights at the start, as a part of
-    /// the usual one.
+    /// The initial standard deviation of the last convolution's weights, as a fraction of the usual
+    /// one.
     pub last: f64,
 }
 
@@ -74,8 +74,8 @@ pub(super) struct ResBlock {
 }
 
 impl ResBlock {
-    /// `groups` holds the groups of both norms; with `project` the residual has a 1x1
-    /// convolution even where the channels stay.
+    /// `groups` holds the groups of both norms; with `project` the residual has a 1x1 convolution
+    /// even where the number of channels stays.
     pub fn new(
         scope: &mut Scope,
         names: &Names,

@@ -6,11 +6,11 @@ use serde_json::{Map, Value};
 
 pub(super) type Keys = Map<String, Value>;
 
-/// Of a value or a message that comes from a file, so much is shown.
+/// How much is shown of a value or a message that comes from a file.
 const SHOWN: usize = 400;
 
 /// The keys of a text that is one object. Python writes numbers that JSON does not have (`NaN`,
-/// `Infinity`): they become texts here, so that their key refuses them by name.
+/// `Infinity`): they become strings here, so that their key refuses them by name.
 ///
 /// # Errors
 /// Text that is not JSON, with line and column, or that is not an object.
@@ -18,7 +18,7 @@ pub(super) fn object(text: &str) -> Result<Keys> {
     let value = match serde_json::from_str(text) {
         Err(error) => match serde_json::from_str(&quoted(text)) {
             Ok(value) => value,
-            // Of the text as it is.
+            // The error of the text as it is.
             Err(_) => return Err(Error::new(error.to_string())),
         },
         Ok(value) => value,
@@ -29,7 +29,7 @@ pub(super) fn object(text: &str) -> Result<Keys> {
     }
 }
 
-// Words outside of texts that Python takes for numbers, in quotes.
+// The text with quotes around the words, outside strings, that Python takes for numbers.
 fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 16);
     let mut rest = text;
@@ -52,7 +52,7 @@ fn quoted(text: &str) -> String {
     out
 }
 
-// Behind the closing quote, or the end where there is none.
+// The place after the closing quote, or the end where there is none.
 fn end_of_text(text: &str) -> usize {
     let mut escaped = false;
     for (i, byte) in text.bytes().enumerate().skip(1) {
@@ -66,7 +66,7 @@ fn end_of_text(text: &str) -> usize {
     text.len()
 }
 
-/// `T` of these keys, where each key alone makes one (all others have defaults).
+/// `T` from these keys, where each key alone makes one (all others have defaults).
 ///
 /// # Errors
 /// The key that does not, with its value.

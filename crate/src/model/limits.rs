@@ -1,6 +1,6 @@
-//! The sizes that a network may have, looked at before anything is built: a configuration comes
-//! from a file, and a file may be damaged. All are far above what anyone trains, and low enough
-//! that no count of parameters overflows and no loop over them is without end.
+//! The sizes that a network may have, checked before anything is built: a configuration comes from
+//! a file, and a file may be damaged. All are far above what anyone trains, and low enough that no
+//! count of parameters overflows and no loop over them runs forever.
 
 use crate::Result;
 use crate::bounds::within;
@@ -23,7 +23,7 @@ pub(super) const SIDE: usize = 16_384;
 /// [`within`] for what may be left out.
 ///
 /// # Errors
-/// As that.
+/// As [`within`].
 pub(super) fn within_if_given(
     key: &str,
     value: Option<usize>,

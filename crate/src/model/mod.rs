@@ -1,4 +1,4 @@
-//! Networks, and the wrappers that make denoisers and consistency functions of them.
+//! Networks, and the wrappers that make denoisers and consistency functions out of them.
 
 mod blocks;
 mod json;

@@ -30,13 +30,13 @@ pub struct NcsnppConfig {
     /// Channels of the images; those of the data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<usize>,
-    /// Channels of the first level by which the others are counted.
+    /// Channels of the first level, of which the others are multiples.
     pub nf: usize,
     /// Channels of each level, as a multiple of `nf`.
     pub ch_mult: Vec<usize>,
     /// Residual blocks a level on the way down; one more on the way up.
     pub num_res_blocks: usize,
-    /// The sizes at which every block has an attention.
+    /// The sizes at which every block has attention.
     pub attn_resolutions: Vec<usize>,
     /// The rate of the dropout in each residual block.
     pub dropout: f64,
@@ -66,7 +66,7 @@ impl NcsnppConfig {
     /// A key or value that this network does not have, by name.
     pub fn from_json(text: &str) -> Result<Self> {
         let mut keys = json::object(text)?;
-        // What the paper's networks all have, and this one is.
+        // What all of the paper's networks have, and this one too.
         for (key, known) in [
             ("_class_name", serde_json::json!("NCSNpp")),
             ("normalization", serde_json::json!("GroupNorm")),
@@ -89,7 +89,7 @@ impl NcsnppConfig {
                 ensure!(value == known, "{key} = {got}: this NCSN++ has {known} alone");
             }
         }
-        // Where the last convolutions start does not matter to weights that are given.
+        // How the last convolutions start does not matter for weights that are given.
         keys.remove("init_scale");
         let read = || -> Result<Self> {
             let config: Self = json::typed(keys)?;
@@ -153,7 +153,7 @@ fn groups(channels: usize) -> usize {
     (channels / 4).min(32)
 }
 
-/// The steps of a network in which score_sde counts its modules.
+/// The steps of a network, in the order in which score_sde counts its modules.
 #[derive(Clone, Debug)]
 enum Module {
     /// A residual block whose output is kept for the way up, and its attention.
@@ -163,7 +163,7 @@ enum Module {
     /// A residual block.
     Block(ResBlock),
     Attend(Attention),
-    /// A residual block over what stands and the last that was kept, and its attention.
+    /// A residual block over the current value and the last one that was kept, and its attention.
     Take(ResBlock, Option<Attention>),
 }
 
@@ -179,7 +179,7 @@ pub(super) struct Ncsnpp {
 }
 
 impl Ncsnpp {
-    /// The network of `config`, in which the sizes of the images stand.
+    /// The network of `config`, in which the sizes of the images must be given.
     ///
     /// # Errors
     /// A configuration that no network has.
@@ -249,7 +249,7 @@ impl Ncsnpp {
             for i in 0..=config.num_res_blocks {
                 let from = now + kept.pop().unwrap_or_default();
                 let res = block(scope, next(), from, to, Size::Same)?;
-                // One attention a level here, after its last block.
+                // One attention per level here, after its last block.
                 let last = i == config.num_res_blocks;
                 let attend =
                     if attends(level) && last { Some(attention(scope, next(), to)?) } else { None };

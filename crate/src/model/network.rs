@@ -9,12 +9,12 @@ use crate::seam::one_a_sample;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// What a network is told beside its input.
+/// What a network is conditioned on besides its input.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Condition<'a> {
-    /// c_noise, the noise level's number: one, or one a sample.
+    /// c_noise, the number that stands for the noise level: one, or one per sample.
     pub noise: &'a [f64],
-    /// The class of each sample, for a network that knows classes.
+    /// The class of each sample, for a network that is conditioned on classes.
     pub labels: Option<&'a [u32]>,
     /// The dropout's masks; without them nothing is dropped.
     pub dropout: Option<Masks>,
@@ -33,7 +33,7 @@ impl<'a> From<&'a Vec<f64>> for Condition<'a> {
 }
 
 impl Condition<'_> {
-    /// The noise level's number of each of `batch` samples.
+    /// c_noise for each of `batch` samples.
     pub(super) fn noise_of(&self, batch: usize) -> Result<Vec<f64>> {
         if let Some(bad) = self.noise.iter().find(|c| !c.is_finite()) {
             crate::bail!("the noise level's number is {bad}");
@@ -42,8 +42,7 @@ impl Condition<'_> {
     }
 }
 
-/// F in `c_skip x + c_out F(c_in x, c_noise)`: an image and the noise level's number in, an
-/// image out.
+/// F in `c_skip x + c_out F(c_in x, c_noise)`: an image and c_noise in, an image out.
 pub trait Network: Send + Sync {
     /// `xs`: (B, C, H, W), the same out.
     fn forward(&self, xs: &Tensor, condition: Condition) -> Result<Tensor>;
@@ -82,7 +81,7 @@ impl<N: OnTape> Network for Taped<N> {
 }
 
 /// A network's kind and sizes, as in a configuration file.
-// There is one of it, and people write it by hand.
+// There is only one of it, and people write it by hand.
 #[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
@@ -96,7 +95,7 @@ pub enum NetworkConfig {
 }
 
 impl NetworkConfig {
-    /// How many classes the network is told; none for one without classes.
+    /// How many classes the network is conditioned on; none for a network without classes.
     pub fn classes(&self) -> Option<usize> {
         match self {
             Self::Unet(config) => config.num_class_embeds,
@@ -116,7 +115,7 @@ impl NetworkConfig {
         }
     }
 
-    /// How many numbers it trains, for images of `shape` (C, H, W); nothing is allocated.
+    /// How many parameters it trains, for images of `shape` (C, H, W); nothing is allocated.
     ///
     /// # Errors
     /// A configuration that makes no network for such images.

@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// process gives at the step i whose relative noise is sigma, found by interpolation in
 /// ln sigma among the process's own levels.
 ///
-/// Outside of [`VariancePreserving::range`] the nearest step is taken. Below it that is
-/// extrapolation, which is said once on stderr: with DDPM's linear schedule it begins at
-/// 0.0100, and the paper's eps = 0.002 lies there.
+/// Outside [`VariancePreserving::range`] the nearest step is taken. Below it that is extrapolation,
+/// which is reported once on stderr: with DDPM's linear schedule it begins at 0.0100, and the
+/// paper's eps = 0.002 lies there.
 pub struct VariancePreserving {
     network: Box<dyn Network>,
     range: NoiseRange,
@@ -23,10 +23,10 @@ pub struct VariancePreserving {
 }
 
 impl VariancePreserving {
-    /// Wrap `network`, which is told time steps as they are.
+    /// Wrap `network`, which takes time steps as they are.
     ///
     /// # Errors
-    /// A schedule that is none.
+    /// An invalid schedule.
     pub fn new(network: Box<dyn Network>, schedule: VpSchedule) -> Result<Self> {
         schedule.check()?;
         let (sigmas, range) = (schedule.sigmas(), schedule.range());
@@ -48,7 +48,7 @@ impl VariancePreserving {
             crate::bail!("noise level t = {bad}: needs t > 0");
         }
         let lowest = self.range.eps;
-        // The lowest level itself comes out of a grid with a rounding.
+        // The lowest level itself comes out of a grid with a rounding error.
         if let Some(low) = t.iter().find(|t| **t < lowest * (1.0 - 1e-9))
             && !self.extrapolated.swap(true, Ordering::Relaxed)
         {

@@ -63,7 +63,7 @@ impl ConsistencyFunction for ConsistencyModel {
     }
 }
 
-/// A model that is told classes, or that drops out.
+/// A model that is conditioned on classes, or that has dropout.
 #[derive(Clone, Copy)]
 pub struct Conditioned<'a, M> {
     of: &'a M,

@@ -41,7 +41,7 @@ pub fn holds(what: &str, condition: bool) {
     println!("ok: {what}");
 }
 
-/// Check the answer of an exercise, `None` until there is one.
+/// Check the answer to an exercise, which is `None` until there is one.
 ///
 /// # Panics
 /// Where there is an answer further than `tolerance` from `want`: the cell fails, and

@@ -27,7 +27,7 @@ const CELLS: &str = "consistency_lab_cells";
 /// The line by which evcxr knows that a cell has ended.
 const ENDED: &[u8] = b"EVCXR_EXECUTION_COMPLETE\n";
 
-/// What evcxr sends, once it is ours.
+/// Where evcxr's lines come from, once we have taken it over.
 static PROTOCOL: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
 /// Arrange that the loop over the cells is ours from the end of this cell on.
@@ -43,8 +43,8 @@ pub fn take_over() -> Result<()> {
     let library = library_name()?;
     let protocol = io::stdin().as_fd().try_clone_to_owned().context(what)?;
     let (input, mut line) = io::pipe().context(what)?;
-    // evcxr's loop ignores what follows the two names. A cell that reads before it, the
-    // first after a crash, finds this in place of the end; then the process ends.
+    // evcxr's loop ignores what follows the two names. A cell that reads before it does, the first
+    // after a crash, finds this line in place of the end; then the process ends.
     writeln!(line, "LOAD_AND_RUN {library} {CELLS} (a cell has no standard input)")
         .context(what)?;
     replace_standard_input(&input).context(what)?;
@@ -55,9 +55,9 @@ pub fn take_over() -> Result<()> {
     Ok(())
 }
 
-/// The loop over the cells: evcxr's own, but for where its lines come from and how a cell's
-/// output ends. evcxr's loop calls it like a cell, with the variables that cells have kept;
-/// it does not return.
+/// The loop over the cells: evcxr's own, except for where its lines come from and how a cell's
+/// output ends. evcxr's loop calls it like a cell, with the variables that cells have kept; it does
+/// not return.
 #[unsafe(no_mangle)]
 extern "C" fn consistency_lab_cells(store: *mut c_void) -> ! {
     let protocol = PROTOCOL.lock().ok().and_then(|mut kept| kept.take());
@@ -80,8 +80,8 @@ fn run_cells(protocol: File, mut store: *mut c_void) -> io::Result<()> {
     for line in BufReader::new(protocol).lines() {
         let line = line?;
         let mut words = line.split(' ').skip_while(|word| *word != "LOAD_AND_RUN").skip(1);
-        // Anything else is what the person answered to a question of a crate for evcxr. The
-        // crate has read the end of its input; whoever asked goes on without an answer.
+        // Anything else is the user's reply to a question from a crate written for evcxr. The crate
+        // has already read the end of its input, and goes on without an answer.
         let (Some(library), Some(function)) = (words.next(), words.next()) else { continue };
         let run = load(library, function)?;
         // SAFETY: evcxr generates a cell's function with this signature, and `store` is what
@@ -119,7 +119,7 @@ fn load(
     Ok(unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn(_) -> _>(symbol) })
 }
 
-// Past the buffer of `stdout`: text that waits there without a newline must not hide it.
+// Bypasses the buffer of `stdout`: text that waits there without a newline must not hide it.
 fn ended() -> io::Result<()> {
     // SAFETY: descriptor 1 stays open, because it is not closed here.
     let mut out = ManuallyDrop::new(unsafe { File::from_raw_fd(1) });

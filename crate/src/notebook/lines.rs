@@ -1,9 +1,9 @@
 //! Where the lines of standard output end.
 //!
-//! evcxr reads a cell's output line by line, and its own marks are lines. `print!` may leave
-//! one open: text that never comes, or, once it is flushed, a mark that evcxr does not
-//! recognise. In a cell `print!` and `println!` are ours, as the library's own are here, and
-//! know whether a line is open.
+//! evcxr reads a cell's output line by line, and its own marks are lines. `print!` may leave a line
+//! open: then its text never comes or, once it is flushed, evcxr does not recognise the mark. In a
+//! cell `print!` and `println!` are ours, as the library's own are here, and know whether a line is
+//! open.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,8 +1,8 @@
 //! How values show themselves as the last expression of a cell.
 //!
-//! evcxr first compiles `(value).evcxr_display()`, and where the type has no such method
-//! compiles the cell once more with `{:?}`. Types that are shown often have the method
-//! here and save the second compile.
+//! evcxr first compiles `(value).evcxr_display()`, and where the type has no such method compiles
+//! the cell once more with `{:?}`. Types that are often shown have the method here, which saves the
+//! second compile.
 
 use crate::experiment::Progress;
 use crate::plot::Figure;

@@ -18,11 +18,11 @@ pub fn column(frame: &DataFrame, name: &str) -> Result<Vec<f64>> {
     Ok(column.f64()?.iter().map(|v| v.unwrap_or(f64::NAN)).collect())
 }
 
-/// The states of samples on a line, (N, 1) each, at these times: a path (times, heights) a
+/// The states of samples on a line, (N, 1) each, at these times: one path (times, heights) per
 /// sample, for [`crate::plot::Figure::lines`].
 ///
 /// # Errors
-/// A number of states that is not that of times.
+/// A number of states that differs from the number of times.
 pub fn paths(times: &[f64], states: &[Tensor]) -> Result<Vec<(Vec<f64>, Vec<f64>)>> {
     ensure!(
         times.len() == states.len(),

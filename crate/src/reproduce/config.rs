@@ -27,37 +27,37 @@ pub struct Reproduction {
     pub name: String,
     /// One line on what it shows.
     pub title: String,
-    /// The roots of the random numbers, a run each.
+    /// The roots of the random numbers, one run for each.
     pub seeds: Vec<u64>,
     /// The reproduction that trains the teacher, with the same seed; or `exact`, the exact denoiser
     /// of the data.
     pub teacher: Option<String>,
-    /// What its data call themselves, where other data could be in their place; of the paper's
+    /// The name that its data must have, where other data could be in their place; for the paper's
     /// own experiments, the published dataset.
     pub dataset: Option<String>,
-    /// Whether it is a variant of reduced size, for where the whole cannot be run: it is no
+    /// Whether it is a variant of reduced size, for where the whole cannot be run: it is not an
     /// ablation, and has pictures of its own.
     #[serde(default)]
     pub reduced: bool,
-    /// The published number that it is to give, where it is the paper's own experiment.
+    /// The published number that it should give, where it is the paper's own experiment.
     #[serde(default)]
     pub published: Option<Published>,
     /// How its samples are judged.
     pub evaluate: Evaluate,
     /// The experiment without `name`, `seed` and the teacher's folder.
     experiment: toml::Table,
-    /// What each variant has in other values: any part of the file.
+    /// The values that each variant changes, in any part of the file.
     #[serde(default)]
     variants: BTreeMap<String, toml::Table>,
 }
 
-/// A row of the published tables, `published.csv`; how many steps, its kinds of sampling say.
+/// A row of the published tables, `published.csv`; its kinds of sampling say how many steps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Published {
-    /// The dataset, as there.
+    /// The dataset, as named there.
     pub dataset: String,
-    /// The method, as there.
+    /// The method, as named there.
     pub method: String,
 }
 
@@ -81,11 +81,11 @@ pub struct Evaluate {
     /// step of a student that made no error would.
     #[serde(default)]
     pub again: Vec<f64>,
-    /// Noise levels at which images of the training are denoised: how good the last step of a
-    /// multistep sampler is where all before it was right.
+    /// Noise levels at which training images are denoised: how good the last step of a multistep
+    /// sampler is if everything before it was right.
     #[serde(default)]
     pub from_data: Vec<f64>,
-    /// By what.
+    /// What judges them.
     #[serde(default = "by_pixels_and_classifier")]
     pub by: Vec<By>,
 }
@@ -100,19 +100,19 @@ pub struct BySolver {
     pub points: usize,
 }
 
-/// What samples are judged by, against the images of the training.
+/// What samples are judged by, against the training images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum By {
-    /// The Frechet distance on pixels, of which there may be 1024, and their total variance over
-    /// that of the data: below 1, samples are too near the mean.
+    /// The Frechet distance on pixels, of which there may be at most 1024, and their total variance
+    /// over that of the data: below 1, samples are too near the mean.
     Pixels,
     /// The Frechet distance on the features of a classifier that is trained on the data, on at
     /// most 20 000 of them ([`judging_classifier`](super::judging_classifier)).
     Classifier,
     /// FID, KID (100 subsets of 1000), the Inception score, precision and recall: for colour
-    /// images, against at most 50 000 of the training, chosen by a fixed key. The weights are on
-    /// the Hub.
+    /// images, against at most 50 000 of the training images, chosen by a fixed key. The weights
+    /// are on the Hub.
     Inception,
 }
 
@@ -152,7 +152,7 @@ fn parts(name: &str) -> (&str, Option<&str>) {
 }
 
 /// The folder of the project's reproductions: where `cargo lab` says that the project is, else
-/// below the folder that one stands in.
+/// below the working folder.
 pub fn folder() -> PathBuf {
     let project = std::env::var_os("LAB_PROJECT").filter(|path| !path.is_empty());
     project.map_or_else(PathBuf::new, PathBuf::from).join("reproductions")
@@ -162,7 +162,8 @@ impl Reproduction {
     /// The reproduction `name` in `folder` (`reproductions/`), or with `NAME.VARIANT` a variant.
     ///
     /// # Errors
-    /// No such folder or variant: those that there are; a file that is no reproduction, by field.
+    /// No such folder or variant, with those that there are; a file that is not a reproduction, by
+    /// field.
     pub fn read(folder: &Path, name: &str) -> Result<Self> {
         let (base, variant) = parts(name);
         let path = folder.join(base).join("experiment.toml");
@@ -193,7 +194,7 @@ impl Reproduction {
             .with_context(|| format!("variants.{variant}"))
     }
 
-    /// What its data must call themselves, if it says so.
+    /// The name that its data must have, if it states one.
     pub(super) fn dataset(&self) -> Option<String> {
         let published = || self.published.as_ref().map(|of| of.dataset.replace('-', "_"));
         self.dataset.clone().or_else(published)
@@ -204,13 +205,13 @@ impl Reproduction {
         self.variants.keys().map(|variant| format!("{}.{variant}", self.name)).collect()
     }
 
-    /// Which variant it is; none of the reproduction itself.
+    /// Which variant it is; none for the reproduction itself.
     pub fn variant(&self) -> Option<&str> {
         parts(&self.name).1
     }
 
-    /// What its variant has in other values, a row each: where the value stands in the file, as it
-    /// is here, and as there.
+    /// The values that the variant changes, one row for each: where it stands in the file, its
+    /// value here, and its value there.
     ///
     /// # Errors
     /// No such variant.
@@ -233,8 +234,8 @@ impl Reproduction {
     }
 
     /// What its variants sweep: a number of the experiment by its path, its value here, and the
-    /// variants (of `NAME.VARIANT` the names) that have another and differ in nothing else. One
-    /// of two values or more.
+    /// variants (by their names, `NAME.VARIANT`) that have another value and differ in nothing
+    /// else. A sweep has two variants or more.
     pub fn sweeps(&self) -> Vec<Sweep> {
         let mut all: BTreeMap<String, Sweep> = BTreeMap::new();
         for (variant, other) in &self.variants {
@@ -253,7 +254,7 @@ impl Reproduction {
         all.into_values().filter(|sweep| sweep.variants.len() > 1).collect()
     }
 
-    /// The folder that it is from, in `reproductions`; its variants are from the same.
+    /// The folder that it is from, in `reproductions`; its variants have the same one.
     pub fn folder(&self, reproductions: &Path) -> PathBuf {
         reproductions.join(parts(&self.name).0)
     }
@@ -359,7 +360,7 @@ impl Reproduction {
         self.experiment(seed, effort, device, run.as_deref())?.hash()
     }
 
-    /// The reproductions that it stands on: its teacher, that one's teacher, and so on.
+    /// The reproductions that it builds on: its teacher, that one's teacher, and so on.
     ///
     /// # Errors
     /// One that is not there, or is its own teacher.

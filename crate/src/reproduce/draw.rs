@@ -1,4 +1,4 @@
-//! Samples of a trained network, each kind by its noise levels and a sample's own noise.
+//! Samples of a trained network, each kind by its noise levels and each sample from its own noise.
 
 use super::sampling::Sampling;
 use crate::data::{Images, part_rows};
@@ -25,10 +25,9 @@ pub(super) struct Draw<'a> {
     sampling: &'a Sampling,
     device: Device,
     shape: Vec<usize>,
-    /// How many classes the network is told; none where it is told none.
+    /// How many classes the network is conditioned on; none for a network without classes.
     classes: Option<usize>,
-    /// The images of the training and the rows that are taken of them, where samples come from
-    /// them.
+    /// The training images and the rows that are taken of them, where samples are made from data.
     real: Option<(Images, Vec<u32>)>,
     key: Key,
 }
@@ -71,7 +70,7 @@ impl<'a> Draw<'a> {
     /// The samples of these indices, and the network evaluations of each.
     ///
     /// # Errors
-    /// Noise levels out of the experiment's; a network that fails.
+    /// Noise levels outside the experiment's; a network that fails.
     pub fn draw(&self, samples: Range<u64>) -> Result<(Tensor, usize)> {
         let labels = match self.classes {
             Some(count) => {
@@ -104,7 +103,7 @@ impl<'a> Draw<'a> {
             Sampling::Again { tau, points } => {
                 let x = pf_ode(denoiser, Solver::Heun, &z, &noise.karras(*points)?)?;
                 let z = self.noise(&self.key.stream("renoise").step(0), samples)?;
-                // Its noise of level eps is part of what it has.
+                // The noise of level eps that x already has is part of the level.
                 let level = (tau * tau - noise.eps * noise.eps).sqrt();
                 self.solved(denoiser, &perturb(&x, &[level], &z)?, *tau, *points)
             }
@@ -116,8 +115,8 @@ impl<'a> Draw<'a> {
         }
     }
 
-    // `x` of noise level `tau`, by Heun along what the grid of the whole way has below: where a
-    // student of that grid without error answers to.
+    // Solves `x` of noise level `tau` by Heun, along the points below `tau` of the whole grid: what
+    // a student of that grid without error would give.
     fn solved(
         &self,
         denoiser: &dyn Denoiser,
@@ -155,8 +154,8 @@ impl<'a> Draw<'a> {
         key.normal(samples, &self.shape, DType::F32, &self.device)
     }
 
-    // A part of the images of the training; all of them in their order where there are no more
-    // than samples, from the first again after the last.
+    // A part of the training images. Where there are no more of them than samples: all of them in
+    // their order, and after the last the first again.
     fn real(&self, samples: Range<u64>) -> Result<Tensor> {
         let Some((real, rows)) = &self.real else {
             bail!("{} takes no images", self.sampling.name())

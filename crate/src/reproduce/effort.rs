@@ -40,7 +40,7 @@ impl Effort {
         }
     }
 
-    /// `count`, steps or samples of the whole, at this effort.
+    /// `count` steps or samples of the whole, reduced to this effort.
     pub(super) fn of(self, count: u64) -> u64 {
         match self {
             Self::Quick => (count / 50).max(1),

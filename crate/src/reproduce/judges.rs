@@ -9,22 +9,21 @@ use crate::rng::Key;
 use crate::{Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 
-/// The covariance of more pixels takes too long to take apart.
+/// The covariance of more pixels takes too long to decompose.
 const PIXELS: usize = 1024;
 /// Images at a time.
 const BATCH: usize = 500;
-/// The images that a classifier is trained on, at most, chosen by key, and its steps.
+/// The most images that a classifier is trained on, chosen by key, and its training steps.
 const TAUGHT: usize = 20_000;
 const STEPS: u64 = 1000;
 /// The parts of the Inception score.
 const SPLITS: usize = 10;
-/// The real images that Inception looks at, at most, chosen by key: as many as the samples of the
-/// paper.
+/// The most real images that Inception looks at, chosen by key: as many as the paper has samples.
 const LOOKED_AT: usize = 50_000;
-/// Where a number is of the samples alone.
+/// The reference of a number that depends on the samples alone.
 const NO_REFERENCE: &str = "none: of the samples alone";
 
-/// The judges with what they know of the real images.
+/// The judges, with what they know about the real images.
 pub(super) struct Judges {
     shape: Vec<usize>,
     pixels: Option<(Origin, Statistics)>,
@@ -76,12 +75,12 @@ impl Judges {
         Ok(judges)
     }
 
-    /// Of one sample.
+    /// The shape of one sample.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
-    /// Nothing seen yet.
+    /// Start to judge: nothing is seen yet.
     pub fn start(&self) -> Result<Judged<'_>> {
         let same =
             |known: &Statistics| Statistics::new(known.features().clone(), known.mean().len());
@@ -95,7 +94,7 @@ impl Judges {
 }
 
 impl Judged<'_> {
-    /// More samples, (B, C, H, W); clipped to \[-1, 1\] as images are.
+    /// Add samples, (B, C, H, W); they are clipped to \[-1, 1\] as images are.
     pub fn add(&mut self, samples: &Tensor) -> Result<()> {
         let samples = samples.clamp(-1f32, 1f32)?;
         if let Some((_, inception, _)) = &self.judges.inception {
@@ -142,8 +141,8 @@ impl Judged<'_> {
     }
 }
 
-/// The real images `rows` of a split, as a record says them: of images that are others, the hash
-/// is another.
+/// The real images `rows` of a split, as a record names them: different images have a different
+/// hash.
 fn named(real: &Images, split: &str, rows: &[u32]) -> Result<String> {
     Ok(format!("{split}, {} of {}, {}", rows.len(), real.len(), real.hash_of(rows)?))
 }
@@ -179,15 +178,15 @@ fn of_pixels(real: &Images, split: &str) -> Result<(Origin, Statistics)> {
     Ok((origin, gathered(real, Statistics::of)?))
 }
 
-// Which images a classifier is trained on. The key is no seed's: a part is the same for all.
+// Which images a classifier is trained on. The key is not a seed's: all seeds have the same part.
 fn taught(real: &Images) -> Vec<u32> {
     part_rows(real.len(), TAUGHT, &Key::new(0).stream("judge").stream("taught"))
 }
 
-/// The classifier that judges samples of these images (`evaluate.by = ["classifier"]`): trained
-/// for 1000 steps on at most 20 000 of them, chosen by a fixed key, so that it knows all classes
-/// whatever the order of the dataset is. It depends on the images alone, and is the same for all
-/// that is trained on them.
+/// The classifier that judges samples of these images (`evaluate.by = ["classifier"]`): trained for
+/// 1000 steps on at most 20 000 of them, chosen by a fixed key, so that it knows all classes
+/// whatever the order of the dataset is. It depends on the images alone, and is the same for every
+/// model that is trained on them.
 ///
 /// # Errors
 /// Images without classes; as [`Classifier::train`].

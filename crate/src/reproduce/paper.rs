@@ -115,7 +115,7 @@ pub fn fid(table: &DataFrame, method: &str, nfe: u64) -> Result<f64> {
     found.map(|(_, fid)| *fid).ok_or_else(none)
 }
 
-/// Published FID against network evaluations: a colour a group of methods, lines for the
+/// Published FID against network evaluations: one colour per group of methods, lines for the
 /// paper's own two. From a table of [`published`](super::published).
 ///
 /// # Errors
@@ -147,7 +147,7 @@ pub fn quality_against_cost(title: &str, table: &DataFrame) -> Result<Figure> {
     Ok(figure)
 }
 
-// NFE and FID, a row each; NaN is a number that was not published.
+// NFE and FID, row by row; NaN stands for a number that was not published.
 fn cost_and_quality(table: &DataFrame) -> Result<(Vec<f64>, Vec<f64>)> {
     let numbers = |name: &str| -> Result<Vec<f64>> {
         let column = table.column(name)?.cast(&DataType::Float64)?;

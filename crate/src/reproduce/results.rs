@@ -1,4 +1,4 @@
-//! What came out: a row a seed, a sampler and a number, kept as Parquet and CSV.
+//! What came out: one row for each seed, sampler and number, kept as Parquet and CSV.
 
 use crate::data::read_frame;
 use crate::record::{Provenance, write_atomically};
@@ -6,18 +6,18 @@ use crate::{Context, Error, Result};
 use polars::prelude::{Column, CsvWriter, DataFrame, DataType, ParquetWriter, SerWriter};
 use std::path::Path;
 
-/// One number with all that it takes to make it again.
+/// One number with all that it takes to reproduce it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     /// How the samples were drawn.
     pub sampler: String,
-    /// Network evaluations a sample.
+    /// Network evaluations per sample.
     pub nfe: u64,
     /// What the number is.
     pub metric: String,
     /// The number.
     pub value: f64,
-    /// How many samples it is of.
+    /// How many samples it was computed from.
     pub samples: u64,
     /// How many steps the network was trained.
     pub iterations: u64,
@@ -25,10 +25,10 @@ pub struct Row {
     pub budget: String,
     /// Where it comes from.
     pub provenance: Provenance,
-    /// What was compared: `pixels`, or the features of which network, and of a classifier which
-    /// images it was taught on. None: not recorded, as in the records of before this was.
+    /// What was compared: `pixels`, or the features of which network, and for a classifier which
+    /// images it was trained on. None: not recorded, as in records older than this field.
     pub judge: Option<String>,
-    /// The real images on the other side: `SPLIT, COUNT of ALL, HASH`, the hash that of
+    /// The real images on the other side: `SPLIT, COUNT of ALL, HASH`, where the hash is that of
     /// [`Images::hash_of`](crate::data::Images::hash_of). None: not recorded.
     pub reference: Option<String>,
 }
@@ -72,7 +72,7 @@ impl Row {
         [self.judge.as_deref(), self.reference.as_deref()]
     }
 
-    // A number that is measured again takes the place of the earlier one.
+    // A new measurement replaces the old one.
     fn is_same(&self, other: &Self) -> bool {
         let key = |row: &Self| {
             let of = &row.provenance;
@@ -149,10 +149,10 @@ fn optional(table: &DataFrame, name: &str) -> Result<Vec<Option<String>>> {
     }
 }
 
-/// Put `new` among the rows kept in `folder`, in the place of those that they repeat.
+/// Add `new` to the rows kept in `folder`, in place of those that they repeat.
 ///
 /// # Errors
-/// A folder or a disk that refuses.
+/// A folder or a disk that cannot be written.
 pub(super) fn add(folder: &Path, new: &[Row]) -> Result<()> {
     let mut all = read(folder)?;
     all.retain(|row| !new.iter().any(|other| other.is_same(row)));

@@ -14,16 +14,16 @@ pub enum Sampling {
     },
     /// A teacher's: a sampler on a Karras grid.
     Solver(BySolver),
-    /// A teacher's by Heun, with noise of level tau once more and solved down again, along the
-    /// points of its grid below tau: the two steps of the student of that grid without error.
+    /// A teacher's by Heun, renoised to level tau and solved down again along the points of its
+    /// grid below tau: the two steps of a student of that grid without error.
     Again {
         /// The noise level.
         tau: f64,
         /// The points of the whole grid.
         points: usize,
     },
-    /// Images of the training with noise of level tau, denoised: what the last step of a
-    /// multistep sampler gives where all before it was right.
+    /// Training images with noise of level tau, denoised: what the last step of a multistep sampler
+    /// gives if everything before it was right.
     FromData {
         /// The noise level.
         tau: f64,
@@ -53,7 +53,7 @@ impl Sampling {
         }
     }
 
-    /// Whether it is a denoiser that is sampled.
+    /// Whether a denoiser is sampled.
     pub(super) fn is_of_teacher(&self) -> bool {
         match self {
             Self::Solver(_) | Self::Again { .. } => true,
@@ -85,8 +85,8 @@ impl Reproduction {
         taus.chain(solvers).chain(again.into_iter().flatten()).chain(from_data).collect()
     }
 
-    /// The file of the first samples, in the reproduction's folder; none of an ablation, nor of
-    /// what comes from the data or by the other samplers.
+    /// The file of the first samples, in the reproduction's folder; none for an ablation, nor for
+    /// what comes from the data or from the other samplers.
     pub fn picture(&self, sampling: &Sampling, seed: u64, effort: Effort) -> Option<String> {
         let prefix = match self.variant() {
             None => String::new(),

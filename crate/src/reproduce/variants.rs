@@ -2,8 +2,8 @@
 
 use toml::{Table, Value};
 
-/// Put the values of `other` into `table`, tables into tables. What a distance or a network is
-/// has a `kind`: another kind replaces the whole.
+/// Put the values of `other` into `table`; tables are merged. A new table that has a `kind`, such
+/// as a distance or a network, replaces the old one as a whole.
 pub(super) fn overlay(table: &mut Table, other: &Table) {
     for (key, value) in other {
         match (table.get_mut(key), value) {

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Churn {
-    /// S_churn, the noise of the whole way, shared out over the steps; 0 adds none.
+    /// S_churn, the noise of the whole trajectory, shared out over the steps; 0 adds none.
     pub s_churn: f64,
     /// S_tmin: no noise is added below it.
     pub s_tmin: f64,
@@ -61,8 +61,8 @@ impl Churn {
     }
 }
 
-/// Algorithm 2. Its last step goes to 0 and there takes no second evaluation; a grid ends at
-/// eps > 0, so every step here is whole.
+/// Algorithm 2. In the paper its last step goes to 0 and takes no second evaluation there; a grid
+/// here ends at eps > 0, so every step is whole.
 pub(super) fn churned(
     denoiser: &dyn Denoiser,
     solver: Solver,

@@ -6,7 +6,7 @@ use crate::process::{TimeGrid, perturb, pf_ode_slope};
 use crate::seam::Denoiser;
 use candle_core::Tensor;
 
-/// The noise that DDIM makes anew in a step from t to t' and its standard deviation,
+/// The standard deviation of the fresh noise in a DDIM step from t to t',
 /// eta t' sqrt(1 - t'^2 / t^2): their equation 16 in x / sqrt(alpha_bar), where the noise level
 /// is sqrt((1 - alpha_bar) / alpha_bar).
 fn fresh(eta: f64, t: f64, t_next: f64) -> f64 {

@@ -30,8 +30,8 @@ pub(super) fn deis(
     Ok(x)
 }
 
-/// The integral from `from` to `to` of Lagrange's polynomial `j` at `nodes`: by Gauss's two
-/// points, which is exact up to degree 3, for four nodes.
+/// The integral from `from` to `to` of Lagrange's polynomial `j` at `nodes`, by Gauss's rule of two
+/// points: it is exact up to degree 3, that of four nodes.
 fn weight(nodes: &[f64], j: usize, from: f64, to: f64) -> f64 {
     let others = || nodes.iter().enumerate().filter(|(k, _)| *k != j);
     let lagrange =

@@ -15,7 +15,7 @@ pub fn one_step(f: &dyn ConsistencyFunction, z: &Tensor, t_max: f64) -> Result<T
 /// Multistep sampling (algorithm 1): one step from T, then for each tau of the
 /// decreasing `taus`: x_tau = x + sqrt(tau^2 - eps^2) z and x = f(x_tau, tau).
 ///
-/// The noise of renoising n is under `key.step(n)`, a sample its own.
+/// The noise of renoising n is under `key.step(n)`, each sample's its own.
 ///
 /// # Errors
 /// Noise levels that do not decrease within \[eps, T\].
@@ -105,7 +105,7 @@ impl Multistep<'_> {
 /// ```
 ///
 /// # Errors
-/// No step, or more than the grid has points.
+/// No steps, or more than the grid has points.
 pub fn grid_steps(grid: &TimeGrid, steps: usize) -> Result<Vec<f64>> {
     let points = grid.points();
     ensure!(

@@ -129,8 +129,8 @@ impl Sampler {
         }
     }
 
-    /// Samples from the noise `z` of standard deviation 1, `(B, ..)`: x at eps, in the shape,
-    /// dtype and on the device of `z`. The batch's samples are number 0 and up.
+    /// Samples from the noise `z` of standard deviation 1, `(B, ..)`: x at eps, with the shape,
+    /// dtype and device of `z`. The samples of the batch are numbered from 0.
     ///
     /// # Errors
     /// Settings out of range, by name; what the denoiser refuses.
@@ -144,8 +144,8 @@ impl Sampler {
         self.sample_from(denoiser, z, grid, key, 0)
     }
 
-    /// The same for a batch whose first sample is number `first`: noise goes by that number, so
-    /// a sample is the same in whatever batch it is drawn.
+    /// The same for a batch whose first sample is number `first`: noise depends on that number, so
+    /// a sample is the same whatever batch it is drawn in.
     ///
     /// # Errors
     /// As [`Sampler::sample`].

@@ -13,19 +13,18 @@ pub struct Search {
     pub places: Vec<usize>,
     /// The objective at all of them.
     pub value: f64,
-    /// How often the objective was asked.
+    /// How often the objective was evaluated.
     pub evaluations: usize,
 }
 
-/// `count` noise levels of `grid` between T and eps that make `objective` small, chosen
-/// greedily: each by ternary search over the points below the one before, with those before
-/// it held.
+/// `count` noise levels of `grid` between T and eps that make `objective` small, chosen greedily:
+/// each by ternary search over the points below the one before, with those before it held fixed.
 ///
-/// `objective` gets the noise levels after T, decreasing, and gives what is to be small, such as
-/// a distance of samples to data. It is taken to fall and then to rise along the grid; a search
-/// over n points asks it about 2 log(n) / log(1.5) times. Both thirds of a bracket are asked
-/// anew in each round. (The public code keeps a value from the round before, which belongs to
-/// another point once the bracket is narrow.)
+/// `objective` gets the noise levels after T, decreasing, and gives what is to be small, such as a
+/// distance of samples to data. It is assumed to fall and then to rise along the grid; a search
+/// over n points evaluates it about 2 log(n) / log(1.5) times. Both thirds of a bracket are
+/// evaluated anew in each round. (The public code keeps a value from the round before, which
+/// belongs to another point once the bracket is narrow.)
 ///
 /// ```
 /// use consistency::{process::NoiseRange, sample::ternary_search};

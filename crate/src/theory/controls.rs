@@ -14,8 +14,8 @@ impl<D: Denoiser> Denoiser for WrongSign<D> {
     }
 }
 
-/// `end(flow(x, t), eps)`: constant along the flow's trajectories, so of zero consistency
-/// loss where the flow is, with the boundary value of `end` in place of the identity.
+/// `end(flow(x, t), eps)`: constant along the flow's trajectories, so its consistency loss is zero
+/// where the flow's is, with the boundary value of `end` in place of the identity.
 pub struct AfterFlow<F, G> {
     /// The flow down to eps.
     pub flow: F,

@@ -70,7 +70,7 @@ impl Source {
     }
 }
 
-/// Bias, the half width of its 95 % interval, and variance, each a dimension.
+/// Bias, the half width of its 95 % interval, and variance, each per dimension.
 #[derive(Clone, Copy, Default)]
 struct Summary {
     bias: f64,
@@ -128,8 +128,8 @@ impl Errors {
 /// batch: it has no bias at any batch size, and less variance (Rao and Blackwell).
 ///
 /// An error is the estimate less the exact score. `bias` is the norm of the mean error over
-/// sqrt(D), `bias_ci` the half width of its 95 % interval; `variance` is the mean square of
-/// the error about its mean, a dimension.
+/// sqrt(D), `bias_ci` the half width of its 95 % interval; `variance` is the mean square of the
+/// error about its mean, per dimension.
 ///
 /// # Errors
 /// Fewer than two samples, a batch of none, or more of either than 1e8 numbers; a noise level
@@ -203,8 +203,8 @@ fn exact_denoiser(source: &Source, x: &[f64], shape: &[usize], t: f64) -> Result
     Ok(exact)
 }
 
-/// The same at one given point x, (D): batches drawn anew `samples` times, of which none
-/// need contain what x came from. Columns `batch`, `bias`, `bias_ci`, `variance`.
+/// The same at one given point x, (D): batches drawn anew `samples` times, none of which need
+/// contain the datum that x came from. Columns `batch`, `bias`, `bias_ci`, `variance`.
 ///
 /// Without the generating datum the self-normalised mean is a ratio of two averages: its
 /// bias and its variance both fall as 1 / batch.

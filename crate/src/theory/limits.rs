@@ -1,9 +1,9 @@
 //! Theorems 3 to 6: the losses and gradients of consistency models as the grid becomes
 //! continuous, t_n = tau((n - 1) / (N - 1)), for data on a line.
 //!
-//! A = df/dt + df/dx dx/dt is the rate of change of f along the PF ODE, 0 where f is a
-//! consistency function. Where the paper writes lambda / (tau^-1)'(t), here is
-//! lambda tau'(u), which is the same.
+//! A = df/dt + df/dx dx/dt is the rate of change of f along the PF ODE, 0 where f is a consistency
+//! function. Where the paper writes lambda / (tau^-1)'(t), this writes lambda tau'(u), which is the
+//! same.
 
 use super::line::{self, Part, batch, numbers};
 use super::metric;

@@ -8,7 +8,7 @@ use std::f64::consts::TAU;
 
 /// Deviations of a component beyond which nothing is left of it: e^(-45).
 const REACH: f64 = 9.5;
-/// Panels a deviation.
+/// Panels per deviation.
 const FINE: usize = 2;
 
 /// A component of the mixture on the line.
@@ -42,7 +42,7 @@ impl Part {
 /// The components of a mixture in one dimension.
 ///
 /// # Errors
-/// A mixture in more.
+/// A mixture in more dimensions.
 pub(super) fn parts(mixture: &GaussianMixture) -> Result<Vec<Part>> {
     ensure!(
         mixture.dim() == 1,
@@ -62,7 +62,7 @@ pub(super) fn cover(parts: &[Part], t: f64, tag: usize) -> Vec<Panel> {
         points.extend(breaks(part.mean - reach, part.mean + reach, 2 * FINE * REACH as usize));
     }
     points.sort_by(f64::total_cmp);
-    // Where components lie on one another, panels of no width.
+    // Where components coincide, panels would have no width.
     let finest = parts.iter().map(|p| p.sigma(t)).fold(f64::INFINITY, f64::min);
     points.dedup_by(|a, b| *a - *b < 1e-3 * finest);
     panels(tag, &points).collect()

@@ -1,5 +1,5 @@
-//! What the limits of Theorems 3, 5 and 6 need of a distance: its second derivatives where
-//! both arguments are one.
+//! What the limits of Theorems 3, 5 and 6 need of a distance: its second derivatives where both
+//! arguments are equal.
 
 use super::dual::{Dual, Number};
 use crate::loss::Metric;
@@ -7,8 +7,8 @@ use crate::loss::Metric;
 /// A number with first and second derivatives along two directions.
 pub type Jet = Dual<Dual<f64>>;
 
-/// The metric tensors of the distance d at x: G, the Hessian of d(x, y) by y at y = x, and
-/// H, that of d(y, x) by y at y = x. Exact to rounding; row by row, as D x D.
+/// The metric tensors of the distance d at x: G, the Hessian of d(x, y) in y at y = x, and H, that
+/// of d(y, x) in y at y = x. Exact to rounding; row by row, as D x D.
 ///
 /// Where d is smooth, never negative and 0 on the diagonal, its gradient by either argument
 /// vanishes there; differentiating that along the diagonal gives d_yx = -d_yy and
@@ -41,7 +41,7 @@ pub(super) fn value(metric: Metric, u: f64) -> f64 {
     }
 }
 
-/// The derivative of d(x, y) by x on a line; none where it jumps at u = 0.
+/// The derivative of d(x, y) in x on a line; none where it jumps at u = 0.
 pub(super) fn slope(metric: Metric, u: f64) -> Option<f64> {
     match metric {
         Metric::L2Squared => Some(2.0 * u),

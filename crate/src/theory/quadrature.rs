@@ -102,7 +102,7 @@ pub(super) fn integrate<const M: usize>(
         }
         let mut next = Vec::new();
         for (panel, result) in panels.iter().zip(&results) {
-            // Accurate for itself, or too small a part of the whole to matter.
+            // Accurate in itself, or too small a part of the whole to matter.
             let share = 1.0 / first[panel.tag] as f64;
             let good = (0..M).all(|m| {
                 let matters = result.size[m].max(share * size[panel.tag][m]);

@@ -8,8 +8,8 @@ use polars::prelude::{Column, DataFrame};
 pub struct Slope {
     /// The slope.
     pub value: f64,
-    /// Half the width of its 95 % interval: Student's, from the scatter about the line.
-    /// Where the errors are computed and not sampled it says how straight the line is.
+    /// Half the width of its 95 % interval: Student's, from the scatter about the line. Where the
+    /// errors are computed and not sampled, it says how straight the line is.
     pub half_width: f64,
 }
 

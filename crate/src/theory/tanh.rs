@@ -9,8 +9,8 @@ use candle_core::{DType, Device, Tensor};
 
 /// A consistency function with exact derivatives.
 pub trait Tangent: ConsistencyFunction {
-    /// The Jacobian-vector product df/dx v + df/dt w at (x, t): `v` has the shape of `x`,
-    /// `w` is one number a sample or one for all. Forward mode, exact to rounding.
+    /// The Jacobian-vector product df/dx v + df/dt w at (x, t): `v` has the shape of `x`, `w` is
+    /// one number per sample or one for all. Forward mode, exact to rounding.
     fn jvp(&self, x: &Tensor, t: &[f64], v: &Tensor, w: &[f64]) -> Result<Tensor>;
 
     /// df/dtheta_i at (x, t), of the shape of `x`.

@@ -10,8 +10,8 @@ use candle_core::{D, DType, Device, Tensor};
 use polars::prelude::{Column, DataFrame, NamedFrom, Series};
 use rayon::prelude::*;
 
-/// Numbers evaluated together: a batch that stays in the cache, and below the size from
-/// which the C library takes fresh pages for every tensor.
+/// Numbers evaluated together: a batch that stays in the cache, and below the size from which on
+/// the C library takes fresh pages for every tensor.
 const TOGETHER: usize = 1 << 13;
 
 /// The points m_i + k sqrt(s_i^2 + t^2) e_d for every component i, axis d and k in `steps`,
@@ -20,7 +20,7 @@ pub fn spread_points(mixture: &GaussianMixture, t: f64, steps: &[f64]) -> Result
     let mut points: Vec<f64> = Vec::new();
     for (_, mean, std) in mixture.components() {
         for axis in 0..mixture.dim() {
-            // The mean itself once, not once an axis.
+            // The mean itself once, not once per axis.
             for k in steps.iter().filter(|k| **k != 0.0 || axis == 0) {
                 let mut point = mean.to_vec();
                 point[axis] += k * std.hypot(t);
@@ -145,9 +145,9 @@ fn error_table(grids: &[TimeGrid], errors: &[f64]) -> Result<DataFrame> {
     ])
 }
 
-/// Work and precision of sampling: each of `solvers` from the points `x` at the last level
-/// of each of `grids`; columns `solver`, `points`, `nfe` (evaluations of the denoiser a
-/// sample) and `error` (the root mean square over all numbers of the final x_eps).
+/// Work and precision of sampling: each of `solvers` from the points `x` at the last level of each
+/// of `grids`; columns `solver`, `points`, `nfe` (evaluations of the denoiser per sample) and
+/// `error` (the root mean square over all numbers of the final x_eps).
 ///
 /// # Errors
 /// Grids that do not begin and end at the same levels.

@@ -33,7 +33,7 @@ pub(super) struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// The integral over x at t_next of what `f` says at a batch of nodes, (B, 1).
+    /// The integral over x at t_next of what `f` gives at a batch of nodes, (B, 1).
     pub fn integrate<const M: usize>(
         &self,
         mut f: impl FnMut(&Tensor) -> Result<Vec<[f64; M]>>,
@@ -61,7 +61,7 @@ impl Step<'_> {
         for part in self.parts {
             let density: Vec<f64> = x.iter().map(|x| part.density(*x, self.t_next)).collect();
             let alive: Vec<usize> = (0..x.len()).filter(|i| density[*i] > 0.0).collect();
-            // h at the noise z = mean + v deviation of point number `tag` among the living.
+            // h at the noise z = mean + v deviation of point number `tag` of those in `alive`.
             let at = |places: &[Node]| -> Result<Vec<f64>> {
                 let moved = places.iter().map(|place| {
                     let x = x[alive[place.tag]];
@@ -125,7 +125,7 @@ fn losses(
         })
         .collect::<Result<_>>()?;
     let mean = |i: usize| steps.iter().map(|s| s[i]).sum::<f64>() / steps.len() as f64;
-    // On the same panels, so that what both lack cancels.
+    // On the same panels, so that what both miss cancels.
     Ok([mean(0), mean(1), mean(1) - mean(0)])
 }
 

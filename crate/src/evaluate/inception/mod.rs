@@ -34,7 +34,7 @@ pub struct Inception {
     device: Device,
 }
 
-/// What Inception says of a set of images.
+/// What Inception gives for a set of images.
 #[derive(Clone, Debug)]
 pub struct InceptionFeatures {
     features: Features,
@@ -97,7 +97,7 @@ impl Inception {
     /// to 299 x 299.
     ///
     /// # Errors
-    /// Another number of channels, or numbers outside of \[0, 1\].
+    /// Another number of channels, or values outside \[0, 1\].
     pub fn evaluate(&self, images: &Tensor) -> Result<InceptionFeatures> {
         let (count, channels, ..) = images.dims4()?;
         ensure!(
@@ -139,7 +139,7 @@ impl Inception {
         Ok(of.unbiased.broadcast_add(self.network.classifier_bias.tensor())?)
     }
 
-    /// No statistics yet of this network's features.
+    /// Statistics of this network's features, with none added yet.
     pub fn statistics(&self) -> Result<Statistics> {
         Statistics::new(self.features.clone(), FEATURES)
     }
@@ -161,10 +161,10 @@ impl InceptionFeatures {
         &self.features
     }
 
-    /// Those of several sets of images, one after the other.
+    /// The features of several sets of images, one after the other.
     ///
     /// # Errors
-    /// Features of different weights, or no set.
+    /// Features from different weights, or no sets.
     pub fn join(parts: &[Self]) -> Result<Self> {
         let Some(first) = parts.first() else { bail!("Inception's features of no images") };
         for part in parts {
@@ -191,8 +191,8 @@ impl InceptionFeatures {
         self.statistics()?.fid(&other.statistics()?)
     }
 
-    /// The kernel Inception distance with its spread, as it was published: over 100 random
-    /// subsets of 1000 images under `key`; of all images of a side where it has fewer than 1000.
+    /// The kernel Inception distance with its spread, as it was published: over 100 random subsets
+    /// of 1000 images under `key`, or fewer where one of the sides has fewer than 1000.
     ///
     /// # Errors
     /// As [`InceptionFeatures::fid`].

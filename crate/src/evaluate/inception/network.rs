@@ -1,29 +1,29 @@
-//! The layers of pytorch-fid's Inception: torchvision's Inception v3 (Szegedy et al. 2016) as
-//! the FID of TensorFlow has it. Its average pools do not count the padding, and the last block
-//! takes the largest in place of the mean.
+//! The layers of pytorch-fid's Inception: torchvision's Inception v3 (Szegedy et al. 2016) as the
+//! FID of TensorFlow has it. Its average pools do not count the padding, and the last block takes
+//! the maximum instead of the mean.
 
 use crate::Result;
 use crate::nn::{Conv2d, Init, Parameter, Scope, Tape, Value, average_pool3, max_pool};
 use crate::nn::{concatenate, relu};
 
-/// Numbers of the pool features.
+/// The number of pool features.
 pub(super) const FEATURES: usize = 2048;
-/// Classes of the logits.
+/// The number of classes in the logits.
 pub(super) const CLASSES: usize = 1008;
 
 enum Part {
-    /// A convolution with its batch norm in it, and ReLU.
+    /// A convolution with its batch norm folded in, and ReLU.
     Conv(Conv2d),
     Mean3,
     Largest3 {
         stride: usize,
         padding: usize,
     },
-    /// Chains from one input, their outputs side by side.
+    /// Chains from one input, with their outputs side by side.
     Split(Vec<Vec<Part>>),
 }
 
-/// The network to its pool features, and the classifier on them.
+/// The network up to its pool features, and the classifier on them.
 pub(super) struct Network {
     parts: Vec<Part>,
     pub classifier: Parameter,      // (CLASSES, FEATURES)
@@ -46,7 +46,7 @@ fn padded(
     Ok(Part::Conv(conv))
 }
 
-/// At stride 1, the size kept.
+/// At stride 1, with the size kept.
 fn same(
     scope: Build,
     name: &str,
@@ -64,7 +64,7 @@ fn bare(scope: Build, name: &str, channels: (usize, usize), stride: usize) -> Re
 const HALVE: Part = Part::Largest3 { stride: 2, padding: 0 };
 
 impl Network {
-    /// Under pytorch-fid's names, `.conv` and `.bn` made one.
+    /// Under pytorch-fid's names, with `.conv` and `.bn` merged into one.
     pub fn new(scope: Build) -> Result<Self> {
         let mut parts = vec![
             bare(scope, "Conv2d_1a_3x3", (3, 32), 2)?,

@@ -23,15 +23,15 @@ pub(super) fn published() -> Result<Shapes> {
                 all.extend(NORM.map(|of| (format!("{layer}.bn.{of}"), vec![shape[0]])));
             }
             _ if name.starts_with("fc.") => all.push((name.to_string(), shape.to_vec())),
-            // The bias of a convolution is what its norm leaves.
+            // The bias of a convolution comes from folding its norm.
             _ => {}
         }
     }
     Ok(all.into_iter().collect())
 }
 
-/// The folded tensors of a safetensors file. A file may put one prefix before every name, and
-/// the counters of batches are passed over.
+/// The folded tensors of a safetensors file. A file may put one prefix before every name, and the
+/// counters of batches are skipped.
 pub(super) fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     let tensors = candle_core::safetensors::load(path, &Device::Cpu)?;
     let prefix = tensors.keys().find_map(|name| name.strip_suffix(FIRST)).unwrap_or_default();

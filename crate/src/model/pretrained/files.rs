@@ -29,8 +29,8 @@ impl Format {
         }
     }
 
-    /// The name of the one file with all of them, and those of an index of several: today's, and
-    /// for a variant also diffusers' earlier one.
+    /// The name of the one file that has all of them, and the names of an index of several: the
+    /// current one, and for a variant also diffusers' earlier one.
     fn names(self, at: &str, variant: Option<&str>) -> (String, Vec<String>) {
         let stem = self.stem();
         let Some(variant) = variant else {
@@ -53,16 +53,16 @@ pub struct Files {
     pub named: PathBuf,
     /// Each under its name in the index.
     pub shards: BTreeMap<String, PathBuf>,
-    /// Which tensors the index says are in which shard; none where there is one file.
+    /// Which shard has which tensor, as the index says; none where there is one file.
     pub index: Option<BTreeMap<String, String>>,
 }
 
 impl Files {
-    /// The weights below `at` in `source`: as diffusers, an index and its shards before one file.
-    /// A pickle only where it is asked for and there is nothing else.
+    /// The weights below `at` in `source`. As in diffusers, an index and its shards come before one
+    /// file. A pickle is read only where it is asked for and there is nothing else.
     ///
     /// # Errors
-    /// None that these options read, with what is there and the option that reads it.
+    /// No weights that these options read: with what is there and the option that reads it.
     pub fn find(source: &Source, at: &str, options: &LoadOptions) -> Result<Self> {
         let variant = options.variant.as_deref();
         if let Some(name) = variant {
@@ -167,7 +167,7 @@ fn missing(source: &Source, at: &str, options: &LoadOptions) -> Result<crate::Er
     }))
 }
 
-/// What the names of weights say that is there.
+/// What is there, by the names of the weights' files.
 #[derive(Debug, Default)]
 struct Variants {
     plain: bool,

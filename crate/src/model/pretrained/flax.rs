@@ -1,7 +1,7 @@
 //! The CIFAR-10 checkpoints of the paper's authors: NCSN++ under flax's names.
 //!
-//! flax counts the modules of each class in the order in which they are called, score_sde all
-//! modules in the order in which they are made; the two orders are the same.
+//! flax counts the modules of each class in the order in which they are called, score_sde counts
+//! all modules in the order in which they are made; the two orders are the same.
 
 use super::msgpack::{self, Array};
 use super::scheduler::{CmSchedule, Kind};
@@ -49,7 +49,7 @@ pub struct FlaxOptions {
 }
 
 impl FlaxOptions {
-    /// For the authors' file of this name: a teacher where `edm` is part of it.
+    /// For the authors' file of this name: a teacher where `edm` is part of the name.
     pub fn for_file(path: &Path) -> Self {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
         Self { teacher: name.contains("edm"), ..Self::default() }
@@ -116,13 +116,13 @@ fn tree<'v, 'a>(file: &'v rmpv::ValueRef<'a>, which: FlaxParams) -> Result<&'v r
     Ok(msgpack::entry(tree, "params").unwrap_or(tree))
 }
 
-/// How flax lies in memory where ours does not.
+/// The layouts in which flax keeps arrays, where ours differ.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Layout {
     Same,
-    /// (in, out) for (out, in).
+    /// (in, out) where ours is (out, in).
     Dense,
-    /// (H, W, in, out) for (out, in, H, W).
+    /// (H, W, in, out) where ours is (out, in, H, W).
     Conv,
     /// (C), in older files (1, 1, 1, C).
     Vector,
@@ -183,7 +183,7 @@ fn translate(
     Ok(tensors)
 }
 
-/// A parameter of a module: its name, what stands behind the module's number, its shape.
+/// A parameter of a module: its name, what follows the module's number, its shape.
 type Member<'a> = (&'a str, &'a str, &'a [usize]);
 
 /// flax's name and layout of each of our parameters.

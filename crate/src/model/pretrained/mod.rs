@@ -32,8 +32,8 @@ const PICKLE: &str = "diffusion_pytorch_model.bin";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadOptions {
     /// Read a PyTorch pickle where there is no safetensors file. (The pickles of
-    /// openai/diffusers-cd_imagenet64_* are older than their configuration and lack the norm of
-    /// the middle's attention; the safetensors files beside them have it.)
+    /// openai/diffusers-cd_imagenet64_* are older than their configuration and lack the norm of the
+    /// attention in the middle; the safetensors files beside them have it.)
     pub pickle: bool,
     /// The weights of this variant, `fp16` or another, as diffusers names them:
     /// `diffusion_pytorch_model.fp16.safetensors`. They are read into f32.
@@ -55,7 +55,7 @@ pub enum Teacher {
     VariancePreserving(VariancePreserving),
     /// It has EDM's scalings.
     Edm(EdmDenoiser),
-    /// The exact denoiser of a dataset, which knows no classes.
+    /// The exact denoiser of a dataset, which is not conditioned on classes.
     Exact(Empirical),
 }
 
@@ -91,10 +91,10 @@ impl Pretrained {
         Ok(Self { kind, config, shape, params })
     }
 
-    /// [`Source::find`] and [`Pretrained::load`] as they are by default.
+    /// [`Source::find`] and [`Pretrained::load`] with their defaults.
     ///
     /// # Errors
-    /// As those.
+    /// As those two.
     pub fn open(id_or_folder: &str) -> Result<Self> {
         Self::load(&Source::find(id_or_folder, None)?, LoadOptions::default())
     }
@@ -117,7 +117,7 @@ impl Pretrained {
     /// The same on another device.
     ///
     /// # Errors
-    /// A device that does not take it.
+    /// An error of the device.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
         Ok(Self {
             kind: self.kind.clone(),
@@ -142,7 +142,7 @@ impl Pretrained {
         self.shape
     }
 
-    /// How many classes it knows; none for a network without classes.
+    /// How many classes it is conditioned on; none for a network without classes.
     pub fn classes(&self) -> Option<usize> {
         self.config.classes()
     }
@@ -157,8 +157,8 @@ impl Pretrained {
         self.kind.noise_range()
     }
 
-    /// The network alone. A consistency model's and an EDM teacher's is told c_noise, ln(t) / 4;
-    /// a variance-preserving one the process's step.
+    /// The network alone. That of a consistency model or of an EDM teacher takes c_noise,
+    /// ln(t) / 4; a variance-preserving one takes the process's step.
     ///
     /// # Errors
     /// Parameters that are not the network's.

@@ -1,7 +1,7 @@
 //! The arrays of a flax msgpack file. A tree is nested maps; an array is the extension 1 over
 //! (shape, dtype's name, bytes), a number the extension 3 over the same; an array of more than
-//! 1 GiB is a map of its shape and its chunks. Nothing here is executed or trusted: every
-//! length is held against the bytes that are there, and depth and number of values are bounded.
+//! 1 GiB is a map of its shape and its chunks. Nothing here is executed or trusted: every length
+//! is checked against the bytes that are there, and the depth and the number of values are bounded.
 
 use crate::model::json::short;
 use crate::{Context, Error, Result, bail, ensure};
@@ -11,10 +11,10 @@ use rmpv::decode::value_ref::BorrowRead;
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
-/// How deep values may lie in each other, which rmpv counts twice: a training state's are ten deep.
+/// How deep values may be nested, which rmpv counts twice: a training state is ten deep.
 const DEPTH: usize = 2 * 32;
-/// The most values of a file, each of which takes some ten bytes for one. A training state of the
-/// paper's network has four thousand.
+/// The most values in a file, each of which takes some ten bytes of memory for one of the file. A
+/// training state of the paper's network has four thousand.
 const VALUES: usize = 1_000_000;
 
 const ARRAY: i8 = 1;
@@ -39,8 +39,8 @@ pub fn decode(bytes: &[u8]) -> Result<ValueRef<'_>> {
     Ok(value)
 }
 
-/// Bytes that are read a number of times and no more: once or twice a value, for what kind it is
-/// and how long.
+/// Bytes that can be read only so many times: once or twice for each value, for its kind and its
+/// length.
 struct Counted<'a> {
     bytes: &'a [u8],
     reads: usize,
@@ -172,8 +172,8 @@ impl Array<'_> {
         })
     }
 
-    // The bytes that are there are those that the shape and the dtype need. Other dtypes than
-    // floats are only passed by, in what is not read.
+    // The bytes that are there are as many as the shape and the dtype need. Dtypes other than
+    // floats are only skipped, in what is not read.
     fn check(&self) -> Result<()> {
         let Ok(dtype) = self.dtype() else { return Ok(()) };
         let count = self.shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));

@@ -1,6 +1,6 @@
-//! PyTorch's pickles. Nothing in one is executed: candle's reader knows the few opcodes that
-//! tables of tensors are made of, and constructs no object. It believes what a pickle says of
-//! lengths and copies what a pickle names twice, so the program is gone through here before it.
+//! PyTorch's pickles. Nothing in one is executed: candle's reader knows the few opcodes that tables
+//! of tensors are made of, and constructs no object. It trusts what a pickle says of lengths and
+//! copies what a pickle names twice, so the program is checked here first.
 
 use crate::{Context, Error, Result, bail, ensure, guard};
 use candle_core::pickle::PthTensors;
@@ -11,14 +11,14 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 use zip::ZipArchive;
 
-/// A program of a table of tensors has some hundred kilobytes.
+/// The program of a table of tensors is some hundred kilobytes long.
 const LARGEST: u64 = 64 << 20;
 /// What all its objects may take, with every copy.
 const MEMORY: usize = 256 << 20;
-/// How deep they may lie in each other: a table's are six deep.
+/// How deep they may be nested: a table's are six deep.
 const DEPTH: usize = 64;
 
-/// It takes a pickle's calls to have as many arguments as PyTorch gives them, and panics else.
+/// It assumes that a pickle's calls have as many arguments as PyTorch gives them, and else panics.
 const READER: &str = "candle's reader";
 const ODD: &str = "not a table of tensors as PyTorch writes it";
 
@@ -29,7 +29,7 @@ impl Pickle {
     /// The table of tensors in the file; no number is read.
     ///
     /// # Errors
-    /// A file that is damaged, older than PyTorch 1.6, or something else than a table; tensors
+    /// A file that is damaged, older than PyTorch 1.6, or something other than a table; tensors
     /// that would have more bytes than the file.
     pub fn open(path: &Path) -> Result<Self> {
         zip_or_legacy(path)?;
@@ -37,7 +37,7 @@ impl Pickle {
         let file = guard(READER, || PthTensors::new(path, None)).context(ODD)?;
         let infos = file.tensor_infos();
         ensure!(!infos.is_empty(), "no table of tensors (a state dict) in this pickle");
-        // Shapes are what the program says; the reader takes memory for them.
+        // Shapes are only what the program says, and the reader allocates memory for them.
         let length = std::fs::metadata(path)?.len();
         let bytes = infos.values().try_fold(0u64, |sum, info| {
             let count = info.layout.dims().iter().try_fold(1u64, |n, d| n.checked_mul(*d as u64));
@@ -60,7 +60,7 @@ impl Pickle {
     /// The tensor `name`.
     ///
     /// # Errors
-    /// One that is missing, of another dtype than floats, or cut off.
+    /// One that is missing, of a dtype other than floats, or cut off.
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
         let tensor = guard(READER, || self.0.get(name)).with_context(|| name.to_string())?;
         let Some(tensor) = tensor else { bail!("the tensor {name} is missing") };
@@ -88,7 +88,7 @@ fn zip_or_legacy(path: &Path) -> Result<()> {
     bail!("not a zip file, as PyTorch writes them since 1.6");
 }
 
-// Each program of the file, as the reader finds them.
+// Checks each program of the file, found as the reader finds them.
 fn programs(path: &Path) -> Result<()> {
     let odd = |error: zip::result::ZipError| Error::new(error.to_string());
     let mut zip = ZipArchive::new(BufReader::new(File::open(path)?)).map_err(odd)?;
@@ -105,7 +105,7 @@ fn programs(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// An object: what it takes, and how deep others lie in it.
+/// An object: what memory it takes, and how deep others are nested in it.
 #[derive(Clone, Copy)]
 struct Weight {
     bytes: usize,
@@ -179,7 +179,7 @@ impl Machine {
     }
 
     fn spend(&mut self, object: Weight) -> Result<()> {
-        // An object of the reader has 56 bytes.
+        // An object of the reader takes 56 bytes.
         self.spent += object.bytes + 64;
         ensure!(self.spent <= MEMORY, "objects of more than {MEMORY} bytes");
         ensure!(object.depth <= DEPTH, "objects more than {DEPTH} deep");
@@ -226,7 +226,7 @@ impl Machine {
         }
     }
 
-    // The mark below the object that was made of what stood above it.
+    // Removes the mark below the object that was made of what stood above the mark.
     fn pop_mark(&mut self) {
         if let Some(object) = self.stack.pop() {
             self.stack.pop();
@@ -259,7 +259,7 @@ fn number(bytes: &[u8]) -> u32 {
     bytes.iter().rev().fold(0, |number, byte| number << 8 | u32::from(*byte))
 }
 
-// The length of a line, which is taken with its end.
+// The length of a line, which is consumed with its end.
 fn line(rest: &mut &[u8]) -> Result<usize> {
     match rest.iter().position(|byte| *byte == b'\n') {
         Some(length) => Ok(take(rest, length + 1)?.len()),

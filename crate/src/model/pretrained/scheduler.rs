@@ -129,7 +129,7 @@ impl CmSchedule {
         Ok(schedule)
     }
 
-    // Under the keys of the file: whoever reads the message looks there.
+    // Errors name the keys of the file: whoever reads the message looks there.
     fn check(&self) -> Result<()> {
         let Self { sigma_min, sigma_max, .. } = *self;
         level("sigma_min", sigma_min)?;
@@ -146,7 +146,7 @@ impl CmSchedule {
     }
 }
 
-// diffusers asks whether these are true: null is false there.
+// diffusers tests these for truth: null counts as false there.
 fn truths(mut keys: Keys) -> Keys {
     for key in ["clip_denoised", "rescale_betas_zero_snr"] {
         if let Some(value) = keys.get_mut(key).filter(|value| value.is_null()) {

@@ -35,7 +35,7 @@ impl Source {
     /// The flax file `path`, whose name ends in `.msgpack` or has no ending.
     ///
     /// # Errors
-    /// No such file, or one that is something else by its name.
+    /// No such file, or one whose name says that it is something else.
     pub fn file_of_flax(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         ensure!(path.is_file(), "there is no file {}", path.display());
@@ -91,7 +91,7 @@ impl Source {
         Ok(Self(Place::Hub(repository)))
     }
 
-    /// Where `name` lies on this machine; it is fetched where it is not there yet.
+    /// Where `name` lies on this machine; it is fetched if it is not there yet.
     ///
     /// # Errors
     /// No such file, or one that cannot be fetched.
@@ -124,7 +124,7 @@ impl Source {
     /// Whether it has a file `name`, which is not fetched.
     ///
     /// # Errors
-    /// A repository that cannot be asked.
+    /// A repository that cannot be reached.
     pub fn is_there(&self, name: &str) -> Result<bool> {
         match &self.0 {
             Place::Hub(repository) => repository.has(name),
@@ -167,7 +167,7 @@ impl std::fmt::Display for Source {
 /// The text of a configuration.
 ///
 /// # Errors
-/// A file that cannot be read, a pointer of Git LFS, or one that is no text or too long.
+/// A file that cannot be read, a pointer of Git LFS, or one that is not text or is too long.
 pub(super) fn read_text(path: &Path) -> Result<String> {
     let read = || not_a_pointer(path).and_then(|()| record::read_text(path));
     read().with_context(|| format!("reading {}", path.display()))

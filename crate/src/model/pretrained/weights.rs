@@ -1,6 +1,6 @@
-//! Tensors of files, under the names that a network has today, in f32. Names and shapes are
-//! compared with the network's before a number is read, and a file is never believed to hold more
-//! than it has bytes.
+//! Tensors from files, under the names that a network has today, in f32. Names and shapes are
+//! compared with the network's before a number is read, and a file is never trusted to hold more
+//! than its bytes.
 
 use super::files::{Files, Format};
 use super::pickle::Pickle;
@@ -143,7 +143,7 @@ impl Safetensors {
             Dtype::BF16 => DType::BF16,
             other => bail!("the tensor {name} has dtype {other:?}: F32, F16 and BF16 are read"),
         };
-        // Within the file: the header was held against its length.
+        // Within the file: the header was checked against its length.
         let (begin, end) = info.data_offsets;
         let mut bytes = vec![0; end - begin];
         let mut file = &self.file;
@@ -167,7 +167,7 @@ fn today(name: &str) -> String {
     renamed.iter().fold(name.to_string(), |name, (old, new)| name.replace(old, new))
 }
 
-// They were 1x1 convolutions in some files: (C, C, 1, 1), or (C, C, 1).
+// The projections of attention were 1x1 convolutions in some files: (C, C, 1, 1), or (C, C, 1).
 fn of_today(name: &str, shape: Vec<usize>) -> Vec<usize> {
     let projection = [".to_q.weight", ".to_k.weight", ".to_v.weight", ".to_out.0.weight"];
     match shape.as_slice() {
@@ -187,7 +187,7 @@ fn finish(name: &str, stored: &str, tensor: &Tensor) -> Result<Tensor> {
 
 /// Whether every number of an f32 tensor is finite.
 pub fn finite(tensor: &Tensor) -> Result<()> {
-    // 0 times a number is 0, unless it is infinite or none.
+    // 0 times a number is 0, unless it is infinite or NaN.
     let spoiled = (tensor * 0.0)?.sum_all()?.to_scalar::<f32>()?;
     ensure!(spoiled == 0.0, "numbers that are not finite");
     Ok(())

@@ -70,9 +70,9 @@ impl SampleSize {
     }
 }
 
-/// A U-Net's configuration, under diffusers' keys. What is left out of an experiment has the
-/// value that is stated here: diffusers' default, but for the channels, the kinds of levels and
-/// the heads. (In diffusers' own files it has diffusers' default everywhere:
+/// A U-Net's configuration, under diffusers' keys. What is left out of an experiment has the value
+/// that is stated here: diffusers' default, except for the channels, the kinds of levels and the
+/// heads. (In diffusers' own files it has diffusers' default everywhere:
 /// [`UNetConfig::from_json`].)
 ///
 /// Up to 16 levels of up to 64 blocks, 65536 channels and a million classes.
@@ -96,16 +96,16 @@ pub struct UNetConfig {
     /// Features of the embedding; 4 times the first channels where it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_embedding_dim: Option<usize>,
-    /// Taken from half the features in the frequencies' exponent.
+    /// Subtracted from half the features in the frequencies' exponent.
     pub freq_shift: f64,
-    /// The cosines before the sines.
+    /// Whether the cosines come before the sines.
     pub flip_sin_to_cos: bool,
-    /// The levels down; attention at the lowest alone where they are left out.
+    /// The levels on the way down; with attention only at the lowest where they are left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub down_block_types: Option<Vec<DownBlock>>,
     /// `UNetMidBlock2D`.
     pub mid_block_type: String,
-    /// The levels up; the mirror of those down where they are left out.
+    /// The levels on the way up; the mirror image of those down where they are left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub up_block_types: Option<Vec<UpBlock>>,
     /// Channels of each level.
@@ -142,7 +142,7 @@ pub struct UNetConfig {
     /// Left out: classes are embedded by a table.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class_embed_type: Option<String>,
-    /// How many classes there are, for a network that knows them.
+    /// How many classes there are, for a network that is conditioned on them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_class_embeds: Option<usize>,
     /// Read and not used.
@@ -299,7 +299,8 @@ impl UNetConfig {
         ensure!(scale != 0.0, "mid_block_scale_factor = 0: the middle's sums are divided by it");
         within("mid_block_scale_factor", scale, -LARGEST..=LARGEST)?;
         within("norm_eps", self.norm_eps, 1e-12..=1.0)?;
-        // Frequencies of the noise level's features, of which there are as many as first channels.
+        // The frequencies of the noise level's features; there are as many features as first
+        // channels.
         let half = (self.block_out_channels[0] / 2) as f64;
         within("freq_shift", self.freq_shift, 0.0..half)?;
         within("dropout", self.dropout, 0.0..1.0)
@@ -329,7 +330,8 @@ impl UNetConfig {
         for side in self.sample_size.map(SampleSize::sides).into_iter().flatten() {
             within("sample_size", side, 1..=SIDE)?;
         }
-        // With more zeros than one a side the way up does not meet the way down.
+        // With more than one zero on a side, the sizes on the way up do not match those on the way
+        // down.
         within("downsample_padding", self.downsample_padding, 0..=1)
     }
 

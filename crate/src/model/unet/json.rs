@@ -40,16 +40,16 @@ impl UNetConfig {
                 json!([attention, attention, attention, "UpBlock2D"])
             }),
         ] {
-            // Here these may be left out, and mean something else then.
+            // These may be left out here, but then they mean something else.
             let value = keys.entry(key).or_insert(default);
             ensure!(
                 !value.is_null() || key == "attention_head_dim",
                 "{context}: {key} = null: give a value, or leave the key out for diffusers' default"
             );
         }
-        // diffusers asks whether these are true, and takes a convolution for no type. Where it
-        // knows a null otherwise, it is this network's "left out" as well: one head, the groups of
-        // the other norms, no classes.
+        // diffusers tests these for truth, and takes a missing type for a convolution. Every other
+        // null that it knows means "left out" in this network as well: one head, the groups of the
+        // other norms, no classes.
         for (key, meaning) in [
             ("center_input_sample", json!(false)),
             ("flip_sin_to_cos", json!(false)),
@@ -79,7 +79,7 @@ impl UNetConfig {
         let config = self.for_images(shape)?;
         let (down, up) = config.levels()?;
         let sides = config.sample_size.map_or([shape[1], shape[2]], SampleSize::sides);
-        // A pair is a model's in diffusers, and no pipeline's of consistency models.
+        // In diffusers a model may have a pair, but the pipeline of consistency models may not.
         ensure!(
             shape[1] == shape[2] && sides == shape[1..],
             "images of {}x{} and sample_size = {sides:?}: diffusers' pipeline draws square ones",
@@ -126,7 +126,7 @@ impl UNetConfig {
         if self.attn_norm_num_groups == Some(0) {
             bail!("attn_norm_num_groups = 0: diffusers has no such norm; leave it out");
         }
-        // Heads that are wider than a level are one here and none in diffusers.
+        // Heads that are wider than a level become one head here, and none in diffusers.
         let (down, up) = self.levels()?;
         let Some(width) = self.attention_head_dim else { return Ok(()) };
         let attended = |i: usize| {

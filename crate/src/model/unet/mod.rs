@@ -27,8 +27,8 @@ const NAMES: Names = Names {
     shortcut: "conv_shortcut",
 };
 
-/// One level: residual blocks, an attention after each where the level has them, and what
-/// changes the size behind them.
+/// One level: residual blocks, an attention after each where the level has them, and what changes
+/// the size after them.
 #[derive(Clone, Debug)]
 struct Level {
     blocks: Vec<ResBlock>,
@@ -72,7 +72,7 @@ pub struct UNet {
 }
 
 impl UNet {
-    /// The U-Net of `config`, in which the sizes of the images stand.
+    /// The U-Net of `config`, in which the sizes of the images must be given.
     ///
     /// # Errors
     /// A configuration that no network has.
@@ -218,7 +218,7 @@ impl UNet {
         Ok(Self { embedding, time, classes, input, down, middle, up, norm, output, centre })
     }
 
-    /// The network of `config` in `scope`, told time steps as they are rather than c_noise:
+    /// The network of `config` in `scope`, which takes time steps as they are rather than c_noise:
     /// for weights and schedules of other programs.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use crate::Result;
 use crate::plot::Figure;
 use std::path::Path;
 
-/// A table a reproduction that has variants, and its figure where anything was measured.
+/// One table per reproduction that has variants, and its figure where anything was measured.
 pub(super) fn blocks(folder: &Path, entries: &[Entry]) -> Result<Vec<Block>> {
     let mut blocks = Vec::new();
     for base in entries {
@@ -62,7 +62,7 @@ fn table(base: &Entry, variants: &[Entry], effort: Option<Effort>) -> Table {
     Table { rows: all.collect(), columns: columns("", &names) }
 }
 
-// A variant's own name; the reproduction's whole one.
+// A variant's own name; the reproduction's full name.
 fn label(entry: &Entry) -> &str {
     entry.reproduction.variant().unwrap_or(&entry.reproduction.name)
 }
@@ -120,7 +120,7 @@ fn figure(base: &Entry, variants: &[Entry], effort: Option<Effort>) -> Result<Op
     Ok(Some(Block::Pictures(vec![picture])))
 }
 
-// A line a variant, the reproduction itself on top and in another colour.
+// One line per variant, with the reproduction itself on top and in another colour.
 fn all_of_them(name: &str, here: Value, values: &[(&str, Value)], metric: &str) -> Figure {
     let mut names: Vec<&str> = values.iter().rev().map(|(name, _)| *name).collect();
     names.push(name);

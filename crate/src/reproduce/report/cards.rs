@@ -66,7 +66,7 @@ fn card(entry: &Entry) -> Result<String> {
 }
 
 fn data(entry: &Entry) -> Result<String> {
-    // A copy that is coded otherwise has a name of its own, and the original's entry.
+    // A copy that is encoded differently has a name of its own, but the original's entry.
     let name = entry.data();
     let Some(listed) = entry.listed() else { return Ok(format!("`{name}`, made on the spot.")) };
     let dataset = Dataset::find(listed)?;

@@ -126,7 +126,7 @@ fn words(text: &str) -> String {
     parts.collect()
 }
 
-// What stands between two asterisks and two.
+// Makes the text between two `**` bold.
 fn strong(text: &str) -> String {
     let parts: Vec<&str> = text.split("**").collect();
     if parts.len().is_multiple_of(2) {

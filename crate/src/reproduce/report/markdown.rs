@@ -57,7 +57,7 @@ fn cell(text: &str) -> String {
     words(text).replace('|', "\\|").replace('\n', " ")
 }
 
-// What Markdown would take for a tag, outside of code.
+// Escapes what Markdown would take for a tag, outside code.
 fn words(text: &str) -> String {
     let parts = text.split('`').enumerate().map(|(i, part)| match i % 2 {
         0 => part.replace('<', "&lt;"),

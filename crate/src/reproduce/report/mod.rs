@@ -78,10 +78,10 @@ impl Report {
     }
 
     /// Write `REPORT.md`, `report.html`, the figures of `figures/` and a model card for all that
-    /// was run into `folder`, that of the reproductions; answers the paths of the two pages.
+    /// was run into `folder`, that of the reproductions. Returns the paths of the two pages.
     ///
     /// # Errors
-    /// A folder or a disk that refuses.
+    /// A folder or a disk that cannot be written.
     pub fn write(&self, folder: &Path) -> Result<[PathBuf; 2]> {
         for block in &self.blocks {
             let Block::Pictures(pictures) = block else { continue };

@@ -25,8 +25,8 @@ pub(super) const METRICS: [&str; 9] = [
     "variance over the data's",
 ];
 
-/// As many images were all taken by every judge of before references were recorded; of more, the
-/// first ones.
+/// Before references were recorded, every judge took all images where there were at most this many,
+/// else the first ones.
 const ALL_TAKEN: usize = 20_000;
 
 /// A reproduction or a variant, with the rows of its present kinds of sampling.
@@ -53,7 +53,7 @@ impl Entry {
     /// The reproduction or variant `name` of `folder`.
     pub fn read(folder: &Path, name: &str) -> Result<Self> {
         let reproduction = Reproduction::read(folder, name)?;
-        // Some precisions are a GPU's alone.
+        // Some precisions exist only on a GPU.
         let experiment = reproduction.experiment(0, Effort::Full, "cuda", Some("the-teacher"))?;
         let mut known: BTreeMap<(u64, String, String), String> = BTreeMap::new();
         let mut rows = Vec::new();
@@ -89,7 +89,7 @@ impl Entry {
         }
     }
 
-    /// The name by which its images are asked for.
+    /// The name by which its images are looked up.
     pub fn listed(&self) -> Option<&str> {
         match &self.experiment.data {
             DataConfig::Images { of, .. } => Some(of),
@@ -98,7 +98,7 @@ impl Entry {
         }
     }
 
-    /// Whether it trains a teacher, and if not whether it distils one: 0, 1, 2.
+    /// Its place in the tables: 0 if it trains a teacher, 1 if it distils one, else 2.
     pub fn place(&self) -> u8 {
         let method = &self.experiment.method;
         match method.gives() {
@@ -139,7 +139,7 @@ impl Entry {
         Some(Measured { nfe, budget, current, rows, name, in_order })
     }
 
-    // How many images it is trained on, by the catalog.
+    // How many images it is trained on, according to the catalog.
     fn images(&self) -> Option<usize> {
         let data = &self.experiment.data;
         let split = entry(self.listed()?).ok()?.splits.get(data.split())?.rows?;
@@ -211,7 +211,7 @@ impl Measured {
         )
     }
 
-    // Which real images the numbers are from, the hashes left to the records.
+    // Which real images the numbers are measured against; the hashes are left to the records.
     fn reference(&self) -> String {
         let recorded = self.rows.iter().filter_map(|row| row.reference.as_deref());
         let counts = recorded.filter_map(|text| text.rsplit_once(", ").map(|(count, _)| count));
@@ -228,7 +228,7 @@ impl Measured {
         text
     }
 
-    /// The commands that give the same numbers again, one a device.
+    /// The commands that give the same numbers again, one per device.
     pub fn commands(&self) -> Cell {
         let mut devices: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for row in &self.rows {
@@ -253,7 +253,7 @@ impl Measured {
 /// The headings of [`Measured::origin`] and of the commands.
 pub(super) const ORIGIN: [&str; 2] = ["measured with", "made by"];
 
-/// The metrics that any of these has, in order; others than [`METRICS`] after them.
+/// The metrics that any of these has, in order; those that are not in [`METRICS`] come last.
 pub(super) fn metrics<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     for entry in entries {

@@ -1,4 +1,4 @@
-//! Our own reproductions: one table a dataset.
+//! Our own reproductions: one table per dataset.
 
 use super::super::effort::Effort;
 use super::super::sampling::Sampling;
@@ -7,8 +7,8 @@ use super::page::{Block, Cell, Picture, Table, columns};
 use crate::{Context, Result};
 use std::path::Path;
 
-/// The tables of all that was run, and of all that is to be run and names no published number:
-/// those are in the tables of the paper.
+/// The tables of everything that was run, and of what is still to be run and names no published
+/// number: what does name one is in the tables of the paper.
 pub(super) fn blocks(folder: &Path, entries: &[Entry]) -> Result<Vec<Block>> {
     let shown = |entry: &&Entry| entry.reproduction.published.is_none() || entry.was_run();
     let mut datasets: Vec<&str> = entries.iter().filter(shown).map(Entry::data).collect();
@@ -49,8 +49,8 @@ pub(super) fn heads(metrics: &[String]) -> Vec<String> {
     if metrics.is_empty() { vec!["measured".to_string()] } else { metrics.to_vec() }
 }
 
-/// A row a kind of sampling: what it is, its numbers, where they come from, how they are made.
-/// Where nothing at all was measured, one row.
+/// One row per kind of sampling: what it is, its numbers, where they come from, how they are made.
+/// Only one row where nothing at all was measured.
 pub(super) fn rows(
     entry: &Entry,
     samplings: &[Sampling],
@@ -84,7 +84,7 @@ pub(super) fn rows(
     if measured.iter().all(|(_, measured)| measured.is_none()) {
         rows = vec![missing(String::new())];
     }
-    // What it is stands once.
+    // The title stands only once.
     for (i, row) in rows.iter_mut().enumerate() {
         row.insert(0, if i == 0 { Cell::Text(title.clone()) } else { Cell::empty() });
     }

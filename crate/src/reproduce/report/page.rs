@@ -23,7 +23,7 @@ pub(super) struct Picture {
     pub file: String,
     /// The file's bytes.
     pub png: Vec<u8>,
-    /// Whether its pixels are to be seen: samples, and no drawing.
+    /// Whether its pixels are to be seen: for samples, not for drawings.
     pub pixels: bool,
 }
 
@@ -32,7 +32,7 @@ pub(super) struct Picture {
 pub(super) struct Table {
     /// Its columns.
     pub columns: Vec<Column>,
-    /// Its rows, a cell a column.
+    /// Its rows, one cell per column.
     pub rows: Vec<Vec<Cell>>,
 }
 

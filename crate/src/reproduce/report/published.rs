@@ -25,9 +25,9 @@ struct Line {
     numbers: Vec<String>,
 }
 
-/// The published table of a dataset (`cifar10`, `imagenet64`, `lsun-bedroom` or `lsun-cat`), a row
-/// a method and its network evaluations, with ours beside: FID where it was measured on that
-/// very dataset, and the command that measures it.
+/// The published table of a dataset (`cifar10`, `imagenet64`, `lsun-bedroom` or `lsun-cat`), one
+/// row for each method and number of network evaluations, with ours beside it: FID where it was
+/// measured on that very dataset, and the command that measures it.
 ///
 /// # Errors
 /// A file of `folder` (`reproductions/`) that cannot be read; another dataset.
@@ -77,7 +77,7 @@ pub fn published(folder: &Path, dataset: &str) -> Result<DataFrame> {
     ]?)
 }
 
-/// A table a dataset of `published.csv`.
+/// One table per dataset of `published.csv`.
 pub(super) fn blocks(folder: &Path, entries: &[Entry]) -> Result<Vec<Block>> {
     let lines = read(&folder.join("published.csv"))?;
     for entry in entries {
@@ -142,7 +142,7 @@ fn heads() -> Vec<Column> {
 /// How many columns are ours.
 const OURS: usize = 3 + COMPARED.len() + ORIGIN.len();
 
-/// What is of the published row here, measured or not: the kinds of sampling.
+/// The kinds of sampling that belong to the published row, measured or not.
 fn same<'a>(line: &Line, entries: &'a [Entry]) -> Vec<(&'a Entry, Sampling)> {
     let mut all = Vec::new();
     for entry in entries {
@@ -157,7 +157,7 @@ fn same<'a>(line: &Line, entries: &'a [Entry]) -> Vec<(&'a Entry, Sampling)> {
     all
 }
 
-/// The published row, and in its first line and below it what was measured of it here.
+/// The published row; what was measured of it here stands in its first line and below.
 fn rows(line: &Line, entries: &[Entry]) -> Vec<Vec<Cell>> {
     let mut ours: Vec<Vec<Cell>> =
         same(line, entries).into_iter().map(|(entry, sampling)| of(entry, &sampling)).collect();
@@ -178,8 +178,8 @@ fn rows(line: &Line, entries: &[Entry]) -> Vec<Vec<Cell>> {
     ours.into_iter().enumerate().map(beside).collect()
 }
 
-// A consistency model by its steps; a teacher by its name alone, for solvers count differently.
-// A solver has its own rows, whoever trained what it samples.
+// A consistency model is matched by its steps; a teacher by its name alone, because solvers count
+// differently. A solver has its own rows, whoever trained what it samples.
 fn is_of(sampling: &Sampling, same: bool, line: &Line) -> bool {
     match sampling {
         Sampling::Multistep { taus } => same && line.nfe == (taus.len() + 1).to_string(),
@@ -201,7 +201,7 @@ fn is_of(sampling: &Sampling, same: bool, line: &Line) -> bool {
 fn of(entry: &Entry, sampling: &Sampling) -> Vec<Cell> {
     let name = Cell::Text(entry.reproduction.name.clone());
     let sampler = Cell::Text(sampling.name());
-    // Other numbers of it are no published ones, and stand in the tables of ours.
+    // Its other numbers have no published counterpart, and stand in our own tables.
     let compared = |measured: &Measured| COMPARED.iter().any(|m| measured.value(m).is_some());
     let mut row = vec![name, sampler];
     match entry.best(sampling).filter(compared) {
