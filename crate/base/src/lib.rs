@@ -12,6 +12,6 @@ pub use device::device;
 pub use error::{Context, Error, Result};
 pub use guard::guard;
 
-// By this `cargo lab` tells this clone's build from another's in the same target folder.
+// This lets `cargo lab` tell this clone's build from another's in the same target folder.
 #[used]
 static CLONE: &str = concat!("compiled in the clone of ", env!("CARGO_MANIFEST_DIR"));
