@@ -155,8 +155,7 @@ impl Plan {
     /// The samples on the CPU, and the evaluations of the network that each took.
     fn draw(&self, model: &Pretrained, device: &Device) -> Result<(Tensor, usize)> {
         let [_, height, width] = model.shape();
-        // The memory that a network needs for an image grows with its pixels: 64 images of 32x32 at
-        // once.
+        // The memory that a network needs grows with the pixels: 64 images of 32x32 at once.
         let batch = (64 * 32 * 32 / (height * width)).clamp(1, 64);
         let (mut parts, mut nfe) = (Vec::new(), 0);
         for first in (0..self.count).step_by(batch) {

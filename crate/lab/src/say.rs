@@ -98,7 +98,7 @@ pub fn seconds(time: Duration) -> String {
     }
 }
 
-/// A table with columns as wide as their longest cell; numbers are aligned right.
+/// A table with columns as wide as their longest cell; numbers are right-aligned.
 pub fn table(head: &[&str], rows: &[Vec<String>]) {
     let width = |c: usize| {
         rows.iter()

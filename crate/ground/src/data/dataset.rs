@@ -68,6 +68,7 @@ impl Dataset {
     /// As [`Dataset::find`], with the images or the labels of these columns, in place of those
     /// of the entry or the rule.
     ///
+    /// # Errors
     /// As [`Dataset::find`]; a column that is not there or holds something else; columns given for
     /// something that is not a Parquet file.
     pub fn find_with_columns(name: &str, image: Option<&str>, label: Option<&str>) -> Result<Self> {

@@ -19,7 +19,7 @@ use candle_core::{D, DType, Device, Storage, Tensor};
 /// never hold a (B, N) matrix: beside the data, 376 MB in f64 for 60 000 rows of 784, they need a
 /// few MB per thread. A result is the same to the bit for any number of threads, and whatever else
 /// is in the batch. It carries no gradient to `x`, and an `x` for which a gradient is tracked is
-/// refused. A sample with a NaN or an infinity in it gives NaN, and no other sample does.
+/// refused. A sample with a NaN or an infinity in it gives NaN; the other samples are not affected.
 #[derive(Clone, Debug)]
 pub struct Empirical {
     data: Tensor,    // (N, D), f64, contiguous, on the CPU

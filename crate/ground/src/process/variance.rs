@@ -87,8 +87,8 @@ impl VpSchedule {
     }
 }
 
-/// The step, as a fraction, of the noise level `sigma` among `sigmas`: by interpolation in ln
-/// sigma; outside them, the first or the last.
+/// The step, as a fraction, of the noise level `sigma` among `sigmas`: by interpolation in
+/// ln sigma; outside them, the first or the last.
 pub fn step_of(sigmas: &[f64], sigma: f64) -> f64 {
     let above = sigmas.partition_point(|s| *s <= sigma);
     if above == 0 {

@@ -18,8 +18,8 @@ pub(crate) enum Resampling {
     FirUp,
     /// The filter, then every second pixel.
     FirDown,
-    /// The filter alone, before a 3x3 convolution at stride 2 without padding: n pixels become n +
-    /// 1.
+    /// The filter alone, before a 3x3 convolution at stride 2 without padding: of n pixels it makes
+    /// n + 1.
     FirBlur,
 }
 

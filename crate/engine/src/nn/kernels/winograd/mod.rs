@@ -9,8 +9,8 @@
 //!
 //! The entries of F(2x2)'s transforms are 0, 1, -1 and 1/2: it loses no more digits than a direct
 //! sum. The forward pass uses it, so that a network's outputs agree in training, in sampling and
-//! with those of other programs. The entries of F(4x4)'s reach 8 and 1/24 and lose about one digit
-//! of f32: good enough for gradients, which use it.
+//! with those of other programs. The entries of F(4x4)'s transforms reach 8 and 1/24, and it loses
+//! about one digit of f32: good enough for gradients, which use it.
 
 // By index: registers are arrays of constant length, and every loop is unrolled.
 #![allow(clippy::needless_range_loop)]
