@@ -4,9 +4,9 @@
 //! Streaming log-sum-exp: each sample keeps the best score so far, the sum of exponentials
 //! relative to it and the rows' mean under them; a better score shrinks both.
 //!
-//! Samples are processed in tiles, and within a tile they lie side by side: the matrices are (rows,
-//! samples) and (dimensions, samples). Both products then read the rows where they lie, and the
-//! pass over the weights is a loop over samples that any compiler vectorises. No number of one
+//! Samples are processed in tiles, and within a tile they lie side by side: the matrices are
+//! (rows, samples) and (dimensions, samples). Both products then read the rows where they lie, and
+//! the pass over the weights is a loop over samples that any compiler vectorises. No number of one
 //! sample mixes with another's: its sums have one order, whatever else is in the batch.
 
 use gemm::{Parallelism, gemm};
