@@ -1,18 +1,18 @@
-//! Bounds of the numbers that people write in files and on command lines: a value outside of
-//! them is refused where it is read, by the name of its field.
+//! Bounds on the numbers that people write in files and on command lines. A value outside them is
+//! refused where it is read, with an error that names its field.
 
 use crate::{Error, Result};
 use std::ops::{Bound, RangeBounds};
 
-/// The smallest noise level or standard deviation that is taken. Below it the score, a difference
-/// divided by the square of the noise level, has lost most of the digits of an f64.
+/// The smallest noise level or standard deviation that is accepted. Below it the score, a
+/// difference divided by the square of the noise level, has lost most of the digits of an f64.
 pub const SMALLEST: f64 = 1e-6;
 
-/// The largest noise level, deviation or coordinate that is taken: data and noise of such sizes
-/// still differ by more digits than get lost, and no square or product of them overflows.
+/// The largest noise level, deviation or coordinate that is accepted: data and noise of such sizes
+/// still differ by more digits than are lost, and no square or product of them overflows.
 pub const LARGEST: f64 = 1e6;
 
-/// The most points of a time grid. A grid that long takes 8 MB.
+/// The most points that a time grid may have. A grid that long takes 8 MB.
 pub const POINTS: usize = 1_000_000;
 
 /// A number that can be compared with a bound and shown in a message.
@@ -46,8 +46,8 @@ impl Number for usize {
     }
 }
 
-/// Whether `value` lies in `range`, which no NaN does. `field` is its name with what it is part
-/// of: `training.ema`.
+/// Check that `value` lies in `range`, which no NaN does. `field` is its full name, such as
+/// `training.ema`.
 ///
 /// ```
 /// use consistency::bounds::within;
@@ -57,7 +57,7 @@ impl Number for usize {
 /// ```
 ///
 /// # Errors
-/// A value that does not: with the field, the value and the range.
+/// A value outside the range; the message gives the field, the value and the range.
 pub fn within<T: Number>(field: &str, value: T, range: impl RangeBounds<T>) -> Result<()> {
     if range.contains(&value) {
         return Ok(());
@@ -76,15 +76,15 @@ pub fn within<T: Number>(field: &str, value: T, range: impl RangeBounds<T>) -> R
     Err(Error::new(format!("{field} = {}: needs {low}{name}{high}", value.shown())))
 }
 
-/// The numbers above 0 and up to `most`, as a range of [`within`].
+/// The numbers above 0 and up to `most`, as a range for [`within`].
 pub fn positive(most: f64) -> (Bound<f64>, Bound<f64>) {
     (Bound::Excluded(0.0), Bound::Included(most))
 }
 
-/// Whether `value` can be a noise level, or the standard deviation of data.
+/// Check that `value` can be a noise level, or the standard deviation of data.
 ///
 /// # Errors
-/// One that is not between [`SMALLEST`] and [`LARGEST`], by name.
+/// A value that is not between [`SMALLEST`] and [`LARGEST`]; the message names the field.
 pub fn level(field: &str, value: f64) -> Result<()> {
     within(field, value, SMALLEST..=LARGEST)
 }

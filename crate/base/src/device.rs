@@ -6,7 +6,7 @@ use candle_core::Device;
 /// The device of this name: `cpu`, `cuda`, or `cuda:1` for the second GPU.
 ///
 /// # Errors
-/// A name that is none, a build without CUDA, or a machine without a GPU: with what to do.
+/// An invalid name, a build without CUDA, or a machine without a GPU; the message says what to do.
 pub fn device(name: &str) -> Result<Device> {
     if name == "cpu" {
         return Ok(Device::Cpu);
@@ -22,8 +22,8 @@ pub fn device(name: &str) -> Result<Device> {
     cuda(ordinal).with_context(|| format!("device '{name}'"))
 }
 
-/// Let the tensor cores of NVIDIA GPUs round the factors of f32 products to 10 bits of
-/// mantissa (TF32), or not: for the whole process.
+/// Allow the tensor cores of NVIDIA GPUs to round the factors of f32 products to 10 bits of
+/// mantissa (TF32), or forbid it. It holds for the whole process.
 pub fn allow_tf32(allow: bool) {
     // In a build without CUDA candle's function does nothing.
     candle_core::cuda::set_gemm_reduced_precision_f32(allow);

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-/// The longest word of a message: longer than any path. What is longer is a value of a damaged
-/// file, of which the beginning says enough.
+/// The longest word kept in a message: longer than any path. Anything longer is a value from a
+/// damaged file, and its beginning says enough.
 const LONGEST: usize = 4200;
 const SHOWN: usize = 200;
 
@@ -24,14 +24,14 @@ pub struct Error(Box<str>);
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error with this message, in which words of thousands of letters are cut short.
+    /// An error with this message; words of thousands of letters are cut short.
     pub fn new(message: impl Into<String>) -> Self {
         let message = message.into();
         let fits = message.len() <= LONGEST || message.split(' ').all(|word| word.len() <= LONGEST);
         Self(if fits { message.into() } else { shortened(&message).into() })
     }
 
-    /// The same error with what was being done in front of it.
+    /// The same error, with what was being done in front of its message.
     pub fn context(self, doing: impl fmt::Display) -> Self {
         Self::new(format!("{doing}: {}", self.0))
     }
@@ -107,7 +107,7 @@ impl From<safetensors::SafeTensorError> for Error {
 pub trait Context<T> {
     /// Put what was being done in front of the error, if there is one.
     fn context(self, doing: impl fmt::Display) -> Result<T>;
-    /// As [`Context::context`], made only when it is needed.
+    /// As [`Context::context`], but the text is made only when it is needed.
     fn with_context<D: fmt::Display>(self, doing: impl FnOnce() -> D) -> Result<T>;
 }
 
@@ -121,7 +121,7 @@ impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
     }
 }
 
-/// Return early with an [`Error`] made as by `format!`.
+/// Return early with an [`Error`] whose message is written as for `format!`.
 #[macro_export]
 macro_rules! bail {
     ($($arg:tt)*) => { return Err($crate::Error::new(format!($($arg)*))) };

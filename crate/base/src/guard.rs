@@ -1,4 +1,4 @@
-//! A decoder of another library that panics on a damaged file, made one [`Error`].
+//! Turns a panic in another library's decoder, on a damaged file, into an [`Error`].
 
 use crate::{Error, Result};
 use std::any::Any;
@@ -11,14 +11,13 @@ thread_local! {
     static GUARDS: Cell<u32> = const { Cell::new(0) };
 }
 
-/// What `work` returns; where it panics, an error that says that `decoder` failed, and nothing is
-/// printed.
+/// What `work` returns. If it panics, an error that says that `decoder` failed; nothing is printed.
 ///
-/// Decoders are written for files that are whole, and some of them index out of bounds in one that
-/// is not. The message names no file: the caller puts it in front ([`Context`](crate::Context)).
-/// What `work` has changed outside of itself is to be thrown away after an error. A panic on
-/// another thread that comes back to this one (rayon's do) is an error as well, but that thread
-/// has printed it: put the guard inside of what runs there.
+/// Decoders are written for intact files, and some of them index out of bounds in a damaged one.
+/// The message names no file: the caller puts it in front ([`Context`](crate::Context)). Whatever
+/// `work` has changed outside itself must be thrown away after an error. A panic on another thread
+/// that comes back to this one (as rayon's do) is an error as well, but that thread has already
+/// printed it: put the guard inside the code that runs there.
 ///
 /// ```
 /// use consistency::{Error, Result, guard};
@@ -29,8 +28,8 @@ thread_local! {
 /// ```
 ///
 /// # Errors
-/// Those of `work`, and its panics. Running out of memory or of stack is none: those end the
-/// process, so sizes that a file names are bounded before its decoder sees them.
+/// Those of `work`, and its panics. Running out of memory or stack is not among them: that ends the
+/// process, so the sizes that a file claims are bounded before its decoder sees them.
 pub fn guard<T, E: Into<Error>>(decoder: &str, work: impl FnOnce() -> Result<T, E>) -> Result<T> {
     silence();
     let inside = Inside::enter();
@@ -46,7 +45,7 @@ pub fn guard<T, E: Into<Error>>(decoder: &str, work: impl FnOnce() -> Result<T, 
     }
 }
 
-// Counts a guard of this thread, also while a panic goes through it.
+// Counts a guard of this thread, even while a panic passes through it.
 struct Inside;
 
 impl Inside {
@@ -62,11 +61,11 @@ impl Drop for Inside {
     }
 }
 
-// Panics outside of guards go to the hook that was there at the first guard: a notebook sets its
-// own when its kernel starts, before that.
+// Panics outside guards go to the hook that was there when the first guard ran: a notebook sets its
+// own before that, when its kernel starts.
 fn silence() {
     static HOOK: Once = Once::new();
-    // A thread that unwinds must not touch the hook.
+    // A thread that is unwinding must not touch the hook.
     if std::thread::panicking() {
         return;
     }
@@ -80,7 +79,7 @@ fn silence() {
     });
 }
 
-// The first line of what was said.
+// The first line of the panic's message.
 fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic
         .downcast_ref::<&str>()

@@ -1,5 +1,6 @@
 //! What every room of Consistency Lab stands on: [`error`] and [`guard`](mod@guard), [`rng`], the
-//! two traits of [`seam`], [`bounds`], and [`device`](mod@device). `consistency` re-exports all of it.
+//! two traits of [`seam`], [`bounds`], and [`device`](mod@device). `consistency` re-exports all of
+//! it.
 
 pub mod bounds;
 pub mod device;
@@ -12,6 +13,6 @@ pub use device::device;
 pub use error::{Context, Error, Result};
 pub use guard::guard;
 
-// By this `cargo lab` tells this clone's build from another's in the same target folder.
+// This lets `cargo lab` tell this clone's build from another's in the same target folder.
 #[used]
 static CLONE: &str = concat!("compiled in the clone of ", env!("CARGO_MANIFEST_DIR"));

@@ -100,7 +100,7 @@ impl Key {
         self.normal(first..first + dims[0] as u64, &dims[1..], x.dtype(), x.device())
     }
 
-    /// The masks of a dropout at `rate` for the samples `samples`: 0 or 1 / (1 - rate).
+    /// Dropout masks at `rate` for the samples `samples`: 0 or 1 / (1 - rate).
     pub fn kept(&self, samples: Range<u64>, shape: &[usize], rate: f64) -> Vec<f32> {
         let each: usize = shape.iter().product();
         let (first, factor) = (samples.start, (1.0 / (1.0 - rate)) as f32);
@@ -114,17 +114,17 @@ impl Key {
         kept
     }
 
-    /// One standard normal number a sample, in f64.
+    /// One standard normal number per sample, in f64.
     pub fn normals(&self, samples: Range<u64>) -> Vec<f64> {
         samples.map(|i| StandardNormal.sample(&mut self.generator(i))).collect()
     }
 
-    /// One number uniform on [0, 1) a sample.
+    /// One number per sample, uniform on [0, 1).
     pub fn uniforms(&self, samples: Range<u64>) -> Vec<f64> {
         samples.map(|i| self.generator(i).random::<f64>()).collect()
     }
 
-    /// One whole number uniform on `range` a sample.
+    /// One whole number per sample, uniform on `range`.
     ///
     /// # Errors
     /// An empty range.

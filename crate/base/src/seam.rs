@@ -1,9 +1,9 @@
 //! The two seams: whatever denoises is a [`Denoiser`], whatever maps a point of a
 //! trajectory to its origin is a [`ConsistencyFunction`].
 //!
-//! Noise levels `t` are given on the host in f64: one a sample, or a single one for
-//! the whole batch. They are known before any network runs, and differences such as
-//! `t - eps` keep their digits.
+//! Noise levels `t` are given on the host in f64: one per sample, or a single one for the whole
+//! batch. They are known before any network runs, and differences such as `t - eps` keep their
+//! digits.
 
 use crate::{Result, ensure};
 use candle_core::Tensor;
@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A denoiser D: the conditional mean E\[x0 | x_t = x\] or an estimate of it.
 ///
-/// An exact mixture, the empirical distribution of a dataset, a trained network and
-/// a teacher from the Hub all are one.
+/// Exact mixtures, the empirical distribution of a dataset, trained networks and teachers from the
+/// Hub are all denoisers.
 pub trait Denoiser: Send + Sync {
     /// E\[x0 | x_t = x\]; `x` is `(B, ..)`, `t` holds one noise level or `B`; the
     /// answer has the shape of `x`.
@@ -27,8 +27,8 @@ pub trait Denoiser: Send + Sync {
 
 /// A consistency function f: `(x_t, t) -> x_eps`, the identity at `t = eps`.
 ///
-/// An exact flow map, a solver iterated to eps, a trained model and a loaded
-/// checkpoint all are one.
+/// Exact flow maps, solvers iterated to eps, trained models and loaded checkpoints are all
+/// consistency functions.
 pub trait ConsistencyFunction: Send + Sync {
     /// f(x, t); `x` is `(B, ..)`, `t` holds one noise level or `B`; the answer has
     /// the shape of `x`.
@@ -71,7 +71,7 @@ impl<F> Counted<F> {
         Self { inner, evaluations: AtomicUsize::new(0) }
     }
 
-    /// Evaluations so far: one a call, whatever the batch.
+    /// Evaluations so far: one per call, whatever the batch.
     pub fn nfe(&self) -> usize {
         self.evaluations.load(Ordering::Relaxed)
     }
@@ -91,8 +91,8 @@ impl<F: ConsistencyFunction> ConsistencyFunction for Counted<F> {
     }
 }
 
-/// `values`, one a sample of `x` or a single one, as a tensor that broadcasts over
-/// `x`: shape `(B, 1, ..)` or `(1, 1, ..)`, in the dtype and on the device of `x`.
+/// `values`, one per sample of `x` or a single one, as a tensor that broadcasts over `x`: shape
+/// `(B, 1, ..)` or `(1, 1, ..)`, in the dtype and on the device of `x`.
 ///
 /// # Errors
 /// A number of values that is neither 1 nor the batch, or a value that is not finite.
@@ -109,7 +109,7 @@ pub fn per_sample(values: &[f64], x: &Tensor) -> Result<Tensor> {
         .to_device(x.device())?)
 }
 
-/// `values`, one a sample or a single one, as one for each of `batch` samples.
+/// `values`, one per sample or a single one, as one for each of `batch` samples.
 ///
 /// # Errors
 /// A number of values that is neither 1 nor the batch.

@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Points of a teacher's grid where nothing else is said.
+/// Points of a teacher's time grid unless the command line says otherwise.
 const POINTS: usize = 18;
 
 /// The command line of `sample`.
@@ -78,7 +78,7 @@ pub fn command() -> Command {
 /// Draw what the command line asks for.
 pub fn run(matches: &ArgMatches) -> Result<()> {
     let text = |name: &str| matches.get_one::<String>(name).map(String::as_str);
-    // Before the work: a file that cannot be written is found out at once.
+    // Before the work starts: a file that cannot be written is reported at once.
     let out = text("out").map(|path| writable("--out", path)).transpose()?;
     let tensors = text("tensors").map(|path| writable("--tensors", path)).transpose()?;
     let device = consistency::device(text("device").unwrap_or("cpu"))?;
@@ -155,7 +155,7 @@ impl Plan {
     /// The samples on the CPU, and the evaluations of the network that each took.
     fn draw(&self, model: &Pretrained, device: &Device) -> Result<(Tensor, usize)> {
         let [_, height, width] = model.shape();
-        // What a network keeps of one image grows with its pixels: 64 images of 32x32 at once.
+        // The memory that a network needs grows with the pixels: 64 images of 32x32 at once.
         let batch = (64 * 32 * 32 / (height * width)).clamp(1, 64);
         let (mut parts, mut nfe) = (Vec::new(), 0);
         for first in (0..self.count).step_by(batch) {
@@ -263,7 +263,7 @@ fn latents(path: &Path, model: &Pretrained) -> Result<HashMap<String, Tensor>> {
             tensor.dims()
         );
         *tensor = tensor.to_dtype(DType::F32)?;
-        // 0 times a number is 0, unless it is infinite or none.
+        // 0 times a number is 0, unless it is infinite or NaN.
         let spoiled = (&*tensor * 0.0)?.sum_all()?.to_scalar::<f32>()?;
         ensure!(spoiled == 0.0, "{}: {name} has numbers that are not finite", context());
     }

@@ -131,7 +131,7 @@ pub fn run(matches: &ArgMatches) -> Result<()> {
         consistency::bail!("name a theorem: theorem1, theorem2, limits or lemma1");
     };
     let csv = matches.get_one::<String>("csv").map(Path::new);
-    // Before the work: a table that cannot be written is found out at once.
+    // Before the work starts: a table that cannot be written is reported at once.
     if let Some(folder) = csv.and_then(Path::parent) {
         let there = folder.as_os_str().is_empty() || folder.is_dir();
         ensure!(there, "--csv: there is no folder {}", folder.display());
@@ -219,7 +219,7 @@ fn model(matches: &ArgMatches, name: &str, noise: &NoiseRange) -> Result<TanhMod
     let Ok(theta) = <[f64; 3]>::try_from(theta.as_slice()) else {
         consistency::bail!("--{name} has {} numbers: give three, a,b,c", theta.len());
     };
-    // Beyond it tanh is a step, whose derivatives no quadrature sees.
+    // Beyond this, tanh is a step, whose derivatives no quadrature resolves.
     for (value, number) in theta.iter().zip(["a", "b", "c"]) {
         within(number, *value, -STEEPEST..=STEEPEST).with_context(|| format!("--{name}"))?;
     }
@@ -238,7 +238,7 @@ fn many<T: Clone + Send + Sync + 'static>(matches: &ArgMatches, name: &str) -> R
     Ok(values)
 }
 
-// As CSV in a file, whole or not at all; or for the eye.
+// As CSV in a file, written whole or not at all; or as a table to read.
 fn show(mut table: DataFrame, csv: Option<&Path>) -> Result<()> {
     let Some(path) = csv else {
         println!("{table}");
@@ -246,7 +246,7 @@ fn show(mut table: DataFrame, csv: Option<&Path>) -> Result<()> {
     };
     let mut bytes = Vec::new();
     CsvWriter::new(&mut bytes).finish(&mut table)?;
-    // `out.csv` alone is in the folder one stands in.
+    // `out.csv` alone is in the current folder.
     let path = std::path::absolute(path).with_context(|| path.display().to_string())?;
     write_atomically(&path, &bytes)
 }

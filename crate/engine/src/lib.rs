@@ -7,6 +7,6 @@ pub mod nn;
 
 use consistency_base::{Error, Result, bail, ensure, rng};
 
-// By this `cargo lab` tells this clone's build from another's in the same target folder.
+// This lets `cargo lab` tell this clone's build from another's in the same target folder.
 #[used]
 static CLONE: &str = concat!("compiled in the clone of ", env!("CARGO_MANIFEST_DIR"));

@@ -1,6 +1,6 @@
-//! The rooms of Consistency Lab that know no networks, which `consistency` re-exports: the
-//! known mathematics ([`process`]), [`data`] and the [`hub`] that they come from, [`record`]s
-//! of what was measured, and their figures ([`plot`]).
+//! The rooms of Consistency Lab without neural networks, which `consistency` re-exports: the known
+//! mathematics ([`process`]), [`data`] and the [`hub`] that they come from, [`record`]s of what was
+//! measured, and their figures ([`plot`]).
 
 pub mod data;
 pub mod hub;
@@ -10,6 +10,6 @@ pub mod record;
 
 use consistency_base::{Context, Error, Result, bail, bounds, ensure, guard, rng, seam};
 
-// By this `cargo lab` tells this clone's build from another's in the same target folder.
+// This lets `cargo lab` tell this clone's build from another's in the same target folder.
 #[used]
 static CLONE: &str = concat!("compiled in the clone of ", env!("CARGO_MANIFEST_DIR"));

@@ -3,6 +3,6 @@
 
 pub use consistency::*;
 
-// By this `cargo lab` tells this clone's build from another's in the same target folder.
+// This lets `cargo lab` tell this clone's build from another's in the same target folder.
 #[used]
 static CLONE: &str = concat!("compiled in the clone of ", env!("CARGO_MANIFEST_DIR"));

@@ -36,7 +36,7 @@ pub fn kernel(place: &Place, stock: bool) -> Result<ExitCode> {
 /// Run the benchmark of the engine (crate/benches/engine/) with these arguments.
 ///
 /// # Errors
-/// A GPU is asked for where there is none, or no CUDA toolkit to build for it.
+/// A GPU is asked for but there is none, or there is no CUDA toolkit to build for it.
 pub fn engine(place: &Place, arguments: &[String], cuda: bool) -> Result<ExitCode> {
     let mut bench = cargo_bench(place, "engine")?;
     bench.args(if cuda { &["--features", "cuda"][..] } else { &[] }).arg("--").args(arguments);

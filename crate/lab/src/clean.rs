@@ -10,8 +10,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 /// Remove this clone's outputs, runs, logs and libraries; with `all`, also the venv and
-/// evcxr_jupyter, which other clones may share. Libraries with a live kernel stay. In a
-/// shared `LAB_HOME` the state of clones that are gone goes too.
+/// evcxr_jupyter, which other clones may share. Libraries with a live kernel stay. In a shared
+/// `LAB_HOME`, the state of clones that no longer exist is removed too.
 pub fn clean(place: &Place, all: bool) -> Result<ExitCode> {
     let _turns = (Turn::to_set_up(place)?, Turn::to_run(place)?);
     for name in ["out", "runs", "report", "log", "tools", "jupyter"] {
@@ -21,7 +21,7 @@ pub fn clean(place: &Place, all: bool) -> Result<ExitCode> {
     if setup::current(place).is_some() {
         say::note("the library of a kernel that is alive stays; shut it down and clean again");
     }
-    // Clones that shared this LAB_HOME and are gone.
+    // Clones that shared this LAB_HOME and no longer exist.
     for entry in fs::read_dir(place.shared.join("clones")).into_iter().flatten().flatten() {
         let gone = fs::read_to_string(entry.path().join("project"))
             .is_ok_and(|project| !Path::new(&project).is_dir());

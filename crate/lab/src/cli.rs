@@ -172,7 +172,7 @@ fn command() -> Command {
         )
 }
 
-// One of them: what follows its name goes there as it is.
+// One of them: what follows its name is passed on as it is.
 fn library_command(name: &'static str, about: &'static str) -> Command {
     let rest = Arg::new("ARGUMENTS").num_args(0..).trailing_var_arg(true).allow_hyphen_values(true);
     Command::new(name).about(about).disable_help_flag(true).arg(rest)
@@ -273,7 +273,7 @@ fn notebooks(
     timeout: Option<u32>,
 ) -> Result<ExitCode> {
     let place = Place::find()?;
-    // Before the wait for the turn: a wrong name or budget is said at once.
+    // Before the wait for the turn: a wrong name or budget is reported at once.
     let request = Request {
         notebooks: crate::notebooks::choose(&place, &names, matches.get_flag("all"))?,
         force: matches.get_flag("force"),

@@ -10,13 +10,13 @@ use std::process::ExitCode;
 
 /// The oldest Rust that builds the project.
 const RUST: (u32, u32) = (1, 95);
-/// Free disk that a whole set-up and build need, in GiB.
+/// Free disk space that a whole set-up and build need, in GiB.
 const DISK: f64 = 8.0;
 /// Memory that building and a kernel need, in GiB.
 const MEMORY: f64 = 4.0;
 
 enum Finding {
-    /// Found, with what.
+    /// Found: what was found.
     Found(String),
     /// Missing: what, and the remedy.
     Missing(String, String),
@@ -24,7 +24,7 @@ enum Finding {
     Optional(String, String),
 }
 
-/// Check everything; fails where something that is needed is missing.
+/// Check everything; fails if something that is needed is missing.
 pub fn check() -> Result<ExitCode> {
     let place = Place::find()?;
     let mut findings = vec![
@@ -144,7 +144,7 @@ fn memory() -> Finding {
     }
 }
 
-// What set-up has still to fetch; once it is done nothing waits for the network.
+// What set-up still has to fetch; once it is done, nothing waits for the network.
 fn network(place: &Place) -> Finding {
     if setup::current(place).is_some() && place.evcxr().is_file() && place.python().is_file() {
         return Finding::Found("not needed any more, everything is here".to_string());

@@ -52,7 +52,7 @@ pub struct Hash(Xxh3);
 impl Hash {
     pub fn add(&mut self, part: impl AsRef<[u8]>) -> &mut Self {
         let part = part.as_ref();
-        // With its length: two parts are never one longer part.
+        // With its length, so that two parts never look like one longer part.
         self.0.update(&(part.len() as u64).to_le_bytes());
         self.0.update(part);
         self

@@ -1,5 +1,5 @@
-//! Commands that need the library: another program (crate/cli), built, or unpacked with the
-//! library, and run where the person stands.
+//! Commands that need the library: another program (crate/cli), built or unpacked with the library,
+//! and run in the person's current folder.
 
 use crate::place::{Place, Turn};
 use crate::process::Logged;
@@ -16,7 +16,7 @@ pub const PROGRAM: &str = "consistency-cli";
 /// Run `command` of that program with these arguments.
 ///
 /// # Errors
-/// No cargo. What the program says, it says itself.
+/// No cargo. The program reports its own errors.
 pub fn run(
     place: &Place,
     command: &str,
@@ -41,7 +41,7 @@ pub fn run(
         .args(arguments)
         .env("LAB_PROJECT", &place.project)
         .env("LAB_RUNS", place.own.join("runs"))
-        // A table is shown whole.
+        // Tables are shown whole.
         .env("POLARS_FMT_MAX_ROWS", "-1")
         .status()
         .map_err(|e| format!("starting {PROGRAM}: {e}"))?;

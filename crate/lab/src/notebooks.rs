@@ -1,4 +1,4 @@
-//! Which notebooks there are and which are meant.
+//! Which notebooks there are and which are chosen.
 
 use crate::Result;
 use crate::place::Place;

@@ -12,7 +12,7 @@ pub fn open(place: &Place, port: u16, browser: bool) -> Result<ExitCode> {
     {
         let turn = Turn::to_set_up(place)?;
         if let Err(error) = setup::all(place, &turn) {
-            // A crate in the middle of a change must not keep its notebooks shut.
+            // A crate in the middle of a change must not keep its notebooks from opening.
             if setup::current(place).is_none() || !place.python().is_file() {
                 return Err(error);
             }

@@ -52,7 +52,7 @@ impl Place {
                 format!("making {}: {e}; LAB_HOME can name another folder", folder.display())
             })?;
         }
-        // By this the kernel's launcher finds the state of the project it is asked for.
+        // With this the kernel's launcher finds the state of the project it is asked for.
         files::write_if_changed(&own.join("project"), project.to_string_lossy().as_bytes())?;
         Ok(Self { project, shared, own })
     }
@@ -88,7 +88,7 @@ impl Place {
     }
 }
 
-// The folder's name, and a hash of its path so that two clones of one name differ.
+// The folder's name, and a hash of its path so that two clones with the same name differ.
 fn clone_name(project: &Path) -> String {
     let name = project.file_name().unwrap_or_default().to_string_lossy();
     let safe: String =
@@ -98,11 +98,11 @@ fn clone_name(project: &Path) -> String {
 
 /// The turn of one `cargo lab` among those that would disturb each other.
 ///
-/// There are two: one to set up, among all that share a `LAB_HOME`, and one to run notebooks,
-/// among those of one clone, whose outputs are in one place. So notebooks can be opened while
-/// others run. The system frees it when its holder ends, however it ends. Long-running children hold
-/// it too (see [`Turn::share`]): after a `kill -9` of the program, the next one waits for
-/// what its predecessor had started instead of meddling with it.
+/// There are two: one to set up, among all that share a `LAB_HOME`, and one to run notebooks, among
+/// those of one clone, whose outputs are in one place. So notebooks can be opened while others run.
+/// The system frees a turn when its holder ends, however it ends. Long-running children hold it too
+/// (see [`Turn::share`]): after a `kill -9` of the program, the next one waits for what its
+/// predecessor had started instead of meddling with it.
 pub struct Turn {
     file: File,
 }

@@ -28,11 +28,10 @@ impl Logged {
         &mut self.command
     }
 
-    /// Run it; `line` sees every line of standard error as it comes. The answer is its
-    /// standard output.
+    /// Run it; `line` sees every line of standard error as it comes. Returns its standard output.
     ///
     /// # Errors
-    /// It could not be started, or it failed: with the end of its log.
+    /// It could not be started, or it failed; the message has the end of its log.
     pub fn run(mut self, turn: &Turn, mut line: impl FnMut(&str)) -> Result<String> {
         let failed = |e: std::io::Error| format!("{}: {e}", self.name);
         if let Some(folder) = self.log.parent() {

@@ -41,7 +41,7 @@ pub fn entries(place: &Place) -> Result<Vec<Entry>> {
     for name in names {
         let Ok(text) = files::read(&place.out().join(format!("{name}.json"))) else { continue };
         let Ok(record) = serde_json::from_str::<Value>(&text) else { continue };
-        // One under way, or one whose notebook is gone.
+        // One that is still running, or whose notebook is gone.
         let there = record["path"].as_str().is_some_and(|path| Path::new(path).is_file());
         if record["running"] == true || !there {
             continue;
@@ -100,7 +100,7 @@ pub fn print(entries: &[&Entry]) {
     say::table(&["notebook", "reproduced", "value", "reference", "seconds"], &rows);
 }
 
-/// Write the report's pages; answers the first one's path.
+/// Write the report's pages; returns the path of the first.
 pub fn write(place: &Place, turn: &Turn, entries: &[Entry]) -> Result<PathBuf> {
     let folder = place.own.join("report");
     let list: Vec<Value> = entries

@@ -187,7 +187,7 @@ fn inputs(library: &Library, request: &Request, notebook: &Notebook) -> Result<S
     Ok(hash.end())
 }
 
-// Put the outputs of the executed copy into the notebook, without what is of this
+// Put the outputs of the executed copy into the notebook, without anything that belongs to this
 // machine or this moment.
 fn write_back(place: &Place, turn: &Turn, notebook: &Notebook) -> Result<()> {
     let script = tool(place, "execute.py", EXECUTE)?;
@@ -206,8 +206,8 @@ fn write_back(place: &Place, turn: &Turn, notebook: &Notebook) -> Result<()> {
     Ok(())
 }
 
-/// What Jupyter's programs are told: the venv's kernelspec before one of the user's, and
-/// its running state beside ours.
+/// What Jupyter's programs are told: to look for kernelspecs in the venv before the user's own, and
+/// to keep their running state beside ours.
 pub fn jupyter(place: &Place) -> [(&'static str, std::ffi::OsString); 2] {
     [
         ("JUPYTER_PREFER_ENV_PATH", "1".into()),

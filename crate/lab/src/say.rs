@@ -8,7 +8,7 @@ pub fn error(message: &str) {
     eprintln!("error: {message}");
 }
 
-/// Something worth knowing that stops nothing.
+/// Something worth knowing that does not stop anything.
 pub fn note(message: &str) {
     println!("note: {message}");
 }
@@ -18,8 +18,8 @@ pub fn line(message: &str) {
     println!("{message}");
 }
 
-/// A step under way: one line when it starts, one when it ends with the time it took, and
-/// in between how far it is.
+/// A step under way: one line when it starts, one with the time it took when it ends, and in
+/// between how far it has come.
 pub struct Step {
     what: String,
     start: Instant,
@@ -98,7 +98,7 @@ pub fn seconds(time: Duration) -> String {
     }
 }
 
-/// A table with columns as wide as their longest cell; numbers stand at the right.
+/// A table with columns as wide as their longest cell; numbers are right-aligned.
 pub fn table(head: &[&str], rows: &[Vec<String>]) {
     let width = |c: usize| {
         rows.iter()

@@ -1,9 +1,9 @@
 //! Programs with the environment of the person's shell, without what cargo adds.
 //!
-//! `cargo lab` is `cargo run`, which sets `CARGO_MANIFEST_DIR`, `CARGO_PKG_NAME` and more for
-//! the program that it starts. A cargo that inherits them compiles ring, rustls and all that
-//! stands on them again, because ring's build script asks to run again when they change; the
-//! next cargo of a shell does the same once more.
+//! `cargo lab` is `cargo run`, which sets `CARGO_MANIFEST_DIR`, `CARGO_PKG_NAME` and more for the
+//! program that it starts. A cargo that inherits them compiles ring, rustls and everything that
+//! depends on them again, because ring's build script asks to be run again when they change; the
+//! next cargo that is run from a shell does the same once more.
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Where a network's parameters receive their gradients.
 #[derive(Clone)]
 pub struct Link {
-    /// Tells candle that the network's output depends on something to differentiate by.
+    /// Tells candle that the network's output depends on something that takes a gradient.
     anchor: Var,
     sink: Arc<Mutex<BTreeMap<Arc<str>, Tensor>>>,
 }
@@ -47,13 +47,13 @@ impl Link {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A map that a panicking thread left is whole: entries go in one by one.
+    // A map left behind by a panicking thread is intact: entries go in one by one.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Run `network` on `xs` as one operation of candle's graph. With a `link` its parameters
-/// take gradients, which [`Params::gradients`](super::Params::gradients) collects; `xs` takes
-/// one if candle follows it.
+/// Run `network` on `xs` as one operation of candle's graph. With a `link`, its parameters receive
+/// gradients, which [`Params::gradients`](super::Params::gradients) collects; `xs` receives one if
+/// candle tracks it.
 ///
 /// # Errors
 /// Those of the network.
@@ -77,15 +77,16 @@ pub fn on_tape(
         Some(link) => link.anchor.as_tensor().clone(),
         None => Tensor::zeros((), DType::F32, &Device::Cpu)?,
     };
-    // Operands of one operation lie on one device.
+    // The operands of one operation must lie on one device.
     let anchor = anchor.to_device(xs.device())?;
     let state = Mutex::new(Some((tape, input)));
     let operation = Operation { state, output, link: link.cloned(), followed };
     Ok(xs.apply_op2(&anchor, operation)?)
 }
 
-/// The output of `network` on `xs`, and the gradients of `sum(output * cotangent)` by `xs` and
-/// by the parameters of the link: one way forward and back without candle's graph.
+/// The output of `network` on `xs`, and the gradients of `sum(output * cotangent)` with respect to
+/// `xs` and to the parameters of the link: one forward and one backward pass without candle's
+/// graph.
 ///
 /// # Errors
 /// Those of the network.

@@ -4,9 +4,9 @@ use super::ops;
 use super::params::Params;
 use crate::{Error, Result};
 
-/// average = rate * average + (1 - rate) * value, a tensor a parameter.
+/// average = rate * average + (1 - rate) * value, one tensor per parameter.
 ///
-/// With a fixed rate it is the average that is sampled; with the rate mu(k) it is the
+/// With a fixed rate it is the average that samples are drawn with; with the rate mu(k) it is the
 /// target of consistency training.
 #[derive(Clone, Debug)]
 pub struct Ema {

@@ -1,4 +1,4 @@
-//! What a network is told of the noise level and of the class.
+//! How a network is conditioned on the noise level and on the class.
 
 use super::params::{Init, Parameter, Scope};
 use super::tape::{Tape, Value};
@@ -32,14 +32,14 @@ impl PositionalEmbedding {
         Ok(Self { frequencies, features, cosine_first })
     }
 
-    /// The features of each of `c`, (len, features); the last of an odd number is 0.
+    /// The features of each of `c`, (len, features); if their number is odd, the last is 0.
     pub fn forward(&self, c: &[f64], dtype: DType, device: &Device) -> Result<Tensor> {
         features(c, &self.frequencies, self.features, self.cosine_first, dtype, device)
     }
 }
 
-/// Random Fourier features sin(2 pi w c) and then cos(2 pi w c), w normal with a standard
-/// deviation of `scale` and fixed (Tancik et al. 2020; score_sde's `W`).
+/// Random Fourier features: sin(2 pi w c), then cos(2 pi w c). The w are fixed, and normal with a
+/// standard deviation of `scale` (Tancik et al. 2020; score_sde's `W`).
 #[derive(Clone, Debug)]
 pub struct FourierEmbedding {
     frequencies: Tensor, // (count)
@@ -53,7 +53,7 @@ impl FourierEmbedding {
 
     /// The features of each of `c`, (len, 2 count).
     pub fn forward(&self, c: &[f64], dtype: DType, device: &Device) -> Result<Tensor> {
-        // Read each time: a student takes its teacher's after it was built.
+        // Read on each call: a student takes over its teacher's frequencies after it was built.
         let w = self.frequencies.to_dtype(DType::F64)?.to_vec1::<f64>()?;
         let turns: Vec<f64> = w.iter().map(|w| 2.0 * PI * w).collect();
         features(c, &turns, 2 * turns.len(), false, dtype, device)
@@ -89,7 +89,7 @@ pub struct ClassEmbedding {
 }
 
 impl ClassEmbedding {
-    /// `classes` vectors of `features`, normal with a standard deviation of 1.
+    /// `classes` vectors of `features` numbers, normal with a standard deviation of 1.
     pub fn new(scope: &mut Scope, classes: usize, features: usize) -> Result<Self> {
         Ok(Self { weight: scope.parameter("weight", &[classes, features], Init::Normal(1.0))? })
     }
@@ -97,7 +97,7 @@ impl ClassEmbedding {
     /// The vectors of `labels`, (len, features).
     ///
     /// # Errors
-    /// A label that is no class.
+    /// A label that is not a class.
     pub fn forward(&self, tape: &mut Tape, labels: &[u32]) -> Result<Value> {
         Ok(tape.rows(&self.weight, labels)?)
     }

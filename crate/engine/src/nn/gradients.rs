@@ -1,4 +1,4 @@
-//! The gradients of a loss by the parameters of a network.
+//! The gradients of a loss with respect to the parameters of a network.
 
 use super::ops;
 use crate::{Result, bail, ensure};
@@ -16,7 +16,7 @@ impl Gradients {
         Self { tensors }
     }
 
-    /// The gradient by the parameter `name`.
+    /// The gradient with respect to the parameter `name`.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.tensors.get(name)
     }
@@ -29,7 +29,7 @@ impl Gradients {
     /// The Euclidean norm of all of them together.
     ///
     /// # Errors
-    /// A gradient that is not finite: the first parameter it belongs to.
+    /// A gradient that is not finite; the message names the first parameter that has one.
     pub fn norm(&self) -> Result<f64> {
         let mut sum = 0.0;
         for (name, gradient) in &self.tensors {
@@ -50,7 +50,7 @@ impl Gradients {
         Ok(())
     }
 
-    /// Add those of another part of the batch.
+    /// Add the gradients of another part of the batch.
     ///
     /// # Errors
     /// A parameter that only one of them has.

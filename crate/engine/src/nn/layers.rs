@@ -47,7 +47,7 @@ impl Linear {
 /// Where a convolution puts zeros around its image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Padding {
-    /// As many on each side as keep the size at stride 1; the kernel is odd.
+    /// As many on each side as it takes to keep the size at stride 1; the kernel must be odd.
     Same,
     /// This many on each side.
     Each(usize),
@@ -134,7 +134,7 @@ impl Conv2d {
     }
 }
 
-/// Group normalisation over channels and space, with a scale and a shift a channel.
+/// Group normalisation over channels and space, with a scale and a shift per channel.
 #[derive(Clone, Debug)]
 pub struct GroupNorm {
     weight: Parameter, // (C)
@@ -275,7 +275,7 @@ impl Attention {
 pub struct Masks {
     /// What they are a function of.
     pub key: Key,
-    /// The index of the first sample of the batch, where it is a part of a larger one.
+    /// The index of the batch's first sample, where the batch is part of a larger one.
     pub first: u64,
 }
 
@@ -293,7 +293,7 @@ pub struct Dropout {
 }
 
 impl Dropout {
-    /// Put to zero each number with probability `rate`, and divide the others by 1 - rate.
+    /// Set each number to zero with probability `rate`, and divide the others by 1 - rate.
     ///
     /// # Errors
     /// A rate outside \[0, 1).

@@ -1,14 +1,14 @@
 //! What the C library's allocator does with freed memory.
 //!
-//! A training step frees and asks for the same hundreds of megabytes again and again. By
-//! default glibc gives them back to the system, which hands them out page by page, zeroed: a
+//! A training step frees and asks for the same hundreds of megabytes again and again. By default
+//! glibc gives them back to the system, which hands them out page by page, zeroed: this takes a
 //! tenth of the digits U-Net's step (`reproductions/bench/README.md`).
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod glibc {
     use std::sync::Once;
 
-    /// Larger pieces are the system's at once: this is the most that all versions accept.
+    /// Larger pieces go straight back to the system: this is the most that all versions accept.
     const MAPPED: i32 = 32 << 20;
     /// What an arena may keep.
     const KEPT: i32 = 1 << 30;

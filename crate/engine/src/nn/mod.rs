@@ -1,10 +1,10 @@
-//! Layers whose gradients are right, parameters in a fixed order, optimizers that can
-//! be saved, and moving averages.
+//! Layers whose gradients are correct, parameters in a fixed order, optimizers that can be saved,
+//! and moving averages.
 //!
-//! candle's nearest-neighbour upsampling overwrites gradients, several of its layers cut
-//! the graph silently, and its convolution goes backward without matrix products. So the
-//! layers here have their own arithmetic (`kernels`), their own way back ([`Tape`]), and
-//! each is checked against finite differences in f64.
+//! candle's nearest-neighbour upsampling overwrites gradients, several of its layers cut the graph
+//! silently, and its convolution's backward pass uses no matrix products. So the layers here have
+//! their own arithmetic (`kernels`) and their own backward pass ([`Tape`]), and each is checked
+//! against finite differences in f64.
 
 mod boundary;
 mod ema;

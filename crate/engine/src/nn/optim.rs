@@ -39,8 +39,8 @@ pub struct OptimizerConfig {
     /// The weight decay of AdamW: each step multiplies the parameters by
     /// 1 - learning_rate weight_decay.
     pub weight_decay: f64,
-    /// The norm that the gradient is scaled down to where it is larger; the paper clips
-    /// nothing.
+    /// The largest norm of the gradient: a larger gradient is scaled down to it. The paper does not
+    /// clip.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip: Option<f64>,
 }

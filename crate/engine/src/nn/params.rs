@@ -175,12 +175,12 @@ impl Params {
         self.iter().filter(|(name, _)| !self.fixed.contains(*name))
     }
 
-    /// The gradients of the scalar `loss` by every parameter that is trained.
+    /// The gradients of the scalar `loss` with respect to every parameter that is trained.
     ///
     /// # Errors
-    /// A parameter without a gradient, by name: a cut graph must not pass in silence.
+    /// A parameter without a gradient, by name: a cut graph must not go unnoticed.
     pub fn gradients(&self, loss: &Tensor) -> Result<Gradients> {
-        // What a backward pass outside of this function has left is not this loss's.
+        // What a backward pass outside this function has left behind is not part of this loss.
         let drain = || self.link.as_ref().map(Link::drain).unwrap_or_default();
         drain();
         let store = loss.backward()?;
@@ -261,8 +261,7 @@ impl Scope<'_> {
         }
     }
 
-    /// Where the gradients of the parameters go that are created here; none where they are
-    /// given.
+    /// Where the gradients of the parameters created here go; none if the parameters are given.
     pub fn link(&self) -> Option<Link> {
         match &self.source {
             Source::Create(params, _) => params.link.clone(),

@@ -24,7 +24,7 @@ pub fn max_pool(
     Ok(tape.max_pool(xs, kernel, stride, padding)?)
 }
 
-/// The mean of each 3x3 window at stride 1, of what lies within the image: the same shape.
+/// The mean of the part of each 3x3 window at stride 1 that lies within the image: the same shape.
 pub fn average_pool3(tape: &mut Tape, xs: &Value) -> Result<Value> {
     Ok(tape.resample(xs, Resampling::Mean3)?)
 }

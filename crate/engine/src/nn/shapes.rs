@@ -5,7 +5,7 @@ use crate::{Result, ensure};
 use candle_core::Tensor;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What an error lists of each kind before it counts the rest.
+/// How many of each kind an error lists before it counts the rest.
 const LISTED: usize = 20;
 
 /// The names and shapes of a network's parameters.
@@ -19,7 +19,7 @@ impl Shapes {
     /// Those of the network that `build` builds; no memory is taken for its parameters.
     ///
     /// # Errors
-    /// A configuration that no network has.
+    /// A configuration that no network can have.
     pub fn of<N>(build: impl FnOnce(&mut Scope) -> Result<N>) -> Result<Self> {
         let mut shapes = Self::default();
         build(&mut Scope::describe(&mut shapes))?;
@@ -31,7 +31,7 @@ impl Shapes {
         tensors.iter().map(|(name, tensor)| (name.clone(), tensor.dims().to_vec())).collect()
     }
 
-    /// Whether tensors of the names and shapes `given` are this network's.
+    /// Check that tensors with the names and shapes `given` are those of this network.
     ///
     /// # Errors
     /// All that are missing, extra or of another shape, in one message.

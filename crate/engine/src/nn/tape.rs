@@ -1,9 +1,9 @@
-//! Our own record of a network's forward pass, and its way back.
+//! Our own record of a network's forward pass, and its backward pass.
 //!
-//! candle's graph starts every gradient from zeros, adds to it out of place on one thread
-//! and keeps every activation until the loss is dropped. Here a gradient is handed over,
-//! added to in place where it is the only one, and an activation goes as soon as the step
-//! that needed it has gone backward. To candle a whole network is one operation
+//! candle's graph starts every gradient from zeros, adds to it out of place on one thread and keeps
+//! every activation until the loss is dropped. Here a gradient is handed over and, where nothing
+//! else holds it, added to in place; an activation is freed as soon as the step that needed it has
+//! run backward. To candle, a whole network is one operation
 //! ([`Params::gradients`](super::Params::gradients) collects what it leaves).
 
 use super::Parameter;
@@ -15,12 +15,12 @@ use std::sync::Arc;
 /// How a network's forward pass runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Settings {
-    /// Keep of each block only its input and compute it again on the way back: less memory,
-    /// a third more time, the same bits.
+    /// Keep only the input of each block and compute the block again in the backward pass: less
+    /// memory, a third more time, the same bits.
     pub checkpoint: bool,
     /// On CUDA, compute matrix products in this precision; parameters and sums stay f32.
     pub precision: Precision,
-    /// Run on candle's tensor operations, as on CUDA, where the CPU's kernels would serve.
+    /// Run on candle's tensor operations, as on CUDA, even where the CPU's kernels would serve.
     pub tensors: bool,
 }
 
@@ -31,7 +31,7 @@ pub enum Precision {
     /// f32 throughout.
     #[default]
     F32,
-    /// f32 values whose products the tensor cores take with 10 bits of mantissa.
+    /// f32 values, which the tensor cores multiply with 10 bits of mantissa.
     Tf32,
     /// bfloat16 factors, f32 sums.
     Bf16,
@@ -127,8 +127,8 @@ impl Tape {
         Value { tensor, node: Some(output) }
     }
 
-    /// `block` on `inputs`. With [`Settings::checkpoint`] nothing of it is kept but the
-    /// inputs, and it runs again on the way back.
+    /// `block` on `inputs`. With [`Settings::checkpoint`] only its inputs are kept, and it runs
+    /// again in the backward pass.
     ///
     /// # Errors
     /// Those of the block.
@@ -154,7 +154,7 @@ impl Tape {
                     Some(_) => tape.leaf(input.tensor.clone()),
                     None => tape.constant(input.tensor.clone()),
                 };
-                // The sums go on where they stand outside, so that they round alike.
+                // The sums continue from those outside, so that they round alike.
                 if let (Some(inside), Some(outside)) = (leaf.node, input.node) {
                     inner.put(inside, slots.take(outside));
                 }
@@ -175,7 +175,8 @@ impl Tape {
         Ok(Value { tensor, node: Some(output) })
     }
 
-    /// The gradients of a scalar by every leaf and parameter, from its gradient by `output`.
+    /// The gradients of a scalar with respect to every leaf and parameter, from its gradient with
+    /// respect to `output`.
     pub(super) fn backward(self, output: &Value, gradient: Tensor) -> Result<Slots> {
         let mut slots = Slots { in_place: self.on_kernels(&gradient), ..Slots::default() };
         self.walk(output, gradient, &mut slots)?;
@@ -186,9 +187,9 @@ impl Tape {
         let Some(node) = output.node else {
             bail!("nothing in this network takes a gradient");
         };
-        // Whoever gave it may hold it still.
+        // Whoever gave it may still hold it.
         slots.add(Some(node), gradient, false)?;
-        // Each step goes with what it kept.
+        // Each step is dropped with what it kept.
         while let Some(step) = self.steps.pop() {
             if let Some((gradient, _)) = slots.take(step.output) {
                 (step.backward)(gradient, slots)?;
@@ -201,13 +202,13 @@ impl Tape {
 /// A gradient, and whether nobody else holds its memory.
 type Slot = Option<(Tensor, bool)>;
 
-/// The gradients on the way back.
+/// The gradients in the backward pass.
 #[derive(Default)]
 pub(super) struct Slots {
     nodes: Vec<Slot>,
     parameters: BTreeMap<Arc<str>, Tensor>,
-    /// Whether sums may be added to where they stand: candle's operations may hand out a
-    /// view for a new tensor, ours never do.
+    /// Whether sums may be added to in place: candle's operations may return a view as a new
+    /// tensor, ours never do.
     in_place: bool,
 }
 
@@ -233,7 +234,7 @@ impl Slots {
         self.parameters
     }
 
-    /// Whether a gradient by `value` is asked for.
+    /// Whether a gradient with respect to `value` is asked for.
     pub fn wants(value: &Value) -> bool {
         value.node.is_some()
     }

@@ -1,4 +1,4 @@
-//! The catalog: what is known of each dataset, one TOML file each in `datasets/`.
+//! The catalog: what is known about each dataset, one TOML file per dataset in `datasets/`.
 
 use crate::bounds::within;
 use crate::record::from_toml;
@@ -6,7 +6,7 @@ use crate::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-// One line a file: the library knows its datasets wherever it runs.
+// One line per file: the library knows its datasets wherever it runs.
 const FILES: [(&str, &str); 7] = [
     ("digits.toml", include_str!("../../../../datasets/digits.toml")),
     ("mnist.toml", include_str!("../../../../datasets/mnist.toml")),
@@ -17,28 +17,27 @@ const FILES: [(&str, &str); 7] = [
     ("lsun_cat.toml", include_str!("../../../../datasets/lsun_cat.toml")),
 ];
 
-/// No image is higher or wider.
+/// The largest height or width of an image.
 const LARGEST_SIDE: usize = 1 << 15;
 /// The most classes that a dataset may have.
 const MOST_CLASSES: usize = 10_000_000;
-/// The most files of one range.
+/// The most files that one range may stand for.
 const MOST_FILES: u32 = 100_000;
 
 /// How images are coded in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
-    /// PNG, or another format that keeps the pixels as they are (BMP, TIFF, GIF, WebP without
-    /// loss).
+    /// PNG, or another lossless format (BMP, TIFF, GIF, lossless WebP).
     Png,
-    /// WebP with loss.
+    /// Lossy WebP.
     Webp,
-    /// JPEG: with loss.
+    /// JPEG, which is lossy.
     Jpeg,
 }
 
 impl Encoding {
-    /// What images of both are together: the one with more loss.
+    /// The encoding of images of both kinds together: the lossier one.
     pub(super) fn with(self, other: Self) -> Self {
         if (self as u8) < other as u8 { other } else { self }
     }
@@ -69,7 +68,7 @@ impl Classes {
         }
     }
 
-    /// The name of the class of `label`: its number where it has none.
+    /// The name of the class of `label`; its number if the class has no name.
     pub fn name(&self, label: u32) -> String {
         match self {
             Self::Named(names) => names.get(label as usize).cloned(),
@@ -111,14 +110,14 @@ pub struct Entry {
     pub verified: bool,
     /// What the Hub asks for before it gives the files.
     pub login: Option<String>,
-    /// How to come by it, where it is not on the Hub.
+    /// How to obtain it, where it is not on the Hub.
     pub how: Option<String>,
     /// The column of the images: a struct with the field `bytes`.
     #[serde(default = "image")]
     pub image: String,
     /// The column of the labels.
     pub label: Option<String>,
-    /// How its images are coded; a copy that is coded otherwise is another dataset.
+    /// How its images are encoded; a copy that is encoded differently is another dataset.
     pub encoding: Option<Encoding>,
     /// (C, H, W) of the images as they are used.
     pub shape: [usize; 3],
@@ -131,7 +130,7 @@ pub struct Entry {
     pub classes: Classes,
     /// The licence.
     pub licence: String,
-    /// What there is to fetch.
+    /// How much there is to fetch.
     pub size: String,
     /// Whom to cite.
     pub citation: String,
@@ -153,7 +152,7 @@ impl Entry {
     /// An entry from TOML.
     ///
     /// # Errors
-    /// Text that is no entry, by line and field; sizes that no images have.
+    /// Text that is not an entry, by line and field; sizes that no images have.
     pub fn parse(text: &str) -> Result<Self> {
         let entry: Self = from_toml(text)?;
         ensure!(
@@ -202,7 +201,7 @@ pub fn catalog() -> Result<Vec<Entry>> {
 /// The entry `name`.
 ///
 /// # Errors
-/// No such entry: the names that there are.
+/// No such entry; the message lists the names that there are.
 pub fn entry(name: &str) -> Result<Entry> {
     let all = catalog()?;
     let names: Vec<String> = all.iter().map(|entry| entry.name.clone()).collect();
@@ -219,7 +218,7 @@ pub fn entry(name: &str) -> Result<Entry> {
 /// The files that a pattern with one range `{00..07}` stands for.
 ///
 /// # Errors
-/// A range that is none.
+/// An invalid range.
 pub(super) fn expand(pattern: &str) -> Result<Vec<String>> {
     let Some((before, rest)) = pattern.split_once('{') else {
         return Ok(vec![pattern.to_string()]);

@@ -1,4 +1,4 @@
-//! Which columns of a Parquet file are taken.
+//! Which columns of a Parquet file are used.
 
 use crate::{Result, bail, ensure};
 use polars_arrow::datatypes::{ArrowDataType, Field};
@@ -6,11 +6,11 @@ use polars_parquet::parquet::schema::Repetition;
 use polars_parquet::read::schema::parquet_to_arrow_schema;
 use polars_parquet::read::{ParquetType, PrimitiveLogicalType};
 
-/// A column called so is taken for the images where others hold images too.
+/// A column with one of these names is taken for the images if other columns hold images too.
 const IMAGES: [&str; 2] = ["image", "img"];
-/// And one called so for the labels.
+/// And a column with one of these names for the labels.
 const LABELS: [&str; 2] = ["label", "labels"];
-/// One that ends in this, or is called this, could hold labels.
+/// A column whose name is one of these, or ends in one, could hold labels.
 const LIKE_LABELS: [&str; 4] = ["label", "labels", "class", "target"];
 
 /// What a column holds, as far as a dataset can use it.
@@ -24,7 +24,7 @@ pub(super) enum Kind {
     Numbers(Field),
     /// True or false.
     Truth(Field),
-    /// Text; a dictionary's too.
+    /// Text, also in a dictionary.
     Text(Field),
     /// No type, because it is null in every row.
     Null,
@@ -47,8 +47,8 @@ pub(super) struct Columns {
 }
 
 impl Column {
-    /// A column from the file's own schema: what Arrow's says of the others is not asked, since
-    /// it knows types that nobody else does.
+    /// A column from the file's own schema. Arrow's schema is not asked about the others, since it
+    /// knows types that nobody else does.
     pub fn new(field: &ParquetType) -> Self {
         let name = field.name().to_string();
         let info = field.get_field_info();
@@ -136,16 +136,16 @@ fn structure(name: &str, fields: &[ParquetType], nullable: bool) -> Kind {
     }
 }
 
-/// The columns that are taken from a file that has `all`, and what is to be said of it, a line
-/// each. `image` and `label` are columns by name, in place of the rules:
+/// The columns that are used from a file that has `all`, and notes on that choice, one line each.
+/// `image` and `label` name columns to use in place of the rules:
 ///
 /// - images: the only column that holds bytes, or a struct with the field `bytes`; of several,
 ///   the one called `image` or `img`;
-/// - labels: `label`, or else `labels`, or else the only one of whose name that is the last
-///   word (or `class`, or `target`), where it holds integers, text, or true and false.
+/// - labels: `label`, or else `labels`, or else the only column whose name ends in that word (or
+///   in `class` or `target`), if it holds integers, text, or true and false.
 ///
 /// # Errors
-/// No column of images, several of which none is meant, or a column that cannot be taken.
+/// No column of images; several, of which none is meant; or a column that cannot be used.
 pub(super) fn choose(
     all: &[Column],
     image: Option<&str>,

@@ -1,4 +1,4 @@
-//! A dataset by name or path, from wherever it is to images in memory.
+//! A dataset by name or path: from wherever it is to images in memory.
 
 use super::catalog::{self, Classes, Entry, Split};
 use super::decoded;
@@ -11,20 +11,19 @@ use std::path::{Path, PathBuf};
 
 /// A dataset: an entry of the catalog, or a user's own folder, Parquet file or entry.
 ///
-/// PNG, JPEG, WebP, BMP, TIFF and GIF are read: of an animation or several pages the first.
-/// An image lies as its pixels lie in the file: an orientation in its EXIF data is not
-/// applied, as torchvision and Pillow leave it unless they are asked.
+/// PNG, JPEG, WebP, BMP, TIFF and GIF are read; of an animation or a file with several pages, the
+/// first image. Pixels are read as they are stored: an orientation in the EXIF data is not applied,
+/// just as torchvision and Pillow do not apply it unless they are asked to.
 ///
-/// In a folder, subfolders are the classes, in the order of their names over all splits
-/// (`train`, `test`, `validation`, `val`, `held_out`), so that a class has one number in all
-/// of them. In a Parquet file, the images are the only column that holds bytes, or a struct
-/// with the field `bytes`; of several, the one called `image` or `img`. The labels are the
-/// column `label`, or else `labels`, or else the only one with such a name (`fine_label`,
-/// `class`, `target`). Integers are class numbers; text, dictionaries' too, becomes classes by
-/// name in the order of the names as text; false and true become the classes 0 and 1. A
-/// split without any label (null or -1 in each row) has no classes.
-/// [`Dataset::find_with_columns`] takes other columns, and [`Dataset::notes`] says what was
-/// taken and what was not.
+/// In a folder, subfolders are the classes, in the order of their names over all splits (`train`,
+/// `test`, `validation`, `val`, `held_out`), so that a class has the same number in all of them. In
+/// a Parquet file, the images are the only column that holds bytes, or a struct with the field
+/// `bytes`; of several, the one called `image` or `img`. The labels are the column `label`, or else
+/// `labels`, or else the only one with such a name (`fine_label`, `class`, `target`). Integers are
+/// class numbers; text, also in dictionaries, becomes named classes in the order of the names as
+/// text; false and true become the classes 0 and 1. A split without any label (null or -1 in each
+/// row) has no classes. [`Dataset::find_with_columns`] takes other columns, and [`Dataset::notes`]
+/// says what was taken and what was not.
 ///
 /// ```
 /// use consistency::data::Dataset;
@@ -49,7 +48,7 @@ pub(super) enum Place {
     Hub,
     /// Parquet files of the user's own.
     Files(Vec<PathBuf>),
-    /// Images as files: one folder a split.
+    /// Images as files: one folder per split.
     Folders(Splits),
     Elsewhere,
 }
@@ -70,8 +69,8 @@ impl Dataset {
     /// of the entry or the rule.
     ///
     /// # Errors
-    /// As [`Dataset::find`]; a column that is not there or holds something else; columns of
-    /// what is no Parquet file.
+    /// As [`Dataset::find`]; a column that is not there or holds something else; columns given for
+    /// something that is not a Parquet file.
     pub fn find_with_columns(name: &str, image: Option<&str>, label: Option<&str>) -> Result<Self> {
         let path = Path::new(name);
         let ends = |end: &str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(end));
@@ -122,37 +121,37 @@ impl Dataset {
         self
     }
 
-    /// The same with `count` images of a split alone, or all where it has fewer: those that
-    /// come first in an order at random under a key that is the same always, so that a
-    /// dataset in the order of its classes has its share of each. They stay in the dataset's
-    /// order, and a smaller part lies within a larger one.
+    /// The same with only `count` images of a split, or all if it has fewer: the first ones in a
+    /// random order under a key that is always the same, so that a dataset sorted by class still
+    /// gives a share of each. They stay in the dataset's order, and a smaller part lies within a
+    /// larger one.
     #[must_use]
     pub fn limited(mut self, count: usize) -> Self {
         self.limit = Some(count);
         self
     }
 
-    /// The same from this Hub in place of the one that the environment names.
+    /// The same, from this Hub instead of the one that the environment names.
     #[must_use]
     pub fn with_hub(mut self, hub: &Hub) -> Self {
         self.hub = Some(hub.clone());
         self
     }
 
-    /// The same with decoded images kept in this folder, in place of `CONSISTENCY_CACHE`.
+    /// The same, with decoded images kept in this folder instead of in `CONSISTENCY_CACHE`.
     #[must_use]
     pub fn with_cache(mut self, folder: impl Into<PathBuf>) -> Self {
         self.cache = Some(folder.into());
         self
     }
 
-    /// What was chosen among what the file or the folder has, and what is not read, a line
-    /// each; of the catalog's datasets there is nothing to say.
+    /// What was chosen from what the file or the folder has, and what is not read, one line each;
+    /// there are no notes on the catalog's datasets.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// The same, without its notes on standard error when it is loaded: for who shows them.
+    /// The same, but loading it prints no notes on standard error: for callers that show them.
     #[must_use]
     pub fn silent(mut self) -> Self {
         self.silent = true;
@@ -167,15 +166,15 @@ impl Dataset {
         self.cache.clone().map_or_else(decoded::default_folder, Ok)
     }
 
-    /// What the catalog knows of it.
+    /// What the catalog knows about it.
     pub fn entry(&self) -> &Entry {
         &self.entry
     }
 
-    /// Have its files here, by split: those of the Hub come into its cache.
+    /// Make sure that its files are here, by split: those on the Hub are fetched into its cache.
     ///
     /// # Errors
-    /// What the Hub says, or a dataset that is not there: with how to come by it.
+    /// An error from the Hub, or a dataset that is not there; the message says how to obtain it.
     pub fn fetch(&self) -> Result<BTreeMap<String, Vec<PathBuf>>> {
         if self.place == Place::Elsewhere {
             return Err(self.elsewhere());
@@ -220,12 +219,12 @@ impl Dataset {
         })
     }
 
-    /// Whether its files, or its images, are here: then nothing asks the network.
+    /// Whether its files, or its images, are here: then the network is not used.
     pub fn is_here(&self, split: &str) -> bool {
         self.cached(split).is_some()
     }
 
-    // The files of a split that are here; none where one is missing.
+    // The files of a split that are here; none if one is missing.
     pub(super) fn cached(&self, split: &str) -> Option<Vec<PathBuf>> {
         match &self.place {
             Place::Embedded => return Some(Vec::new()),

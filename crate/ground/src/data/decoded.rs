@@ -10,7 +10,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::Xxh3;
 
-/// Another reader, another cache.
+/// A new version of the reader gets a new cache.
 const VERSION: &str = "consistency-lab decoded images 1";
 const KEY: &str = "about";
 const BUFFER: usize = 1 << 20;
@@ -20,11 +20,11 @@ pub(super) struct Decoded {
     pub about: About,
     /// (N, C, H, W).
     pub bytes: Vec<u8>,
-    /// One an image, or none.
+    /// One per image, or none.
     pub labels: Vec<u32>,
 }
 
-/// What is known of them without reading them.
+/// What is known about them without reading them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct About {
     pub rows: usize,
@@ -49,7 +49,7 @@ pub(super) fn default_folder() -> Result<PathBuf> {
     }
 }
 
-/// A hash of what `parts` say and of the version of the reader, 32 hexadecimal digits.
+/// A hash of `parts` and of the version of the reader, 32 hexadecimal digits.
 pub(super) fn key(parts: &[String]) -> String {
     let mut hash = Xxh3::new();
     for part in std::iter::once(VERSION).chain(parts.iter().map(String::as_str)) {
@@ -59,7 +59,7 @@ pub(super) fn key(parts: &[String]) -> String {
     format!("{:032x}", hash.digest128())
 }
 
-/// A hash of a file's content: a blob of the Hub's cache has it as its name.
+/// A hash of a file's content; a blob in the Hub's cache has it as its name.
 pub(super) fn content(path: &Path) -> Result<String> {
     let reading = || format!("reading {}", path.display());
     let real = fs::canonicalize(path).with_context(reading)?;
@@ -82,7 +82,7 @@ fn path(folder: &Path, key: &str) -> PathBuf {
     folder.join(format!("{key}.safetensors"))
 }
 
-/// What `folder` has under `key`, without the images; none where nothing is.
+/// What `folder` has under `key`, without the images; `None` if there is nothing.
 pub(super) fn about(folder: &Path, key: &str) -> Result<Option<About>> {
     let path = path(folder, key);
     match File::open(&path) {
@@ -135,7 +135,7 @@ fn header(path: &Path, file: &mut File) -> Result<(About, Place, Place)> {
     Ok((about, images, labels))
 }
 
-/// What `folder` has under `key`; none where nothing is.
+/// What `folder` has under `key`; `None` if there is nothing.
 ///
 /// # Errors
 /// A file that is damaged, by name.
@@ -186,7 +186,7 @@ pub(super) fn save(folder: &Path, key: &str, images: &Decoded) -> Result<()> {
     ];
     let about = serde_json::to_string(&images.about).map_err(|e| Error::new(e.to_string()))?;
     let metadata = HashMap::from([(KEY.to_string(), about)]);
-    // Written through, not built in memory: the images are there once already.
+    // Written directly, not assembled in memory: the images are there once already.
     let making = folder.join(format!(".{key}.{}.tmp", std::process::id()));
     let written = safetensors::serialize_to_file(tensors, Some(metadata), &making)
         .map_err(Error::from)

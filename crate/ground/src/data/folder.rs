@@ -16,11 +16,11 @@ pub(super) type Splits = BTreeMap<String, PathBuf>;
 /// The images of a split in the order of their names, class by class.
 pub(super) struct Files {
     pub files: Vec<PathBuf>,
-    /// One a file; none where the images lie in no subfolders.
+    /// One per file; none if the images are not in subfolders.
     pub labels: Vec<u32>,
 }
 
-// What is in a folder, in the order of the names. What begins with a dot is not there.
+// What is in a folder, in the order of the names. Names that begin with a dot are skipped.
 #[derive(Default)]
 struct Entries {
     folders: Vec<PathBuf>,
@@ -69,8 +69,8 @@ pub(super) fn splits(folder: &Path) -> Result<Splits> {
     })
 }
 
-/// The names of the classes, sorted: of the folders of all splits, so that a class has one
-/// number in all of them.
+/// The names of the classes, sorted: those of the folders of all splits, so that a class has the
+/// same number in all of them.
 pub(super) fn classes(splits: &Splits) -> Result<Vec<String>> {
     let mut classes = BTreeSet::new();
     for folder in splits.values() {
@@ -79,8 +79,8 @@ pub(super) fn classes(splits: &Splits) -> Result<Vec<String>> {
     Ok(classes.into_iter().collect())
 }
 
-/// (C, H, W) of the first image; three channels where any of a hundred has colours, which a
-/// fixed key chooses from all classes.
+/// (C, H, W) of the first image; three channels if any of a hundred images, which a fixed key
+/// chooses from all classes, has colours.
 pub(super) fn shape(splits: &Splits) -> Result<[usize; 3]> {
     let classes = classes(splits)?;
     for folder in splits.values() {
@@ -139,7 +139,7 @@ pub(super) fn content(folder: &Path, files: &[PathBuf]) -> Result<Vec<String>> {
     files.par_iter().map(of).collect()
 }
 
-/// What lies in the dataset `root` and is not read, a line each.
+/// What lies in the dataset `root` and is not read, one line each.
 pub(super) fn notes(root: &Path, splits: &Splits) -> Result<Vec<String>> {
     let mut notes = Vec::new();
     if !splits.values().any(|folder| folder == root) {

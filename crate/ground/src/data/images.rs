@@ -24,7 +24,7 @@ impl Images {
     /// Images from bytes (N, C, H, W) whose largest possible value is `largest`.
     ///
     /// # Errors
-    /// Another shape or dtype, or labels that are not one an image.
+    /// Another shape or dtype, or labels that are not one per image.
     pub fn new(name: &str, pixels: Tensor, largest: u8, labels: Option<Vec<u32>>) -> Result<Self> {
         ensure!(
             pixels.rank() == 4 && pixels.dtype() == DType::U8 && largest > 0,
@@ -72,7 +72,7 @@ impl Images {
         &self.classes
     }
 
-    /// The dataset's name; that of a copy which is coded otherwise says so (`cifar10-jpeg`).
+    /// The dataset's name; the name of a copy that is encoded differently says so (`cifar10-jpeg`).
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -85,13 +85,13 @@ impl Images {
     /// The images `rows` in \[-1, 1\], (B, C, H, W), on the device that the batches go to.
     pub fn batch(&self, rows: &[u32], dtype: DType) -> Result<Tensor> {
         let bytes = super::select(&self.pixels, rows)?.to_device(&self.device)?;
-        // In f64 for the digits' sixteenths to be exact; a batch is small.
+        // In f64, so that the digits' sixteenths are exact; a batch is small.
         let scale = 2.0 / f64::from(self.largest);
         Ok(bytes.to_dtype(dtype)?.affine(scale, -1.0)?)
     }
 
-    /// The same with each image mirrored, left to right, with probability 1/2 under `key`:
-    /// each sample, of which the batch has those from `first` on, has a coin of its own.
+    /// The same with each image mirrored, left to right, with probability 1/2 under `key`. Each
+    /// sample has a coin of its own; the batch holds the samples from `first` on.
     pub fn batch_flipped(
         &self,
         rows: &[u32],
@@ -115,9 +115,9 @@ impl Images {
         self.batch(&(0..self.len() as u32).collect::<Vec<_>>(), dtype)
     }
 
-    /// `count` of the images, chosen by [`part_rows`](super::part_rows), so from all classes in
-    /// whatever order the dataset is; the whole dataset in its own order where it has no more.
-    /// The revision of a part says that it is one.
+    /// `count` of the images, chosen by [`part_rows`](super::part_rows), so from all classes
+    /// whatever order the dataset is in; the whole dataset in its own order if it has no more. The
+    /// revision of a part says that it is one.
     pub fn part(&self, count: usize, key: &Key) -> Result<Self> {
         if count >= self.len() {
             return Ok(self.clone());
@@ -133,8 +133,8 @@ impl Images {
         })
     }
 
-    /// A hash of the bytes of the images `rows`, in this order, and of their shape: 16
-    /// hexadecimal digits. Two sets of images with one hash are the same set.
+    /// A hash of the bytes of the images `rows`, in this order, and of their shape: 16 hexadecimal
+    /// digits. Two sets of images with the same hash are the same set.
     pub fn hash_of(&self, rows: &[u32]) -> Result<String> {
         let mut hash = Xxh3::new();
         self.shape().iter().for_each(|side| hash.update(&(*side as u64).to_le_bytes()));
@@ -146,8 +146,8 @@ impl Images {
         Ok(format!("{:016x}", hash.digest()))
     }
 
-    /// The images with batches on `device`: the bytes go there as a whole where they fit, so
-    /// that no step waits for them, and stay where they are otherwise.
+    /// The images with batches on `device`: the bytes go there as a whole if they fit, so that no
+    /// step waits for them; otherwise they stay where they are.
     pub fn to_device(&self, device: &Device) -> Result<Self> {
         let pixels = match self.pixels.to_device(device) {
             Ok(pixels) => pixels,

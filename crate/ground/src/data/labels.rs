@@ -58,7 +58,7 @@ impl Labels {
             (Some(Kind::Truth(_)), Classes::Count(_)) => {
                 ["false", "true"].map(str::to_string).to_vec()
             }
-            // Of numbers the entry knows the names: what is kept need not.
+            // For numbers the entry knows the names, so they need not be kept.
             _ => Vec::new(),
         };
         let numbered = labels.classes.iter().cloned().zip(0..);
@@ -66,7 +66,7 @@ impl Labels {
         Ok(labels)
     }
 
-    // Names sorted in one split alone would have other numbers in another.
+    // Names sorted in one split alone would get other numbers in another.
     fn refuse_several_splits(&self, entry: &Entry, names: &BTreeSet<String>) -> Result<()> {
         if entry.splits.len() < 2 {
             return Ok(());
@@ -86,7 +86,7 @@ impl Labels {
     /// The label of the next row, which is `at`.
     ///
     /// # Errors
-    /// A name that is none of the classes.
+    /// A name that is not one of the classes.
     pub fn add(&mut self, label: Label<'_>, at: impl FnOnce() -> String) -> Result<()> {
         let number = match label {
             Label::Number(number) => number,
@@ -108,11 +108,11 @@ impl Labels {
         Ok(())
     }
 
-    /// The labels, one a row or none at all, and the names of the classes where the column
-    /// gives them.
+    /// The labels, one per row or none at all, and the names of the classes if the column gives
+    /// them.
     ///
     /// # Errors
-    /// Rows without a label beside others with one.
+    /// Rows without a label next to others with one.
     pub fn end(self) -> Result<(Vec<u32>, Vec<String>)> {
         match self.missing {
             _ if self.numbers.is_empty() => Ok((Vec::new(), Vec::new())),

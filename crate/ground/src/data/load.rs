@@ -19,12 +19,12 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 impl Dataset {
-    /// The images of a split, fetched if they are not here and decoded if they were not yet.
-    /// Its [`Dataset::notes`] are printed on standard error, once in a program.
+    /// The images of a split, fetched if they are not here and decoded if they have not been yet.
+    /// Its [`Dataset::notes`] are printed on standard error, once per program.
     ///
     /// # Errors
-    /// A split that it does not have; what the Hub says; an image that is damaged or has
-    /// another size, by file and row (from 0); images that do not fit into the memory.
+    /// A split that it does not have; an error from the Hub; an image that is damaged or has
+    /// another size, by file and row (from 0); images that do not fit into memory.
     pub fn split(&self, name: &str) -> Result<Images> {
         self.split_of(name)?;
         if self.place == Place::Embedded {
@@ -56,14 +56,14 @@ impl Dataset {
     fn say(&self, note: &str) {
         static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
         let note = format!("note: {}: {note}", self.entry.name);
-        // A note is no reason to fail: where the set is lost, it is said again.
+        // A note is no reason to fail: if the set is lost, the note is printed again.
         let new = SAID.lock().map_or(true, |mut said| said.insert(note.clone()));
         if new {
             eprintln!("{note}");
         }
     }
 
-    /// The shape (C, H, W) and the revision of a split, without its images where they were
+    /// The shape (C, H, W) and the revision of a split, without its images if they have been
     /// decoded before.
     ///
     /// # Errors
@@ -94,7 +94,7 @@ impl Dataset {
             parts.extend(folder::content(folder, &folder::images(folder, &all)?.files)?);
         } else {
             if let (Some(label), Some(file)) = (label, files.first()) {
-                // Labels that are no numbers get theirs from the names of the classes.
+                // Labels that are not numbers get theirs from the names of the classes.
                 match Table::open(file)?.column(label)?.kind {
                     Kind::Numbers(_) => {}
                     _ => parts.push(format!("classes by name {classes:?}")),
@@ -150,7 +150,7 @@ impl Dataset {
         format!("{}: {from}images {}", self.name_of(about.encoding), &key[..16])
     }
 
-    // A copy that is coded otherwise holds other pixels: it does not bear the name.
+    // A copy that is encoded differently holds other pixels: it does not bear the name.
     fn name_of(&self, encoding: Encoding) -> String {
         let name = &self.entry.name;
         match (self.entry.encoding, encoding) {
@@ -186,7 +186,7 @@ impl Dataset {
         Ok(images)
     }
 
-    // The rows of a split's part, in order; none where it is taken whole.
+    // The rows of a split's part, in order; none if the split is taken whole.
     fn part(&self, rows: usize) -> Option<Vec<usize>> {
         let limit = self.limit.filter(|limit| *limit < rows)?;
         let mut part = Key::new(0).stream("limit").permutation(rows);

@@ -28,8 +28,8 @@ use crate::Result;
 use crate::rng::Key;
 use candle_core::Tensor;
 
-/// A batch of `rows` of `data` for training step `step`: an epoch is a random order under
-/// `key`, and a batch takes the next rows of it, so that each row comes once an epoch.
+/// A batch of `rows` of `data` for training step `step`: an epoch is a random order under `key`,
+/// and a batch takes the next rows of it, so that each row comes once per epoch.
 ///
 /// The rows depend on the key and the step alone.
 pub fn batch_rows(rows: usize, batch: usize, step: u64, key: &Key) -> Vec<u32> {
@@ -51,7 +51,7 @@ pub fn batch_rows(rows: usize, batch: usize, step: u64, key: &Key) -> Vec<u32> {
 }
 
 /// `count` of `rows` rows in a random order under `key`, none of them twice: a part of data that
-/// may lie in the order of their classes. All rows in their own order where there are no more.
+/// may be sorted by class. All rows in their own order if there are no more.
 pub fn part_rows(rows: usize, count: usize, key: &Key) -> Vec<u32> {
     if count >= rows {
         return (0..rows as u32).collect();

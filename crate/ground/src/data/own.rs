@@ -10,7 +10,7 @@ use crate::{Context, Error, Result, ensure};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Rows of a file that say whether it has colours.
+/// The rows of a file that decide whether it has colours.
 const FIRST: usize = 64;
 
 impl Dataset {
@@ -42,7 +42,7 @@ impl Dataset {
     }
 }
 
-// (C, H, W) of the first image; three channels where any of the first rows has colours.
+// (C, H, W) of the first image; three channels if any of the first rows has colours.
 fn shape(table: &Table, columns: &Columns) -> Result<[usize; 3]> {
     let wanted: Vec<usize> = (0..table.rows().min(FIRST)).collect();
     ensure!(!wanted.is_empty(), "{} has no rows", table.path().display());
@@ -56,7 +56,7 @@ fn shape(table: &Table, columns: &Columns) -> Result<[usize; 3]> {
                     shape = Some([channels, height, width]);
                 }
                 (Some([channels, ..]), Ok(picture)) => *channels = picture.channels.max(*channels),
-                // Who reads it says so; what can be seen here is enough.
+                // Whoever reads it reports that; what can be seen here is enough.
                 (Some(_), Err(_)) => {}
             }
         }

@@ -1,4 +1,4 @@
-//! Points of the plane: sets small enough to see every trajectory.
+//! Points in the plane: sets small enough to see every trajectory.
 
 use crate::Result;
 use crate::process::GaussianMixture;
@@ -34,7 +34,7 @@ pub fn moons(count: usize, noise: f64, key: &Key, dtype: DType, device: &Device)
     })
 }
 
-/// `modes` Gaussians of deviation `std` on a circle of radius 1: a mixture whose score is
+/// `modes` Gaussians of standard deviation `std` on a circle of radius 1: a mixture whose score is
 /// exact.
 pub fn rings_mixture(modes: usize, std: f64) -> Result<GaussianMixture> {
     let means = (0..modes).map(|k| {

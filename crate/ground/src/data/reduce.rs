@@ -1,7 +1,8 @@
 //! The paper's preprocessing: the middle square of an image, reduced to a side.
 //!
-//! As the public code does it with Pillow: halved by averages while it is twice as large,
-//! then by a cubic filter, in two passes with rounding to bytes after each, then cropped.
+//! As in the public code, which uses Pillow: the image is halved by averaging while it is twice as
+//! large, then reduced by a cubic filter in two passes, with rounding to bytes after each, then
+//! cropped.
 
 use super::decode::Picture;
 

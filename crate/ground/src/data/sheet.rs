@@ -6,7 +6,7 @@ use super::{decode, reduce};
 use crate::{Context, Result, ensure};
 use rayon::prelude::*;
 
-/// The images of a split, as many as are decoded yet.
+/// The images of a split, as many as have been decoded so far.
 pub(super) struct Sheet {
     shape: [usize; 3],
     resize: Option<usize>,
@@ -40,7 +40,7 @@ impl Sheet {
         })
     }
 
-    /// Decode `coded` behind what is there, on all cores; `at` names a row in an error.
+    /// Decode `coded` after what is there, on all cores; `at` names a row in an error.
     pub fn add(&mut self, coded: &[&[u8]], at: &(dyn Fn(usize) -> String + Sync)) -> Result<()> {
         let each: usize = self.shape.iter().product();
         let to = &mut self.bytes[self.rows * each..(self.rows + coded.len()) * each];

@@ -1,4 +1,4 @@
-//! Requests: who gets the token, which failures pass, and when to ask again.
+//! Requests: who gets the token, which failures are temporary, and when to ask again.
 
 use super::proxy::Proxy;
 use super::settings::{HubSettings, LONGEST_WAIT, check_endpoint};
@@ -14,10 +14,10 @@ use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector, DefaultConnector};
 use ureq::{Agent, Body, SendBody};
 
-/// How many addresses one request may be sent on to.
+/// How many redirects one request may follow.
 const REDIRECTS: usize = 5;
 
-/// Settings, and connections that are used again.
+/// Settings, and connections that are reused.
 pub(super) struct Client {
     pub settings: HubSettings,
     agent: Agent,
@@ -34,15 +34,15 @@ pub(super) struct Failure {
 /// What follows from a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FailureKind {
-    /// It stays so.
+    /// It will not pass.
     Final,
-    /// There is no way to the server, until a setting is another: the cache may serve.
+    /// There is no way to the server until a setting is changed: the cache may serve.
     NoWay,
     /// The repository is there and has no such file.
     NoEntry,
-    /// It may pass; the server may have said after how long.
+    /// It may pass; the server may have said how long to wait.
     Passing(Option<Duration>),
-    /// What came is not what was announced.
+    /// What arrived is not what was announced.
     Corrupt,
 }
 
@@ -114,8 +114,8 @@ impl Client {
         eprintln!("{}", self.clean(text));
     }
 
-    /// One request and its answer, whatever its status; no redirect is followed. The token
-    /// goes to the endpoint alone.
+    /// One request and its answer, whatever its status; redirects are not followed. The token goes
+    /// to the endpoint alone.
     pub(super) fn send(
         &self,
         method: &str,
@@ -126,7 +126,7 @@ impl Client {
         self.send_within(None, method, url, headers, body)
     }
 
-    /// As [`Client::send`], where the whole answer may take as long as `wait`, whatever
+    /// As [`Client::send`], but the whole answer may take as long as `wait`, whatever
     /// [`HubSettings::stall`] says.
     pub(super) fn send_within(
         &self,
@@ -170,7 +170,7 @@ impl Client {
         })
     }
 
-    /// A GET that is sent on where the server says so.
+    /// A GET that follows the server's redirects.
     pub(super) fn follow(
         &self,
         url: &str,
@@ -190,9 +190,9 @@ impl Client {
         ))
     }
 
-    /// What `attempt` gives, made again while it fails for a reason that passes: `retries`
-    /// times, with waits that double. `attempt` hears how often it was made before, and
-    /// says by `true` in its failure that it got on, which starts the count anew.
+    /// What `attempt` gives, made again while it fails for a temporary reason: `retries` times,
+    /// with waits that double. `attempt` is told how often it was made before; `true` in its
+    /// failure says that it made progress, which starts the count anew.
     pub(super) fn retry<T>(
         &self,
         retries: usize,
@@ -235,7 +235,7 @@ impl Client {
             ureq::Error::Timeout(ureq::Timeout::RecvResponse) => ("no answer came".into(), true),
             ureq::Error::Timeout(_) => (format!("the server said nothing for {stall} s"), true),
             ureq::Error::HostNotFound => ("its host was not found".into(), true),
-            // A certificate that does not hold.
+            // A certificate that is not valid.
             ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
                 (error.to_string(), false)
             }
@@ -263,7 +263,7 @@ fn roots(path: &Path) -> Result<RootCerts> {
     Ok(RootCerts::new_with_certs(&found))
 }
 
-/// Where an answer sends its request on to.
+/// Where an answer redirects its request to.
 pub(super) fn redirect(
     from: &str,
     status: StatusCode,
@@ -286,7 +286,7 @@ pub(super) fn redirect(
     }
 }
 
-/// `location` as seen from the address `from`.
+/// `location` resolved against the address `from`.
 pub(super) fn join(from: &str, location: &str) -> Option<String> {
     let (scheme, rest) = from.split_once("://")?;
     if location.starts_with("http://") || location.starts_with("https://") {
@@ -313,7 +313,7 @@ fn same_server(a: &Uri, b: &Uri) -> bool {
     a.scheme_str() == b.scheme_str() && host(a) == host(b) && port(a) == port(b)
 }
 
-/// An address as it may be shown: what is behind `?` may be a signature.
+/// An address as it may be shown: what follows `?` may be a signature.
 pub(super) fn shown(url: &str) -> &str {
     url.split(['?', '#']).next().unwrap_or(url)
 }

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// The hash that an ETag is, where it is one.
+/// The hash that an ETag is, if it is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hash {
     /// SHA-256 of the content: files in git-lfs.
@@ -17,7 +17,7 @@ pub(super) enum Hash {
 }
 
 impl Hash {
-    /// What `etag` is a hash by; `None` for one of another server's making.
+    /// Which hash `etag` is; `None` for an ETag of another server's making.
     pub(super) fn of_etag(etag: &str) -> Option<Self> {
         match etag.len() {
             64 if is_hex(etag) => Some(Self::Sha256),

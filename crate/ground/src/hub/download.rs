@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use ureq::Body;
 use ureq::http::{Response, StatusCode};
 
-/// So many new bytes are progress, which starts the count of attempts anew. (A server that
-/// gives a byte a connection is not one to wait for.)
+/// This many new bytes count as progress, which starts the count of attempts anew. (A server that
+/// gives one byte per connection is not worth waiting for.)
 const PROGRESS: u64 = 1 << 20;
 
 /// One file on its way into the cache.
@@ -26,7 +26,7 @@ pub(super) struct Download<'a> {
 }
 
 impl Download<'_> {
-    /// Have the content in the cache, whole and verified.
+    /// Make sure that the content is in the cache, whole and verified.
     pub(super) fn fetch(&self) -> Result<(), Failure> {
         let etag = &self.metadata.etag;
         let blob = self.folder.blob(etag);
@@ -48,7 +48,7 @@ impl Download<'_> {
         Ok(())
     }
 
-    // A blob of another length than announced is not the one that was put there.
+    // A blob whose length is not the announced one is not the blob that was put there.
     fn is_whole(&self, blob: &Path) -> bool {
         let length = fs::metadata(blob).ok().filter(fs::Metadata::is_file).map(|data| data.len());
         length.is_some_and(|length| self.metadata.size.is_none_or(|size| size == length))
@@ -94,7 +94,7 @@ impl Download<'_> {
             StatusCode::PARTIAL_CONTENT if start > 0 && first_byte(&response) == Some(start) => {
                 start
             }
-            // What is asked for and what is there do not fit: from the beginning.
+            // What was asked for and what is there do not match: start from the beginning.
             StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if start > 0 => {
                 fs::remove_file(part).with_context(|| format!("deleting {}", part.display()))?;
                 let message = format!("{}: the server cannot go on at byte {start}", shown(&url));
@@ -168,7 +168,7 @@ impl Download<'_> {
             return Err(self.corrupt(&url, format!("{came} bytes came")));
         }
         let Some(hash) = Hash::of_etag(etag) else {
-            // Nothing but the length speaks for it then.
+            // Then only the length vouches for it.
             return match self.metadata.size {
                 Some(_) => Ok(()),
                 None => Err(Error::new(format!(

@@ -1,7 +1,7 @@
-//! A repository's folder in the cache, laid out as the Python library's.
+//! A repository's folder in the cache, laid out like the Python library's.
 //!
-//! `blobs/ETAG` is a file's content, `snapshots/COMMIT/NAME` a relative link to it,
-//! `refs/REVISION` the commit that a branch was when it was last asked. `.no_exist/COMMIT/NAME`
+//! `blobs/ETAG` is a file's content, `snapshots/COMMIT/NAME` a relative link to it, `refs/REVISION`
+//! the commit that a branch pointed to when the Hub was last asked. `.no_exist/COMMIT/NAME`
 //! remembers that a commit has no such file.
 
 use super::client::Client;
@@ -54,7 +54,7 @@ impl Folder {
         self.entries.pointer_path(commit)
     }
 
-    /// The commit that `revision` was when it was last asked.
+    /// The commit that `revision` pointed to when the Hub was last asked.
     pub(super) fn reference(&self, revision: &str) -> Option<String> {
         let text = fs::read_to_string(self.root.join("refs").join(revision)).ok()?;
         Some(text.trim().to_string()).filter(|commit| is_commit(commit))
@@ -109,9 +109,9 @@ impl Folder {
         Ok(pointer)
     }
 
-    /// The lock of the content `etag`, the Python library's too. While another process
-    /// holds it and its part grows, this waits; when nothing has changed for as long as the
-    /// settings allow, it gives up.
+    /// The lock on the content `etag`, which the Python library uses too. While another process
+    /// holds it and its part grows, this waits; if nothing changes for as long as the settings
+    /// allow, it gives up.
     pub(super) fn lock(&self, etag: &str, client: &Client) -> Result<File> {
         let path = self.locks.join(format!("{etag}.lock"));
         make_parent(&path)?;
@@ -149,7 +149,7 @@ impl Folder {
     }
 }
 
-/// The path, with its folder there.
+/// The path, once its folder is there.
 pub(super) fn make_parent(path: &Path) -> Result<&Path> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
@@ -168,7 +168,7 @@ fn link_or_copy(_target: &Path, blob: &Path, at: &Path) -> std::io::Result<()> {
     fs::copy(blob, at).map(|_| ())
 }
 
-// Some holders delete their lock's file at the end: then this lock is on nothing.
+// Some holders delete their lock file at the end: then this lock guards nothing.
 #[cfg(unix)]
 fn is_still(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;

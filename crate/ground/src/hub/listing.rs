@@ -7,7 +7,7 @@ use super::target::{encode, is_commit};
 use crate::{Result, bail, ensure};
 use std::path::Path;
 
-/// A listing is names; more than this is none.
+/// A listing holds names; anything larger than this is not one.
 const LARGEST: u64 = 64 << 20;
 
 impl Repository {
@@ -36,8 +36,8 @@ impl Repository {
         Ok(names)
     }
 
-    /// The files in the cache whose names match `pattern`, in the order of their names. Asks
-    /// nothing of the network.
+    /// The files in the cache whose names match `pattern`, in the order of their names. Does not
+    /// use the network.
     pub fn matching_cached(&self, pattern: &str) -> Vec<String> {
         let Some(commit) = self.commit() else { return Vec::new() };
         let folder = pattern.rsplit_once('/').map_or("", |(folder, _)| folder);

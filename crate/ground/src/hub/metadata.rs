@@ -1,4 +1,4 @@
-//! What the Hub says of a file before it sends it.
+//! What the Hub says about a file before it sends it.
 
 use super::client::{Client, Failure, FailureKind, redirect, shown, text};
 use super::target::{Target, is_commit};
@@ -6,10 +6,10 @@ use crate::Error;
 use ureq::SendBody;
 use ureq::http::{HeaderMap, StatusCode, Uri};
 
-/// What the Hub says of a file.
+/// What the Hub says about a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Metadata {
-    /// The commit that the revision is now.
+    /// The commit that the revision points to now.
     pub commit: String,
     /// The hash of the content; it becomes the blob's name.
     pub etag: String,
@@ -17,8 +17,8 @@ pub(super) struct Metadata {
     pub size: Option<u64>,
 }
 
-// What the answers along a chain of redirects say. For a file that lies elsewhere the Hub
-// itself answers in X-Linked-*, which count before what a storage server says.
+// What the answers along a chain of redirects say. For a file that is stored elsewhere, the Hub
+// itself answers in X-Linked-*, which take precedence over what a storage server says.
 #[derive(Default)]
 struct Said {
     commit: Option<String>,
@@ -29,7 +29,7 @@ struct Said {
 }
 
 impl Client {
-    /// Ask what `target` is, `retries` times again where a failure passes.
+    /// Ask what `target` is, and retry up to `retries` times if a failure is temporary.
     pub(super) fn metadata(
         &self,
         target: &Target<'_>,
@@ -64,7 +64,7 @@ impl Client {
         Err(Failure::new(FailureKind::Final, message))
     }
 
-    // Servers that know no HEAD are asked for the first byte.
+    // Servers that do not know HEAD are asked for the first byte.
     fn head(&self, url: &str) -> Result<(StatusCode, HeaderMap), Failure> {
         let plain = [("accept-encoding", "identity")];
         let mut response = self.send("HEAD", url, &plain, SendBody::none())?;

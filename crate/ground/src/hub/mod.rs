@@ -1,13 +1,13 @@
 //! Files of the Hugging Face Hub, fetched once, verified and kept.
 //!
-//! The cache on disk is the one of the Python library (`huggingface_hub`), and so are the
-//! environment variables: what either has fetched, the other finds. Names and layout come
-//! from `hf-hub`; the transfer is here, because that one waits without end for a server
-//! that says nothing and takes a short body for a whole file.
+//! The cache on disk is that of the Python library (`huggingface_hub`), and so are the environment
+//! variables: what either has fetched, the other finds. Names and layout come from `hf-hub`; the
+//! transfer is implemented here, because the one in `hf-hub` waits without end for a silent server
+//! and takes a short body for a whole file.
 //!
-//! A file enters the cache when its length and its hash are those that the Hub announced
-//! (SHA-256 for large files, git's blob hash for small ones), by one rename. Requests that
-//! fail for a reason that passes are made again, and a transfer goes on where it ended.
+//! A file enters the cache by one rename, once its length and its hash are those that the Hub
+//! announced (SHA-256 for large files, git's blob hash for small ones). Requests that fail for a
+//! temporary reason are retried, and a transfer resumes where it ended.
 //!
 //! ```no_run
 //! use consistency::hub::Hub;
@@ -58,7 +58,7 @@ impl Hub {
     /// The Hub that the environment names ([`HubSettings::from_env`]).
     ///
     /// # Errors
-    /// A variable whose value has no meaning.
+    /// A variable whose value is invalid.
     pub fn from_env() -> Result<Self> {
         Self::new(HubSettings::from_env()?)
     }
@@ -66,7 +66,7 @@ impl Hub {
     /// The Hub under these settings. Nothing is asked of it yet.
     ///
     /// # Errors
-    /// An endpoint that is no http or https address.
+    /// An endpoint that is not an http or https address.
     pub fn new(settings: HubSettings) -> Result<Self> {
         Ok(Self { client: Arc::new(Client::new(settings)?) })
     }
@@ -74,8 +74,8 @@ impl Hub {
     /// The model repository `id`, `OWNER/NAME`, at a branch, a tag or a commit.
     ///
     /// # Errors
-    /// Names that the Hub does not allow. Whether the repository exists shows when a file
-    /// is asked for.
+    /// Names that the Hub does not allow. Whether the repository exists shows only when a file is
+    /// asked for.
     pub fn model(&self, id: &str, revision: &str) -> Result<Repository> {
         Repository::new(&self.client, Kind::Model, id, revision)
     }
@@ -85,7 +85,7 @@ impl Hub {
         Repository::new(&self.client, Kind::Dataset, id, revision)
     }
 
-    /// Whether nothing is asked of the network (`HF_HUB_OFFLINE`).
+    /// Whether the network is left alone (`HF_HUB_OFFLINE`).
     pub fn offline(&self) -> bool {
         self.client.settings.offline
     }

@@ -1,8 +1,8 @@
 //! Names with a star, which stands for anything within one folder.
 
-/// Whether `name` is one that `pattern` means.
+/// Whether `name` matches `pattern`.
 pub(super) fn matches(pattern: &str, name: &str) -> bool {
-    // Part by part: what is before the first star, what lies between, what is behind the last.
+    // Part by part: what is before the first star, what lies between, what comes after the last.
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else {
         return false;

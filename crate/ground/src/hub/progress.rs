@@ -1,10 +1,10 @@
-//! How far a transfer is, on stderr: once it takes longer than a moment.
+//! How far a transfer has come, on stderr, once it takes longer than a moment.
 
 use super::client::Client;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-/// How far a transfer is.
+/// How far a transfer has come.
 pub(super) struct Progress<'a> {
     client: &'a Client,
     name: &'a str,
@@ -16,7 +16,7 @@ pub(super) struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    /// Of `name`, of `total` bytes of which `from` are there.
+    /// For `name`: of `total` bytes, `from` are there already.
     pub(super) fn new(client: &'a Client, name: &'a str, total: Option<u64>, from: u64) -> Self {
         let (began, terminal) = (Instant::now(), std::io::stderr().is_terminal());
         Self { client, name, total, from, began, last: None, terminal }
@@ -24,7 +24,7 @@ impl<'a> Progress<'a> {
 
     /// `done` bytes are there.
     pub(super) fn at(&mut self, done: u64) {
-        // One line that is written over on a terminal; elsewhere a line now and then.
+        // One line that is overwritten on a terminal; elsewhere a line now and then.
         let (first, next) = match self.terminal {
             true => (Duration::from_secs(1), Duration::from_millis(100)),
             false => (Duration::from_secs(10), Duration::from_secs(10)),
@@ -62,7 +62,7 @@ impl<'a> Progress<'a> {
     }
 }
 
-// Whatever ends the transfer, what comes next begins on its own line.
+// However the transfer ends, what comes next begins on its own line.
 impl Drop for Progress<'_> {
     fn drop(&mut self) {
         if self.terminal && self.last.is_some() {

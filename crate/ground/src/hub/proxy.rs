@@ -1,4 +1,4 @@
-//! The proxies of the environment, by the names and the rules of the Python library.
+//! The proxies that the environment names, by the names and rules of the Python library.
 
 use super::token::scrub;
 use crate::{Error, Result, bail};
@@ -6,9 +6,9 @@ use std::fmt;
 use std::net::IpAddr;
 use ureq::http::Uri;
 
-/// Through which proxies servers are reached: `http_proxy`, `https_proxy` and `all_proxy` by the
-/// scheme of an address, and `no_proxy` for those that are reached without. Each name in small
-/// letters or in capitals; the small letters count where both are set.
+/// Which proxies servers are reached through: `http_proxy`, `https_proxy` and `all_proxy` by the
+/// scheme of an address, and `no_proxy` for servers that are reached directly. Each name is read in
+/// lower case and in upper case; lower case counts if both are set.
 ///
 /// Its `Debug` form shows no password.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub(super) struct Proxy {
 impl Proxies {
     /// Those that the variables name, where `variable` gives the value of a name.
     pub(super) fn from_variables(variable: &dyn Fn(&str) -> Option<String>) -> Self {
-        // A variable in small letters that is set to nothing hides the one in capitals.
+        // A lower-case variable that is set to nothing hides the upper-case one.
         let find = |name: &str| -> Option<Proxy> {
             let set = |name: String| Some(Proxy { value: variable(&name)?, name });
             let found = set(name.to_string()).or_else(|| set(name.to_ascii_uppercase()))?;
@@ -46,7 +46,7 @@ impl Proxies {
         }
     }
 
-    /// The proxy that a request for `uri` goes through; none where it goes there itself.
+    /// The proxy that a request for `uri` goes through; none if it goes there directly.
     pub(super) fn of(&self, uri: &Uri) -> Option<&Proxy> {
         let host = uri.host().unwrap_or_default().to_ascii_lowercase();
         // A proxy leads out of the machine, and not back to it.
@@ -61,7 +61,7 @@ impl Proxies {
     }
 }
 
-// Whether an entry of no_proxy is of this host: `*`, a network of numbers, an address, or a name
+// Whether an entry of no_proxy covers this host: `*`, a network of numbers, an address, or a name
 // and all below it.
 fn names(entry: &str, host: &str, port: Option<u16>) -> bool {
     if entry == "*" {
@@ -99,7 +99,7 @@ impl Proxy {
     /// For ureq.
     ///
     /// # Errors
-    /// A proxy that speaks SOCKS, or no address of one: by the variable's name.
+    /// A SOCKS proxy, or a value that is not a proxy's address; the message names the variable.
     pub(super) fn open(&self) -> Result<ureq::Proxy> {
         let value = self.value.trim();
         let scheme = value.split_once("://").map_or("http", |(scheme, _)| scheme);

@@ -12,8 +12,8 @@ use std::sync::{Arc, OnceLock};
 
 /// A repository at a revision.
 ///
-/// All files of one value (and of its clones) are of one commit: a branch is asked which
-/// commit it is with the first file, and held to it. A new value asks anew.
+/// All files of one value (and of its clones) are of one commit: with the first file, a branch is
+/// resolved to its commit and held to it. A new value resolves it anew.
 #[derive(Clone)]
 pub struct Repository {
     pub(super) client: Arc<Client>,
@@ -45,9 +45,9 @@ impl Repository {
 
     /// The path of the file `name`: from the cache, or fetched and verified.
     ///
-    /// At a full commit the cache is asked first, and the network not at all where it has
-    /// the file. A branch is asked which commit it is; where the network fails for a reason
-    /// that passes, the commit of the last time serves, with a note on stderr.
+    /// At a full commit the cache is searched first, and the network is not used at all if the file
+    /// is there. A branch is resolved to its commit; if the network fails for a temporary reason,
+    /// the last known commit serves, with a note on stderr.
     ///
     /// # Errors
     /// A name that leads out of the repository; no such file, revision or repository; no
@@ -57,8 +57,8 @@ impl Repository {
         self.find(name).map_err(|failure| self.client.error(failure.error))
     }
 
-    /// As [`Repository::file`], and `None` where the repository has no such file. Offline,
-    /// `None` says that the cache has none.
+    /// As [`Repository::file`], but `None` if the repository has no such file. Offline, `None` says
+    /// that the cache has none.
     ///
     /// # Errors
     /// As [`Repository::file`] in all other cases.
@@ -74,11 +74,11 @@ impl Repository {
         }
     }
 
-    /// Whether the repository has a file `name`, which is not fetched. Offline, whether the
-    /// cache has it.
+    /// Whether the repository has a file `name`; it is not fetched. Offline, whether the cache has
+    /// it.
     ///
     /// # Errors
-    /// As [`Repository::file`], but for the missing file.
+    /// As [`Repository::file`], except for the missing file.
     pub fn has(&self, name: &str) -> Result<bool> {
         check_name(name)?;
         if self.cached(name).is_some() || self.client.settings.offline {
@@ -92,7 +92,7 @@ impl Repository {
         }
     }
 
-    /// The path of the file `name` where it is in the cache. Asks nothing of the network.
+    /// The path of the file `name` if it is in the cache. Does not use the network.
     pub fn cached(&self, name: &str) -> Option<PathBuf> {
         check_name(name).ok()?;
         self.folder.snapshot(&self.commit()?, name)
@@ -108,8 +108,8 @@ impl Repository {
         &self.revision
     }
 
-    /// The commit that the files are of: the one that is held to, or, before the first
-    /// file, the one that the cache last knew for this branch.
+    /// The commit that the files are of: the one that is held, or, before the first file, the last
+    /// one that the cache knew for this branch.
     pub fn commit(&self) -> Option<String> {
         self.held.get().cloned().or_else(|| self.folder.reference(&self.revision))
     }
@@ -137,14 +137,14 @@ impl Repository {
         if self.client.settings.offline {
             return cached.ok_or_else(|| self.not_cached(name));
         }
-        // With the file at hand, a dead line is not worth a long wait.
+        // With the file at hand, a dead connection is not worth a long wait.
         let retries = self.client.settings.retries.min(cached.as_ref().map_or(usize::MAX, |_| 1));
         let target = self.target(&self.revision, name);
         match (self.client.metadata(&target, retries), cached) {
             (Ok(metadata), _) => {
                 let held = self.held.get_or_init(|| metadata.commit.clone());
                 let referred = self.folder.refer(&self.revision, held);
-                // A cache that cannot be written is as good, where the file is there.
+                // A cache that cannot be written will do, if the file is there.
                 if let Some(path) = self.folder.snapshot(held, name) {
                     return Ok(path);
                 }

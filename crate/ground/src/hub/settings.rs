@@ -21,18 +21,18 @@ pub struct HubSettings {
     pub token: Option<Token>,
     /// A file of certificates (PEM) of the authorities to trust, in place of Mozilla's.
     pub certificates: Option<PathBuf>,
-    /// Through which proxies servers are reached.
+    /// The proxies that servers are reached through.
     pub proxies: Proxies,
-    /// Ask nothing of the network; the cache alone answers.
+    /// Do not use the network; the cache alone answers.
     pub offline: bool,
-    /// How long a name may take to resolve, and a connection to come about.
+    /// How long it may take to resolve a name, and to make a connection.
     pub connect: Duration,
-    /// How long a server may say nothing, at any moment of a transfer. A transfer as a
-    /// whole may take as long as it moves, and the answer to an upload ten times as long.
+    /// How long a server may be silent at any moment of a transfer. A transfer as a whole may take
+    /// as long as it keeps moving, and the answer to an upload ten times this limit.
     pub stall: Duration,
-    /// How long to wait for another process that holds a file and does not get on with it.
+    /// How long to wait for another process that holds a file and makes no progress with it.
     pub lock: Duration,
-    /// How often a request is made again that failed for a reason that passes.
+    /// How often a request that failed for a temporary reason is retried.
     pub retries: usize,
     /// The wait before the first retry; it doubles from one to the next.
     pub backoff: Duration,
@@ -40,7 +40,7 @@ pub struct HubSettings {
     pub quiet: bool,
 }
 
-/// The longest wait between two attempts, also where the server asks for more.
+/// The longest wait between two attempts, even if the server asks for more.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 impl HubSettings {
@@ -79,10 +79,10 @@ impl HubSettings {
     /// | `HF_HUB_DOWNLOAD_TIMEOUT` | seconds that a server may say nothing | 30 |
     /// | `HF_HUB_DISABLE_PROGRESS_BARS` | no progress on stderr | no |
     ///
-    /// The four of the proxies are also read in capitals.
+    /// The four for proxies are also read in capitals.
     ///
     /// # Errors
-    /// A value without a meaning; the message names the variable.
+    /// An invalid value; the message names the variable.
     pub fn from_env() -> Result<Self> {
         let odd = RefCell::new(None);
         let settings = Self::from_variables(|name| match env::var(name) {
@@ -101,7 +101,7 @@ impl HubSettings {
 
     /// As [`HubSettings::from_env`], where `variable` gives the value of a name.
     pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
-        // A variable that is set to nothing is one that is not set.
+        // A variable that is set to nothing counts as not set.
         let value = |name: &str| variable(name).filter(|text| !text.trim().is_empty());
         let home = home(&value)?;
         let cache = match value("HF_HUB_CACHE").or_else(|| value("HUGGINGFACE_HUB_CACHE")) {
@@ -148,7 +148,7 @@ impl fmt::Debug for HubSettings {
     }
 }
 
-/// An endpoint is an address of http or https with a host, and nothing behind its path.
+/// An endpoint is an address of http or https with a host, and nothing after its path.
 pub(super) fn check_endpoint(endpoint: &str) -> Result<()> {
     let wrong = || {
         let shown = scrub(endpoint, None);
@@ -194,7 +194,7 @@ fn token(home: &Path, value: &dyn Fn(&str) -> Option<String>) -> Result<Option<T
     match std::fs::read_to_string(&path) {
         Ok(text) if text.trim().is_empty() => Ok(None),
         Ok(text) => Token::new(&text).with_context(|| path.display().to_string()).map(Some),
-        // No such file is no token; one that cannot be read is a mistake to hear of.
+        // A missing file means no token; one that cannot be read is a mistake to report.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("the token in {}", path.display())),
     }

@@ -1,7 +1,7 @@
 //! A limit for each wait of a connection.
 //!
-//! ureq limits the time of a whole body, which a large file on a slow line must exceed.
-//! What must not happen is that nothing happens, so each single wait has the limit here.
+//! ureq limits the time of a whole body, which a large file on a slow line must exceed. What must
+//! not happen is that nothing happens, so each single wait is limited here.
 
 use std::time::Duration;
 use ureq::Timeout;
@@ -25,8 +25,8 @@ impl<In: Transport> Connector<In> for StallLimit {
     }
 }
 
-/// A connection none of whose reads and writes takes longer than the limit; an
-/// answer alone may take what its request allows.
+/// A connection in which no read or write takes longer than the limit; only an answer may take as
+/// long as its request allows.
 #[derive(Debug)]
 pub(super) struct Patient<T> {
     inner: T,

@@ -19,7 +19,7 @@ pub(super) struct Target<'a> {
 }
 
 impl Kind {
-    /// In front of the id in an address.
+    /// What comes before the id in an address.
     pub(super) fn prefix(self) -> &'static str {
         match self {
             Self::Model => "",
@@ -27,7 +27,7 @@ impl Kind {
         }
     }
 
-    /// As the Hub's own interface names them.
+    /// The name in the Hub's own interface.
     pub(super) fn plural(self) -> &'static str {
         match self {
             Self::Model => "models",
@@ -58,7 +58,7 @@ impl Target<'_> {
     }
 }
 
-/// `text` as one segment of an address's path: what is not unreserved (RFC 3986) as %XX.
+/// `text` as one segment of an address's path: all but the unreserved (RFC 3986) as %XX.
 pub(super) fn encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -72,12 +72,12 @@ pub(super) fn encode(text: &str) -> String {
     out
 }
 
-/// Whether this is a full commit, which never means anything else later.
+/// Whether this is a full commit, whose meaning never changes.
 pub(super) fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && is_hex(revision)
 }
 
-/// Whether these are lower hexadecimal digits.
+/// Whether these are lower-case hexadecimal digits.
 pub(super) fn is_hex(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }

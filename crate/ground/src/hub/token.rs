@@ -1,4 +1,4 @@
-//! The access token, and how it stays out of every text.
+//! The access token, and how it is kept out of every text.
 
 use crate::{Result, ensure};
 use std::fmt;

@@ -5,12 +5,12 @@ pub(super) struct Axis {
     pub label: String,
     pub log: bool,
     pub range: Option<(f64, f64)>,
-    /// What the places 0, 1, 2 and so on are called, in place of numbers.
+    /// The names of the places 0, 1, 2 and so on, in place of numbers.
     pub names: Vec<String>,
 }
 
 impl Axis {
-    /// The range shown for these values: as given, or theirs with a margin.
+    /// The range shown for these values: as given, or that of the values with a margin.
     pub fn span(&self, values: impl Iterator<Item = f64>) -> (f64, f64) {
         if let Some(range) = self.range {
             return range;

@@ -8,7 +8,7 @@ pub(super) fn clip(line: &[Point], low: Point, high: Point) -> Vec<Vec<Point>> {
     for pair in line.windows(2) {
         let Some((from, to)) = segment(pair[0], pair[1], low, high) else { continue };
         match parts.last_mut() {
-            // A segment that begins where the last one ended goes on with it.
+            // A segment that begins where the last one ended continues it.
             Some(part) if part.last() == Some(&from) => part.push(to),
             _ => parts.push(vec![from, to]),
         }

@@ -1,4 +1,4 @@
-//! Heat maps in a PNG: their cells, and the bar that tells what the colours mean.
+//! Heat maps in a PNG: their cells, and the bar that shows what the colours mean.
 
 use super::png::{Area, FINE, TEXT, failed, font};
 use crate::Result;

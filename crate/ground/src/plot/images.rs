@@ -10,9 +10,9 @@ pub(crate) struct Montage {
     pub rgb: Vec<u8>,
     pub width: usize,
     pub height: usize,
-    /// A label a row of images; empty where there are none.
+    /// One label per row of images; empty if there are none.
     pub labels: Vec<String>,
-    /// Images a row, and rows of images.
+    /// Images per row, and rows of images.
     pub grid: (usize, usize),
 }
 

@@ -27,7 +27,7 @@ pub(super) fn figure(figure: &Figure) -> Result<serde_json::Value> {
     for (i, panel) in figure.panels.iter().enumerate() {
         let name = |axis: &str| if i == 0 { axis.to_string() } else { format!("{axis}{}", i + 1) };
         for (m, mark) in panel.marks.iter().enumerate() {
-            // One legend entry a name, even where panels repeat it.
+            // One legend entry per name, even if panels repeat it.
             let first =
                 !figure.panels[..i].iter().any(|p| p.marks.iter().any(|o| o.name() == mark.name()));
             plot.add_trace(trace(mark, &name("x"), &name("y"), first && m < 12));

@@ -1,5 +1,5 @@
-//! Figures: one type, shown as interactive plotly JSON, as a PNG drawn in Rust, and as
-//! text, so that a figure is there in JupyterLab, in a printed page and in a diff.
+//! Figures: one type, shown as interactive plotly JSON, as a PNG drawn in Rust, and as text, so
+//! that a figure can be seen in JupyterLab, on a printed page and in a diff.
 
 mod axis;
 mod clip;
@@ -126,7 +126,7 @@ impl Figure {
         self.with(|panel| panel.y.names = names.iter().map(|n| n.as_ref().to_string()).collect())
     }
 
-    /// Give x and y one scale, for points of the plane.
+    /// Give x and y the same scale, for points in the plane.
     pub fn equal(&self) -> Self {
         self.with(|panel| panel.equal = true)
     }
@@ -177,8 +177,8 @@ impl Figure {
         self.add(|_| Mark::Heatmap { name: name.into(), x, y, values })
     }
 
-    /// A grid of images with `columns` a row: `images` is (N, C, H, W) in \[-1, 1\] with 1
-    /// or 3 channels; values beyond are clipped.
+    /// A grid of images, `columns` per row: `images` is (N, C, H, W) in \[-1, 1\] with 1 or 3
+    /// channels; values beyond are clipped.
     ///
     /// # Errors
     /// Another shape, or values that are not finite.
@@ -319,7 +319,7 @@ fn pairs(x: &[f64], y: &[f64]) -> Vec<(f64, f64)> {
     x.iter().copied().zip(y.iter().copied()).collect()
 }
 
-/// Colours that stay apart for colour-blind readers (Okabe and Ito 2008).
+/// Colours that colour-blind readers can tell apart (Okabe and Ito 2008).
 const PALETTE: [(u8, u8, u8); 7] = [
     (0, 114, 178),
     (213, 94, 0),

@@ -12,7 +12,7 @@ use plotters::style::{FontStyle, register_font};
 use std::ops::Range;
 use std::sync::Once;
 
-/// Subpixels a pixel, in each direction.
+/// Subpixels per pixel, in each direction.
 pub(super) const FINE: usize = 2;
 /// The size of one panel in pixels.
 const PANEL: (usize, usize) = (860, 540);
@@ -26,7 +26,7 @@ pub(super) type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
 
 pub(super) fn figure(figure: &Figure) -> Result<Vec<u8>> {
     REGISTER.call_once(|| {
-        // The font is part of this file: it can be read.
+        // The font is part of this file, so reading it does not fail.
         let _ = register_font("sans-serif", FontStyle::Normal, FONT);
     });
     let (rows, columns) = (figure.rows(), figure.columns.min(figure.panels.len()));
@@ -54,7 +54,7 @@ fn size(figure: &Figure, rows: usize, columns: usize) -> (usize, usize) {
     (PANEL.0 * columns * shrink.0 / shrink.1, PANEL.1 * rows * shrink.0 / shrink.1 + title)
 }
 
-/// The size of a montage on the page: whole pixels a pixel, about 700 across at most.
+/// The size of a montage on the page: whole pixels per pixel, about 700 across at most.
 pub(super) fn montage_size(montage: &Montage) -> (usize, usize) {
     let scale = (700 / montage.width.max(1)).clamp(1, 8);
     (montage.width * scale, montage.height * scale)

@@ -12,14 +12,14 @@ use candle_core::{D, DType, Device, Storage, Tensor};
 ///
 /// Everything is computed in f64: at t = 0.002 the exponent divides a squared distance by 8e-6,
 /// which f32 cannot resolve. (In f64 the exponents are exact to about 1e-16 |x|^2 / t^2, 1e-8 for
-/// an image of 784 pixels at that t.) Answers come in the dtype and on the device of `x`; the work is
+/// an image of 784 pixels at that t.) Results have the dtype and the device of `x`; the work is
 /// done on the CPU, on the threads of the rayon pool that the call is made in.
 ///
 /// [`Denoiser::denoise`] and [`log_density`](Self::log_density) go over the rows in chunks and
-/// never hold a (B, N) matrix: beside the data, 376 MB in f64 for 60 000 rows of 784, they need
-/// some MB a thread. An answer is the same to the bit for any number of threads, and whatever
-/// else is in the batch. It carries no gradient to `x`, and refuses an `x` to which one is
-/// followed. A sample with a NaN or an infinity in it gets NaN, alone.
+/// never hold a (B, N) matrix: beside the data, 376 MB in f64 for 60 000 rows of 784, they need a
+/// few MB per thread. A result is the same to the bit for any number of threads, and whatever else
+/// is in the batch. It carries no gradient to `x`, and an `x` for which a gradient is tracked is
+/// refused. A sample with a NaN or an infinity in it gives NaN; the other samples are not affected.
 #[derive(Clone, Debug)]
 pub struct Empirical {
     data: Tensor,    // (N, D), f64, contiguous, on the CPU
@@ -55,8 +55,8 @@ impl Empirical {
     /// The posterior p(i | x_t) over the rows, shape `(B, N)`, in f64.
     ///
     /// # Errors
-    /// Points of another shape than the rows or that a gradient is followed to, or noise levels
-    /// that are neither one nor one a sample, or not positive and finite.
+    /// Points that have another shape than the rows or for which a gradient is tracked, or noise
+    /// levels that are neither one nor one per sample, or not positive and finite.
     pub fn posterior(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         let (points, scale) = self.question(x, t)?;
         // |x|^2 is the same for every row and cancels in the softmax.
@@ -66,7 +66,7 @@ impl Empirical {
         Ok(candle_nn::ops::softmax(&logits, D::Minus1)?.to_device(x.device())?)
     }
 
-    /// ln p_t(x) for `x` of shape `(B, ..)`, with p_t = 1/N sum_i N(x_i, t^2 I); the answer is
+    /// ln p_t(x) for `x` of shape `(B, ..)`, with p_t = 1/N sum_i N(x_i, t^2 I); the result is
     /// `(B)`, in nats, in the dtype of `x`.
     ///
     /// # Errors

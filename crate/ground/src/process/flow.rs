@@ -1,5 +1,5 @@
-//! Whole ways along the PF ODE, from (x_t, t) to x_eps, as consistency functions: by the
-//! steps of a solver along a grid, and by an integrator that goes on until it is exact.
+//! Whole trajectories of the PF ODE, from (x_t, t) to x_eps, as consistency functions: by the steps
+//! of a solver along a grid, and by an integrator that is exact to a tolerance.
 
 use super::grid::TimeGrid;
 use super::solver::Solver;
@@ -64,10 +64,10 @@ impl<D: Denoiser> ConsistencyFunction for FlowMap<D> {
 /// The consistency function of a denoiser's PF ODE itself, by an integrator whose error in
 /// each step is below `tolerance` of the size of x, or of t where that is larger.
 ///
-/// In s = ln t the ODE is dx/ds = x - D(x, t), which is smooth over all noise levels. It
-/// is solved by extrapolation of Gragg's midpoint rule (Bulirsch and Stoer; Hairer, Norsett
-/// and Wanner, *Solving Ordinary Differential Equations I*, II.9), of order 14, with a step
-/// size of its own for each sample. Everything is in f64.
+/// In s = ln t the ODE is dx/ds = x - D(x, t), which is smooth over all noise levels. It is solved
+/// by extrapolation of Gragg's midpoint rule (Bulirsch and Stoer; Hairer, Norsett and Wanner,
+/// *Solving Ordinary Differential Equations I*, II.9), of order 14, with a separate step size for
+/// each sample. Everything is in f64.
 pub struct ExactFlow<D> {
     denoiser: D,
     eps: f64,
@@ -76,7 +76,7 @@ pub struct ExactFlow<D> {
 
 /// Substeps of the extrapolated columns.
 const COLUMNS: [usize; 7] = [2, 4, 6, 8, 10, 12, 14];
-/// Steps before it gives up: what it needs for a mixture is a few dozen.
+/// Steps before it gives up; for a mixture it needs a few dozen.
 const STEPS: usize = 20_000;
 
 /// One sample on its way.
@@ -88,7 +88,7 @@ struct Path {
 }
 
 impl<D: Denoiser> ExactFlow<D> {
-    /// The flow of `denoiser` down to `eps`, to a tolerance of 1e-13 a step.
+    /// The flow of `denoiser` down to `eps`, to a tolerance of 1e-13 per step.
     ///
     /// # Errors
     /// An eps that is not positive.
@@ -97,10 +97,10 @@ impl<D: Denoiser> ExactFlow<D> {
         Ok(Self { denoiser, eps, tolerance: 1e-13 })
     }
 
-    /// The same to another tolerance a step; below 1e-14 rounding is larger.
+    /// The same with another tolerance per step; below 1e-14 rounding is larger.
     ///
     /// # Errors
-    /// One that is not between 1e-14 and 1.
+    /// A tolerance that is not between 1e-14 and 1.
     pub fn tolerance(self, tolerance: f64) -> Result<Self> {
         ensure!(
             (1e-14..1.0).contains(&tolerance),
@@ -123,14 +123,14 @@ impl<D: Denoiser> ExactFlow<D> {
         Ok(slopes)
     }
 
-    // One step of every path: the extrapolated ends, row after row, and how far each is from
-    // the one with a column less, in units of what is allowed.
+    // One step of every path: the extrapolated ends, row after row, and how far each is from the
+    // one with one column fewer, in units of what is allowed.
     fn step(&self, paths: &[Path], dims: &[usize]) -> Result<(Vec<f64>, Vec<f64>)> {
         let width = paths[0].x.len();
         let shape = [&[paths.len()], &dims[1..]].concat();
         let start: Vec<f64> = paths.iter().flat_map(|p| &p.x).copied().collect();
         let first = self.slopes(paths, &start, 0.0, &shape)?;
-        // The row before of Neville's scheme in the squared substep.
+        // The previous row of Neville's scheme in the squared substep.
         let mut tableau: Vec<Vec<f64>> = Vec::new();
         let mut gap = vec![0.0f64; paths.len()];
         for (j, &n) in COLUMNS.iter().enumerate() {
@@ -150,7 +150,7 @@ impl<D: Denoiser> ExactFlow<D> {
                         let change = (*now - *earlier) / (ratio - 1.0);
                         *earlier = *now;
                         *now += change;
-                        // `max` passes over a NaN, which must not look small.
+                        // `max` ignores a NaN, which must not look small.
                         *gap = if change.is_nan() { f64::INFINITY } else { gap.max(change.abs()) };
                     }
                 }
@@ -183,8 +183,8 @@ fn advance(x: &mut [f64], before: Option<&mut [f64]>, slope: &[f64], paths: &[Pa
 
 impl<D: Denoiser> ConsistencyFunction for ExactFlow<D> {
     /// # Errors
-    /// A noise level below eps, or a path that does not come to its end: its denoiser is
-    /// not smooth, or not finite.
+    /// A noise level below eps, or a path that does not reach its end: its denoiser is not smooth,
+    /// or not finite.
     fn origin(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         let dims = x.dims().to_vec();
         let starts = one_a_sample(t, dims.first().copied().unwrap_or(0))?;

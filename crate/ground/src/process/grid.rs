@@ -32,7 +32,7 @@ impl NoiseRange {
         (low + u * (high - low)).powf(self.rho)
     }
 
-    /// tau'(u), the slope of [`NoiseRange::tau`]: how fast the noise level goes along the
+    /// tau'(u), the slope of [`NoiseRange::tau`]: how fast the noise level changes along the
     /// indices of the grid.
     pub fn tau_slope(&self, u: f64) -> f64 {
         let (low, high) = (self.eps.powf(1.0 / self.rho), self.t_max.powf(1.0 / self.rho));
@@ -74,10 +74,10 @@ impl NoiseRange {
         TimeGrid::new(times)
     }
 
-    /// Whether eps < T, both between 1e-6 and 1e6, and rho between 0.1 and 1000.
+    /// Check that eps < T, both between 1e-6 and 1e6, and rho between 0.1 and 1000.
     ///
     /// # Errors
-    /// The value that breaks it.
+    /// The value that violates this.
     pub fn check(&self) -> Result<()> {
         let Self { eps, t_max, rho } = *self;
         level("eps", eps)?;

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// The largest weight; one over it is the smallest: a share is never rounded to 0 or 1.
+/// The largest weight; its inverse is the smallest: a share is never rounded to 0 or 1.
 const HEAVIEST: f64 = 1e12;
 
 /// p_data = sum_k w_k N(m_k, s_k^2 I), with s_k = 0 allowed (a point mass).
@@ -24,13 +24,13 @@ pub struct GaussianMixture {
 }
 
 impl GaussianMixture {
-    /// A mixture of `weights`, `means` and standard deviations `std`, one each a
-    /// component; the weights are normalised to sum 1.
+    /// A mixture of `weights`, `means` and standard deviations `std`, one of each per component;
+    /// the weights are normalised to sum to 1.
     ///
     /// # Errors
-    /// Lengths that differ, means of different dimensions; a weight that is not from 1e-12 to
-    /// 1e12 (their ratios alone count), a coordinate beyond 1e6, a deviation that is not from 0 to
-    /// 1e6: by its place.
+    /// Lengths that differ, means of different dimensions; a weight that is not from 1e-12 to 1e12
+    /// (only their ratios count), a coordinate beyond 1e6, a deviation that is not from 0 to 1e6:
+    /// the message says which.
     pub fn new(weights: Vec<f64>, means: Vec<Vec<f64>>, std: Vec<f64>) -> Result<Self> {
         let count = weights.len();
         ensure!(
@@ -56,8 +56,8 @@ impl GaussianMixture {
         Ok(Self { weights: weights.iter().map(|w| w / total).collect(), means, std })
     }
 
-    /// Read a mixture from a TOML file: `weights = [..]`, `means = [[..], ..]`, `std = [..]`,
-    /// one each a component.
+    /// Read a mixture from a TOML file: `weights = [..]`, `means = [[..], ..]`, `std = [..]`, one
+    /// of each per component.
     ///
     /// # Errors
     /// A file that is missing or holds no mixture, by name and field.
@@ -71,7 +71,7 @@ impl GaussianMixture {
     /// A mixture from TOML, as [`GaussianMixture::read`] takes it.
     ///
     /// # Errors
-    /// Text that is none, or values that [`GaussianMixture::new`] refuses.
+    /// Text that is not a mixture, or values that [`GaussianMixture::new`] refuses.
     pub fn parse(text: &str) -> Result<Self> {
         let Self { weights, means, std } = from_toml(text)?;
         Self::new(weights, means, std)
@@ -114,7 +114,7 @@ impl GaussianMixture {
         self.weights.len() - 1
     }
 
-    /// ln p_t(x) for `x` of shape `(B, dim)`; the answer is `(B)`.
+    /// ln p_t(x) for `x` of shape `(B, dim)`; the result is `(B)`.
     ///
     /// # Errors
     /// A component without width at `t = 0`, where there is no density.
@@ -154,7 +154,7 @@ impl GaussianMixture {
             .to_device(x.device())?)
     }
 
-    // E[x0 | x_t = x] of one point; `terms` is room for a number a component.
+    // E[x0 | x_t = x] of one point; `terms` is room for one number per component.
     fn denoise_point(&self, x: &[f64], t: f64, terms: &mut [f64], out: &mut [f64]) {
         let dim = x.len() as f64;
         for (k, term) in terms.iter_mut().enumerate() {
@@ -181,7 +181,7 @@ impl Denoiser for GaussianMixture {
     /// cores, in f64, whatever the dtype of `x`.
     ///
     /// # Errors
-    /// Points of another dimension, or that a gradient is wanted for: it carries none.
+    /// Points of another dimension, or for which a gradient is tracked: the result carries none.
     fn denoise(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         per_sample(t, x)?; // checks the number of noise levels
         let (batch, dim) = x.dims2()?;

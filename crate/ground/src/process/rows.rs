@@ -4,10 +4,10 @@
 //! Streaming log-sum-exp: each sample keeps the best score so far, the sum of exponentials
 //! relative to it and the rows' mean under them; a better score shrinks both.
 //!
-//! Samples go in tiles, and in a tile they lie side by side: the matrices are (rows, samples)
-//! and (dimensions, samples). Both products then read the rows where they lie, and the pass
-//! over the weights is a loop over samples that any compiler vectorises. No number of a sample
-//! meets another sample's: its sums have one order, whatever else is in the batch.
+//! Samples are processed in tiles, and within a tile they lie side by side: the matrices are
+//! (rows, samples) and (dimensions, samples). Both products then read the rows where they lie, and
+//! the pass over the weights is a loop over samples that any compiler vectorises. No number of one
+//! sample mixes with another's: its sums have one order, whatever else is in the batch.
 
 use gemm::{Parallelism, gemm};
 use rayon::prelude::*;
@@ -15,14 +15,14 @@ use rayon::prelude::*;
 /// Samples in a tile. The crate `gemm` reads a factor in place as long as the other is no wider
 /// than two of its registers' blocks: 64 with AVX-512.
 const TILE: usize = 64;
-/// A tile's width is a multiple of this. `gemm` has ways of its own for a single column, which
+/// A tile's width is a multiple of this. `gemm` treats a single column in ways of its own, which
 /// add in another order.
 const LANES: usize = 8;
-/// Rows at a time: their weights for a tile stay in the second cache. Below 512 `gemm` adds
-/// a sum in one go, and 6 and 4 (the heights of its blocks) divide it.
+/// Rows at a time: their weights for a tile stay in the second-level cache. Below 512 `gemm` adds a
+/// sum in one go, and 6 and 4 (the heights of its blocks) divide it.
 const CHUNK: usize = 504;
-/// Rows that one task takes at the most. A function of the dataset and never of the threads,
-/// because the parts are where sums are split.
+/// The most rows that one task takes. It depends on the dataset and never on the threads, because
+/// sums are split where the parts are.
 const PART: usize = 16 * CHUNK;
 
 /// The rows of a dataset.
@@ -67,7 +67,7 @@ struct Running {
     nearest: Vec<f64>,
     /// Sum of exp(scale (score - best)).
     sum: Vec<f64>,
-    /// The rows summed with these weights, (dim, width); empty where nobody asks for it.
+    /// The rows summed with these weights, (dim, width); empty if it is not asked for.
     mean: Vec<f64>,
 }
 
@@ -112,7 +112,7 @@ impl Running {
 }
 
 impl Rows<'_> {
-    /// The posterior means of `points` (B, dim) at `scale` = 1 / (2 t^2), one a sample: (B, dim).
+    /// The posterior means of `points` (B, dim) at `scale` = 1 / (2 t^2), one per sample: (B, dim).
     pub fn means(&self, points: &[f64], scale: &[f64]) -> Vec<f64> {
         let dim = self.dim;
         let mut out = vec![0.0; points.len()];
@@ -129,7 +129,7 @@ impl Rows<'_> {
         out
     }
 
-    /// ln sum_i exp(-scale |x - x_i|^2) for `points` (B, dim) and a scale a sample: (B).
+    /// ln sum_i exp(-scale |x - x_i|^2) for `points` (B, dim) and one scale per sample: (B).
     pub fn log_sums(&self, points: &[f64], scale: &[f64]) -> Vec<f64> {
         let dim = self.dim;
         let mut out = vec![0.0; scale.len()];
@@ -324,6 +324,6 @@ fn exponential<const FUSED: bool>(x: f64) -> f64 {
         value = mul_add(value, r, SERIES[k]);
     }
     let power = f64::from_bits(shifted.to_bits().wrapping_add(1023) << 52);
-    // The power has no exponent for a smaller x, whose weight could not be seen beside 1.
+    // For a smaller x the power has no exponent; its weight would vanish beside 1.
     if x < -708.0 { 0.0 } else { value * power }
 }

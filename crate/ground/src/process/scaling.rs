@@ -38,7 +38,7 @@ pub enum Scaling {
 impl Scaling {
     /// The coefficients at noise level `t`.
     ///
-    /// The shift by eps is in c_skip and in the numerator of c_out only.
+    /// The shift by eps is only in c_skip and in the numerator of c_out.
     ///
     /// ```
     /// use consistency::process::Scaling;
@@ -81,7 +81,7 @@ impl Scaling {
     }
 }
 
-/// c_noise(t) = ln(t) / 4, what a network is told of the noise level.
+/// c_noise(t) = ln(t) / 4, the form in which a network is given the noise level.
 pub fn time_condition(t: f64) -> f64 {
     0.25 * t.ln()
 }

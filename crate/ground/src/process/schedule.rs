@@ -4,7 +4,7 @@ use crate::bounds::{POINTS, within};
 use crate::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
-/// Which of two things is meant where the paper and the public code differ.
+/// Which of the two is meant where the paper and the public code differ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Convention {
@@ -56,10 +56,10 @@ impl Schedule {
         (f64::from(self.s0) * self.mu0.ln() / divisor as f64).exp()
     }
 
-    /// Whether 2 <= s0 <= s1 < 1 000 000 and 0 < mu0 < 1.
+    /// Check that 2 <= s0 <= s1 < 1 000 000 and 0 < mu0 < 1.
     ///
     /// # Errors
-    /// The value that breaks it.
+    /// The value that violates this.
     pub fn check(&self) -> Result<()> {
         let Self { s0, s1, mu0, .. } = *self;
         ensure!(s0 >= 2 && s1 >= s0, "schedule s0 = {s0}, s1 = {s1}: needs 2 <= s0 <= s1");

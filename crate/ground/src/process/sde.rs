@@ -7,7 +7,7 @@ use crate::rng::Key;
 use crate::seam::{Denoiser, per_sample};
 use candle_core::Tensor;
 
-/// x_t = x_0 + t z: a draw of p_t given x_0, for one noise level or one a sample.
+/// x_t = x_0 + t z: a draw of p_t given x_0, for one noise level or one per sample.
 pub fn perturb(x0: &Tensor, t: &[f64], z: &Tensor) -> Result<Tensor> {
     Ok((x0 + z.broadcast_mul(&per_sample(t, x0)?)?)?)
 }
@@ -32,8 +32,8 @@ pub fn forward_sde(x0: &Tensor, grid: &TimeGrid, key: &Key) -> Result<Vec<Tensor
 /// Paths of the reverse-time SDE dx = -2t score dt + sqrt(2t) dw from `x` at T down to
 /// eps: N tensors, the first at T.
 ///
-/// One Euler-Maruyama step an interval, with the integral of g^2, t_{n+1}^2 - t_n^2,
-/// taken exactly and the score held at its value at t_{n+1}.
+/// One Euler-Maruyama step per interval, with the integral of g^2, t_{n+1}^2 - t_n^2, taken exactly
+/// and the score held at its value at t_{n+1}.
 pub fn reverse_sde(
     denoiser: &dyn Denoiser,
     x: &Tensor,

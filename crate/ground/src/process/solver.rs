@@ -26,7 +26,7 @@ pub enum Solver {
 }
 
 impl Solver {
-    /// From x at `t` to `t_next`, both one noise level or one a sample.
+    /// From x at `t` to `t_next`, each one noise level or one per sample.
     pub fn step(
         self,
         denoiser: &dyn Denoiser,

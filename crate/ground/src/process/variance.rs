@@ -1,5 +1,5 @@
-//! The discrete variance-preserving process of DDPM (Ho et al. 2020) seen as ours: its step i
-//! adds as much noise, relative to the signal, as sigma_i = sqrt((1 - abar_i) / abar_i).
+//! The discrete variance-preserving process of DDPM (Ho et al. 2020) in our terms: its step i adds
+//! as much noise, relative to the signal, as sigma_i = sqrt((1 - abar_i) / abar_i).
 
 use super::NoiseRange;
 use crate::{Result, ensure};
@@ -37,10 +37,10 @@ impl Default for VpSchedule {
 }
 
 impl VpSchedule {
-    /// Whether 0 < beta < 1 throughout and there are two steps or more.
+    /// Check that 0 < beta < 1 throughout and that there are two steps or more.
     ///
     /// # Errors
-    /// The values that break it.
+    /// The values that violate this.
     pub fn check(&self) -> Result<()> {
         let Self { beta_start, beta_end, steps, .. } = *self;
         ensure!(
@@ -75,7 +75,7 @@ impl VpSchedule {
     }
 
     /// The noise levels that the process has: from sigma_0 to the last, with the rho of EDM's
-    /// grids. Below sigma_0 a network trained on it has seen nothing.
+    /// grids. A network trained on it has seen nothing below sigma_0.
     pub fn range(&self) -> NoiseRange {
         let sigmas = self.sigmas();
         let (eps, t_max) = (sigmas.first().copied(), sigmas.last().copied());
@@ -88,7 +88,7 @@ impl VpSchedule {
 }
 
 /// The step, as a fraction, of the noise level `sigma` among `sigmas`: by interpolation in
-/// ln sigma, the first or the last outside.
+/// ln sigma; outside them, the first or the last.
 pub fn step_of(sigmas: &[f64], sigma: f64) -> f64 {
     let above = sigmas.partition_point(|s| *s <= sigma);
     if above == 0 {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// What a recorded number needs beside it to be made again.
+/// What must be known with a recorded number to reproduce it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
     /// The experiment's name.
@@ -40,10 +40,10 @@ impl Provenance {
     }
 }
 
-/// The commit of the project that is at work, as in [`Provenance::commit`].
+/// The commit of the project that is running, as in [`Provenance::commit`].
 ///
-/// It is that of the first call: what a process has loaded stays what it is while the
-/// project goes on.
+/// It is that of the first call: what a process has loaded stays as it is while the project
+/// changes.
 pub fn commit() -> String {
     static COMMIT: OnceLock<String> = OnceLock::new();
     COMMIT.get_or_init(at_work).clone()
@@ -64,7 +64,7 @@ fn at_work() -> String {
     }
 }
 
-// LAB_PROJECT in a notebook and under `cargo lab`; else where this library was built.
+// LAB_PROJECT in a notebook and under `cargo lab`; otherwise where this library was built.
 fn project() -> PathBuf {
     match std::env::var_os("LAB_PROJECT") {
         Some(path) => path.into(),

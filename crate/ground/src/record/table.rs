@@ -40,7 +40,7 @@ impl Table {
         Ok(())
     }
 
-    /// The column `name`, empty where there is none.
+    /// The column `name`, empty if there is none.
     pub fn column(&self, name: &str) -> &[f64] {
         self.values.get(name).map_or(&[], Vec::as_slice)
     }

@@ -1,4 +1,4 @@
-//! Text that people write: what is no such text gets one message that fits on a screen.
+//! Text that people write: anything else gets one message that fits on a screen.
 
 use crate::{Error, Result, ensure};
 use serde::de::DeserializeOwned;

@@ -1,5 +1,5 @@
-//! The file of a pack: a Python program reads and writes it, as every machine of the lab has
-//! a Python, and its tar archives need no crate.
+//! The file of a pack. A Python program reads and writes it: every machine of the lab has a Python,
+//! and Python's tar archives need no crate.
 
 use crate::Result;
 use crate::place::Turn;
@@ -12,10 +12,10 @@ use std::process::Stdio;
 
 static PACK: &str = include_str!("../python/pack.py");
 
-/// Run its command with these arguments; the answer is its standard output.
+/// Run its command with these arguments; returns its standard output.
 ///
 /// # Errors
-/// What the program says: one message.
+/// What the program says, as one message.
 pub fn run(
     turn: Option<&Turn>,
     arguments: &[&OsStr],

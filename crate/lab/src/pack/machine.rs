@@ -16,7 +16,7 @@ pub struct Machine {
     libc: String,
     /// The processor's name, to show it.
     processor: String,
-    /// Instructions that programs which are compiled here take for granted.
+    /// Instructions that programs compiled here take for granted.
     needs: Vec<&'static str>,
     /// Those of the known ones that the processor has.
     has: Vec<&'static str>,
@@ -111,7 +111,7 @@ impl Machine {
         })
     }
 
-    /// Why programs of the machine `packed` do not run on this one, each with the remedy.
+    /// Why programs from the machine `packed` do not run on this one, each reason with its remedy.
     pub fn refusals(&self, packed: &Value) -> Vec<String> {
         let text = |value: &Value| value.as_str().unwrap_or("unknown").to_string();
         let mut found = Vec::new();

@@ -2,9 +2,9 @@
 //! put into another clone by `cargo lab unpack`.
 //!
 //! It holds the library that kernels start with, the program of the commands that need it,
-//! evcxr_jupyter, the kernel's cargo home and the Python environment. Cargo's own build is not
-//! in it: what cargo calls up to date depends on absolute paths (of the cargo home) and on time
-//! stamps (of the clone), and both are others elsewhere.
+//! evcxr_jupyter, the kernel's cargo home and the Python environment. Cargo's own build is not in
+//! it: what cargo considers up to date depends on absolute paths (of the cargo home) and on time
+//! stamps (of the clone), and both differ elsewhere.
 
 mod archive;
 mod machine;
@@ -20,14 +20,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// The form of the file. One that is read otherwise has another number.
+/// The format of the file. A format that is read differently has another number.
 const FORMAT: u64 = 1;
 
-/// Set up what is missing and write it to `file`, or to a file of this folder that has the
-/// machine's kind in its name.
+/// Set up what is missing and write it to `file`, or to a file in this folder with the machine's
+/// kind in its name.
 ///
 /// # Errors
-/// The sources change meanwhile, or the file cannot be written.
+/// The sources change in the meantime, or the file cannot be written.
 pub fn pack(place: &Place, file: Option<&str>) -> Result<ExitCode> {
     let turn = Turn::to_set_up(place)?;
     let sources = Sources::of(&place.project)?;
@@ -71,7 +71,7 @@ pub fn pack(place: &Place, file: Option<&str>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-// Names inside the pack, and what they are here. Links and what names this place's paths are
+// Names inside the pack, and what they are here. Links, and files that name this place's paths, are
 // left out: they are made anew.
 fn contents(
     place: &Place,
@@ -84,7 +84,7 @@ fn contents(
         (format!("library/{}", library::PROGRAM), program.to_path_buf()),
     ];
     let cargo = setup::cargo_home(place);
-    // Where the standard library's source is missing there is none.
+    // It does not exist if the standard library's source is missing.
     if cargo.is_dir() {
         found.push(("kernel/cargo".to_string(), cargo));
     }
@@ -125,7 +125,7 @@ fn names(folder: &Path) -> Result<Vec<String>> {
     names.map_err(failed)
 }
 
-// `1a2b3c4d5e6f`, with `+` where files of git's were changed since.
+// `1a2b3c4d5e6f`, with `+` if files that git tracks were changed since.
 fn commit(place: &Place) -> String {
     let git = |arguments: &[&str]| {
         let folder = place.project.to_string_lossy().into_owned();
@@ -138,8 +138,8 @@ fn commit(place: &Place) -> String {
     }
 }
 
-/// Put what `file` holds in its places, when it is whole and this machine and clone are what
-/// it is for. Until then nothing is written; each part then comes by one rename.
+/// Put what `file` holds in its places, if it is whole and meant for this machine and clone.
+/// Nothing is written before that is known; each part then comes by one rename.
 ///
 /// # Errors
 /// The file is damaged, or it is not for this machine or clone: every reason with its remedy.

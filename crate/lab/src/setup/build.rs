@@ -135,7 +135,7 @@ fn once(
     } else {
         step.done("built");
     }
-    // Cargo tells them in the order in which it came to them.
+    // Cargo reports them in the order in which it reached them.
     metadata.sort();
     let bytes = read(&library)?;
     Ok(Build { library, bytes, metadata })

@@ -28,8 +28,8 @@ const IDLE: [&str; 13] = [
     "zerovec",
 ];
 
-/// What it calls now and then: with little optimisation. (All of it at this level would save
-/// another tenth, and a kernel would be ready after 8 s in place of 6.)
+/// What it calls now and then: compiled with little optimisation. (All of it at this level would
+/// save another tenth, and a kernel would be ready after 8 s instead of 6.)
 const SELDOM: [&str; 4] = ["regex-automata", "regex-syntax", "tokio", "zeromq"];
 
 /// Whether this version is there.
@@ -48,7 +48,7 @@ pub fn ensure(place: &Place, turn: &Turn, toolchain: &Toolchain) -> Result<()> {
     let mut step =
         Step::start(format!("evcxr_jupyter {VERSION}: the Rust kernel, compiled once (minutes)"));
     let target = root.join("build");
-    // The toolchain that is at work, not rustup's choice for this folder.
+    // The toolchain in use, not rustup's choice for this folder.
     let mut install = Logged::new(place, "evcxr", &toolchain.cargo);
     let command = install.command();
     command
@@ -74,7 +74,7 @@ pub fn ensure(place: &Place, turn: &Turn, toolchain: &Toolchain) -> Result<()> {
         step.failed();
         return Err(error);
     }
-    // It answers, or it is not installed.
+    // If it does not answer, it is not installed.
     answer(place.evcxr(), &["--help"])
         .map_err(|e| format!("evcxr_jupyter was installed and does not run: {e}"))?;
     files::write(&stamp, VERSION.as_bytes())?;

@@ -104,7 +104,7 @@ pub fn find(place: &Place, toolchain: &Toolchain) -> Result<Vec<Header>> {
         manifest.push_str("\n[dependencies]\n");
         for dependency in list(&node["deps"]) {
             let Some(of) = packages.get(&text(&dependency["pkg"])) else { continue };
-            // Our packages have the whole library for their examples: a circle.
+            // Our packages depend on the whole library for their examples: a cycle.
             if list(&dependency["dep_kinds"]).iter().all(|kind| kind["kind"] == "dev") {
                 continue;
             }

@@ -25,10 +25,10 @@ pub struct Library {
 }
 
 impl Library {
-    /// A share in the library's lock: as long as it is held, the library is not swept away.
+    /// A share in the library's lock: as long as it is held, the library is not removed.
     ///
     /// # Errors
-    /// It was swept away in this moment.
+    /// It was removed at this very moment.
     pub fn hold(&self) -> Result<File> {
         let path = self.folder.join("lock");
         let lock = File::open(&path).and_then(|lock| lock.lock_shared().map(|()| lock));
@@ -162,7 +162,7 @@ impl Start {
         hash.add(&self.launch).add(&self.init);
     }
 
-    /// Write the files, and that by which a kernel locks the library, into `folder`.
+    /// Write the files, and the one by which a kernel locks the library, into `folder`.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let evcxr = folder.join("evcxr");
         files::write(&folder.join("lock"), b"")?;
@@ -172,9 +172,8 @@ impl Start {
     }
 }
 
-// What evcxr runs when it starts: the library by flag, the headers by path, the prelude. The
-// static is part of every cell: the loader calls it first, in a process that evcxr has started
-// anew too.
+// What evcxr runs when it starts: the library by flag, the headers by path, the prelude. The static
+// is part of every cell: the loader calls it first, even in a process that evcxr has restarted.
 fn init(folder: &Path) -> String {
     let flags = [
         "-Cprefer-dynamic".to_string(),
@@ -235,8 +234,8 @@ fn launch(place: &Place, toolchain: &Toolchain, target: &Path, folder: &Path) ->
     ))
 }
 
-/// Remove the builds that no kernel uses, but for those to `keep`: each kernel holds a lock in
-/// its build's folder.
+/// Remove the builds that no kernel uses, except those to `keep`: each kernel holds a lock in its
+/// build's folder.
 pub fn sweep(place: &Place, keep: &[String]) {
     let Ok(entries) = fs::read_dir(place.libraries()) else { return };
     for entry in entries.flatten() {

@@ -42,12 +42,12 @@ impl Kind {
     }
 }
 
-/// Everything a kernel needs: the library of this clone, the venv, evcxr_jupyter, the
-/// kernelspec. Answers the library that is now current.
+/// Everything a kernel needs: the library of this clone, the venv, evcxr_jupyter, the kernelspec.
+/// Returns the library that is now current.
 pub fn all(place: &Place, turn: &Turn) -> Result<Library> {
     let toolchain = Toolchain::find()?;
-    // The venv comes over the network while the compiler has the processors; with more than
-    // two of them, both builds go on at once, because each ends in a long tail on one.
+    // The venv is downloaded while the compiler has the processors; with more than two of them,
+    // both builds run at once, because each ends in a long tail on one.
     let many = std::thread::available_parallelism().is_ok_and(|count| count.get() > 2);
     let panicked = |what: &str| Err(format!("setting up {what} panicked"));
     let (library, evcxr, venv) = std::thread::scope(|scope| {
@@ -74,10 +74,10 @@ pub fn all(place: &Place, turn: &Turn) -> Result<Library> {
 /// The same, and a second kernel whose library also runs on NVIDIA GPUs.
 ///
 /// # Errors
-/// No CUDA toolkit: what to install.
+/// No CUDA toolkit; the message says what to install.
 pub fn with_cuda(place: &Place, turn: &Turn) -> Result<Library> {
     let toolchain = Toolchain::find()?;
-    // Minutes of work first would only delay the message.
+    // Minutes of work before this would only delay the message.
     toolchain::nvcc()?;
     all(place, turn)?;
     let library = library::ensure(place, turn, &toolchain, Kind::Cuda)?;

@@ -1,10 +1,9 @@
 //! What a cell with `.await` is compiled against.
 //!
-//! For the first `.await` evcxr adds the crate tokio from crates.io, unless there is a
-//! dependency of that name: without a network a cell waits long for a message that says
-//! nothing of it, and with one a runtime is downloaded that no function of the lab needs. So
-//! kernels start with a crate of that name which compiles into a clear error. A person's own
-//! `:dep tokio = ..` takes its place.
+//! At the first `.await` evcxr adds the crate tokio from crates.io, unless there is a dependency of
+//! that name. Without a network, a cell waits long for a message that does not mention it; with
+//! one, a runtime is downloaded that no function of the lab needs. So kernels start with a crate of
+//! that name which compiles into a clear error. A person's own `:dep tokio = ..` takes its place.
 
 use crate::Result;
 use crate::files;

@@ -50,7 +50,7 @@ pub fn fetch(place: &Place, turn: &Turn, toolchain: &Toolchain) -> Result<()> {
     Ok(())
 }
 
-/// Install it by rustup where it is missing; where it cannot be had, say what that means.
+/// Install it with rustup if it is missing; if it cannot be had, say what that means.
 pub fn ensure(toolchain: &Toolchain) {
     if !missing(toolchain) {
         return;

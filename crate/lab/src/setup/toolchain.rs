@@ -73,7 +73,7 @@ impl Toolchain {
 /// NVIDIA's compiler, where candle's build looks for it.
 ///
 /// # Errors
-/// It is nowhere: what to install.
+/// It is nowhere; the message says what to install.
 pub fn nvcc() -> Result<PathBuf> {
     let named = std::env::var_os("NVCC").map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();

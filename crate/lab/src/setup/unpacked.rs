@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 /// What a library's folder has if it came in a pack: its sources and their commit.
 const ORIGIN: &str = "origin.json";
 
-/// The current library, if it came in a pack and was built from the sources that are here, by
-/// the compiler that is here. Where it came in a pack and does not fit any more, this is said.
+/// The current library, if it came in a pack and was built from the sources that are here, by the
+/// compiler that is here. If it came in a pack and no longer fits, this is said.
 ///
 /// # Errors
 /// A source cannot be read.
@@ -93,8 +93,8 @@ pub fn check(staged: &Path) -> Result<()> {
     })
 }
 
-/// Move the parts from `staged` to their places, the library last. What is there already and
-/// up to date stays.
+/// Move the parts from `staged` to their places, the library last. Whatever is already there and up
+/// to date stays.
 ///
 /// # Errors
 /// A file that cannot be moved or written.

@@ -42,7 +42,7 @@ pub fn ensure(place: &Place, turn: &Turn) -> Result<()> {
     let venv = place.venv();
     let mut step = Step::start("venv: JupyterLab, nbclient, nbconvert and plotly's renderer");
     let made = (|| {
-        // A half-made environment is of no use: always from the start.
+        // A half-made environment is of no use: always start from scratch.
         files::remove(&venv)?;
         let mut make = Logged::new(place, "venv", system_python());
         make.command().args(["-m", "venv"]).arg(&venv);

@@ -7,10 +7,10 @@ use super::product::{DEPTH, Start, multiply, outer};
 use super::simd::{self, Kernel, Vector};
 use super::{Real, Shared, each, filled, with_scratch};
 
-/// Rows of weights that are made, and used, at a time.
+/// Rows of weights that are computed and used at a time.
 const ROWS: usize = 96;
 
-/// Queries, keys and values are (B, N, C), C in `heads` parts.
+/// Queries, keys and values are (B, N, C), with C split into `heads` parts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attention {
     pub batch: usize,
@@ -38,7 +38,8 @@ impl Attention {
         assert!(tensors.iter().all(|t| t.len() == len) && self.channels.is_multiple_of(self.heads));
     }
 
-    // Between rows of weights: not a power of two, whose multiples share few sets of the cache.
+    // The distance between rows of weights. It is not a power of two: multiples of one share few
+    // sets of the cache.
     fn across(&self) -> usize {
         self.positions.next_multiple_of(16) + 16
     }
@@ -67,7 +68,8 @@ impl Attention {
         (ys, sums)
     }
 
-    /// The gradients by q, k and v from the output, its sums and the gradient by it.
+    /// The gradients with respect to q, k and v, from the output, its sums and the gradient with
+    /// respect to the output.
     pub fn backward<T: Real>(
         &self,
         [q, k, v]: [&[T]; 3],
@@ -118,7 +120,7 @@ impl<T: Real> Matrix<T> {
         self.first.wrapping_add(row * self.stride)
     }
 
-    // Panels of its columns, in the beginning of `to`, and the rest of `to`.
+    // Panels of its columns, at the beginning of `to`, and the rest of `to`.
     #[inline(always)]
     unsafe fn pack(self, to: &mut [T]) -> (&mut [T], &mut [T]) {
         let (here, rest) = to.split_at_mut(panels::len::<T>(self.rows, self.columns));
@@ -150,7 +152,7 @@ impl<T: Real> Matrix<T> {
                 let width = TOGETHER.min(across - p);
                 let mut from = [self.first; TOGETHER];
                 for (i, from) in from.iter_mut().enumerate() {
-                    // A row behind the last is read as the last; it fills the padding.
+                    // A row past the last is read as the last; it fills the padding.
                     *from = self.row(first + (p + i).min(count - 1));
                 }
                 for (c, to) in panel.chunks_exact_mut(across).enumerate() {
@@ -183,7 +185,7 @@ unsafe fn product<T: Real, V: Vector<T>>(
             let values = values.wrapping_add(from * vectors * V::LANES);
             let panel = Panel { values, vectors, first, columns: count };
             let row = |r: usize| rows.row(r).wrapping_add(from);
-            // SAFETY: the caller's.
+            // SAFETY: as the caller promises.
             unsafe {
                 multiply::<T, V>(rows.rows, DEPTH.min(depth - from), row, panel, &outs, start);
             }

@@ -1,5 +1,5 @@
-//! Convolution with any window by gathering rows: each output position is the sum over
-//! the places of its window of an input row times a matrix. Nothing is unfolded.
+//! Convolution with any window by gathering rows: each output position is the sum, over the places
+//! of its window, of an input row times a matrix. Nothing is unfolded.
 
 use super::panels::{self, Panels};
 use super::product::{DEPTH, Start, multiply, outer};
@@ -62,7 +62,7 @@ impl Convolution {
         gather(self.batch, positions, inputs, &self.window.table(), &panels, xs, epilogue)
     }
 
-    /// The gradient by the input from that by the output.
+    /// The gradient with respect to the input, from that with respect to the output.
     pub fn input_gradient<T: Real>(&self, dys: &[T], weight: &[T]) -> Vec<T> {
         if winograd::pays(Four, self.batch, &self.window, self.outputs, self.inputs) {
             let weights = winograd::weights(Four, weight, self.inputs, self.outputs, true);
@@ -79,7 +79,7 @@ impl Convolution {
         gather(self.batch, positions, outputs, &table, &panels, dys, Epilogue::none())
     }
 
-    /// The gradient by the weight (O, C, k, k).
+    /// The gradient with respect to the weight (O, C, k, k).
     pub fn weight_gradient<T: Real>(&self, xs: &[T], dys: &[T]) -> Vec<T> {
         if winograd::pays(Four, self.batch, &self.window, self.inputs, self.outputs) {
             return winograd::weight_gradient(
@@ -94,8 +94,8 @@ impl Convolution {
         let (places, inputs) = (self.window.places(), self.inputs);
         let depth = places * inputs;
         let table = self.window.table();
-        // Each task packs all gradients for its channels: many channels, while there are
-        // enough tasks for the threads.
+        // Each task packs all gradients for its channels, so it takes many channels as long as
+        // there are enough tasks for the threads.
         let tasks =
             |channels: usize| panels::count::<T>(self.outputs) * places * inputs.div_ceil(channels);
         let enough = 4 * rayon::current_num_threads();
@@ -135,7 +135,7 @@ impl Convolution {
             let from = &sums[first * depth + o - first..];
             for k in 0..depth {
                 let (place, c) = (k / inputs, k % inputs);
-                // SAFETY: the rows of `dw` are apart, and this index lies in row `o`.
+                // SAFETY: the rows of `dw` do not overlap, and this index lies in row `o`.
                 unsafe { to.at((o * inputs + c) * places + place).write(from[k * across]) };
             }
         });
@@ -143,8 +143,8 @@ impl Convolution {
     }
 }
 
-/// ys (batch, out, O): for each output position the sum over the table's places of the
-/// input row there times the place's rows of `panels`.
+/// ys (batch, out, O): for each output position the sum, over the table's places, of the input row
+/// there times the place's rows of `panels`.
 fn gather<T: Real>(
     batch: usize,
     (positions, out): (usize, usize),

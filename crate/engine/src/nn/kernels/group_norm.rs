@@ -1,5 +1,5 @@
-//! Group normalisation with scale and shift, an optional modulation a sample and an
-//! optional SiLU, and its analytic gradient.
+//! Group normalisation with scale and shift, an optional modulation per sample and an optional
+//! SiLU, and its analytic gradient.
 
 use super::pointwise::{silu, silu_slope};
 use super::simd::{self, Kernel, Vector, mul_add};
@@ -42,7 +42,7 @@ impl GroupNorm {
         self.channels / self.groups
     }
 
-    // Channels of one task: all of them, or whole groups where images are few.
+    // Channels of one task: all of them, or whole groups if there are few images.
     fn block(&self) -> usize {
         if self.batch >= 16 {
             return self.channels;
@@ -64,7 +64,7 @@ impl GroupNorm {
         self.batch * self.channels.div_ceil(self.block().max(1))
     }
 
-    /// The output, and mean and 1 / standard deviation of each sample and group (B, G, 2).
+    /// The output, and the mean and 1 / standard deviation of each sample and group (B, G, 2).
     pub fn forward<T: Real>(&self, xs: &[T], affine: Affine<T>) -> (Vec<T>, Vec<T>) {
         assert!(xs.len() == self.batch * self.positions * self.channels);
         let mut moments = vec![T::zero(); self.batch * self.groups * 2];
@@ -79,7 +79,7 @@ impl GroupNorm {
         (unsafe { filled(xs.len(), compute) }, moments)
     }
 
-    /// The gradients from that by the output.
+    /// The gradients, from that with respect to the output.
     pub fn backward<T: Real>(
         &self,
         xs: &[T],

@@ -36,7 +36,7 @@ pub(crate) trait Real: WithDType + Float + std::iter::Sum {
 
     fn wrap(values: Vec<Self>) -> CpuStorage;
     fn slice_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;
-    /// e^x, in a form that loops over slices vectorise where the type allows it. `fused` is
+    /// e^x, in a form that vectorises in loops over slices where the type allows it. `fused` is
     /// that of the [`Vector`] in use.
     fn exponential(self, fused: bool) -> Self;
 }
@@ -124,18 +124,18 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Call `f` with `len` numbers of this thread's scratch memory, aligned to a cache line. They
-/// are what they were.
+/// Call `f` with `len` numbers of this thread's scratch memory, aligned to a cache line. They hold
+/// whatever was left there.
 pub(crate) fn with_scratch<T: Real, R>(len: usize, f: impl FnOnce(&mut [T]) -> R) -> R {
     const LINE: usize = 64;
-    // A call within a call finds none, and makes its own.
+    // A nested call finds none, and makes its own.
     let mut words = SCRATCH.with(RefCell::take);
     let needed = len * size_of::<T>() + LINE;
     if words.len() * size_of::<u64>() < needed {
         words = vec![0; needed.div_ceil(size_of::<u64>())];
     }
     let bytes = words.as_mut_ptr().cast::<u8>();
-    // SAFETY: `len` numbers fit behind the first line's end, and any bits are numbers.
+    // SAFETY: `len` numbers fit behind the first line's end, and any bits are valid numbers.
     let scratch = unsafe {
         let start = bytes.add(bytes.align_offset(LINE)).cast::<T>();
         std::slice::from_raw_parts_mut(start, len)
@@ -149,7 +149,7 @@ pub(crate) fn with_scratch<T: Real, R>(len: usize, f: impl FnOnce(&mut [T]) -> R
     result
 }
 
-/// `work` on each of `0..count`, on all threads where `elements` are enough to share.
+/// `work` on each of `0..count`, on all threads if there are enough `elements` to share.
 pub(crate) fn each(count: usize, elements: usize, work: impl Fn(usize) + Sync + Send) {
     if elements < PARALLEL || count < 2 {
         (0..count).for_each(work);

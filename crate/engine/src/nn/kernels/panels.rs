@@ -1,5 +1,5 @@
-//! A matrix cut into panels of columns, as the inner products read it: for each row of the
-//! matrix the columns of one panel, in whole registers, zeros behind the last column.
+//! A matrix cut into panels of columns, as the inner products read it: for each row of the matrix,
+//! the columns of one panel in whole registers, with zeros after the last column.
 
 use super::{Real, Shared, each, filled, simd};
 
@@ -50,13 +50,13 @@ pub(crate) fn place<T: Real>(columns: usize, index: usize) -> (usize, usize, usi
     (here.div_ceil(simd::lanes::<T>()), first, here)
 }
 
-/// All elements of the panels of a matrix, padding included.
+/// The number of elements in the panels of a matrix, padding included.
 pub(crate) fn len<T: Real>(depth: usize, columns: usize) -> usize {
     depth * columns.div_ceil(simd::lanes::<T>()) * simd::lanes::<T>()
 }
 
 impl<T: Real> Panels<T> {
-    /// The matrix whose row `k` `row(k, first, out)` writes: columns from `first` on, as
+    /// The matrix whose row `k` is written by `row(k, first, out)`: columns from `first` on, as
     /// many as `out` has.
     pub fn new(
         depth: usize,
@@ -86,13 +86,13 @@ impl<T: Real> Panels<T> {
         Self { values, depth, columns }
     }
 
-    /// The panels of values that are laid out already.
+    /// The panels of values that are already laid out.
     pub fn from_values(values: Vec<T>, depth: usize, columns: usize) -> Self {
         assert_eq!(values.len(), len::<T>(depth, columns));
         Self { values, depth, columns }
     }
 
-    /// How many.
+    /// How many panels there are.
     pub fn count(&self) -> usize {
         count::<T>(self.columns)
     }

@@ -3,9 +3,9 @@
 use super::simd::{self, Kernel, Vector, mul_add};
 use super::{PIECE, Real, Shared, each, filled};
 
-/// e^x to two units in the last place: 2^n times a polynomial (the coefficients are those
-/// of Cephes' `expf`). It has no branch and no call, so that loops vectorise. It stays
-/// finite above 88.3, and a NaN stays one.
+/// e^x to two units in the last place: 2^n times a polynomial (the coefficients are those of
+/// Cephes' `expf`). It has no branch and no call, so that loops vectorise. It stays finite above
+/// 88.3, and a NaN stays a NaN.
 #[inline(always)]
 pub(crate) fn exponential(x: f32, fused: bool) -> f32 {
     // Adding 1.5 2^23 rounds to a whole number, which then stands in the lowest bits.
@@ -43,7 +43,7 @@ pub(crate) fn map<T: Real>(xs: &[T], f: impl Fn(T, bool) -> T + Sync + Send + Co
     zip(xs, xs, move |x, _, fused| f(x, fused))
 }
 
-/// f of the elements of two slices of one length, and of whether products and sums are
+/// f of the elements of two slices of the same length, and of whether products and sums are
 /// [fused](Vector::FUSED).
 pub(crate) fn zip<T: Real>(
     xs: &[T],
@@ -78,13 +78,13 @@ impl<T: Real, F: Fn(T, T, bool) -> T> Kernel<T> for Zip<'_, T, F> {
     }
 }
 
-/// x = f(x, y) for the elements of two slices of one length.
+/// x = f(x, y) for the elements of two slices of the same length.
 pub(crate) fn update<T: Real>(xs: &mut [T], ys: &[T], f: impl Fn(T, T) -> T + Sync + Send + Copy) {
     assert_eq!(xs.len(), ys.len());
     let (len, to) = (xs.len(), Shared::new(xs.as_mut_ptr()));
     each(len.div_ceil(PIECE), len, |piece| {
         let (from, end) = (piece * PIECE, ((piece + 1) * PIECE).min(len));
-        // SAFETY: the pieces are apart.
+        // SAFETY: the pieces do not overlap.
         let xs = unsafe { std::slice::from_raw_parts_mut(to.at(from), end - from) };
         simd::dispatch(Update { xs, ys: &ys[from..end], f });
     });

@@ -4,8 +4,8 @@ use super::simd::{self, Kernel, Vector};
 use super::window::Window;
 use super::{Real, Shared, each, filled};
 
-/// (B, H, W, C) to (B, H', W', C): the largest that each window sees, of what lies within the
-/// image. A NaN stays one.
+/// (B, H, W, C) to (B, H', W', C): the largest number that each window sees within the image. A NaN
+/// stays a NaN.
 pub(crate) fn largest<T: Real>(xs: &[T], channels: usize, window: &Window) -> Vec<T> {
     let image = window.positions() * channels;
     let batch = xs.len() / image.max(1);
@@ -64,7 +64,8 @@ impl<T: Real> Kernel<T> for Row<'_, T> {
     }
 }
 
-/// The gradient by the input: each window's goes to the first place that has the largest.
+/// The gradient with respect to the input: each window's goes to the first place that has the
+/// largest number.
 pub(crate) fn largest_back<T: Real>(
     xs: &[T],
     ys: &[T],
@@ -79,7 +80,7 @@ pub(crate) fn largest_back<T: Real>(
     let to = Shared::new(dxs.as_mut_ptr());
     each(batch, xs.len() * window.places(), |sample| {
         let xs = &xs[sample * image..][..image];
-        // SAFETY: one task an image.
+        // SAFETY: one task per image.
         let dxs = unsafe { std::slice::from_raw_parts_mut(to.at(sample * image), image) };
         let mut open = vec![true; channels];
         for position in 0..positions {

@@ -1,10 +1,9 @@
 //! The two inner products that every dense layer is made of.
 //!
-//! [`multiply`] adds rows times a panel to rows of the output; the rows are given one by
-//! one, so a convolution gathers them from wherever its window lies. [`outer`] adds the
-//! products of columns, for gradients by weights. Both hold a tile of the output in
-//! registers: with 32 of them 24 for the sums, so that each load serves four to six
-//! multiplications.
+//! [`multiply`] adds rows times a panel to rows of the output; the rows are given one by one, so a
+//! convolution gathers them from wherever its window lies. [`outer`] adds the products of columns,
+//! for gradients with respect to weights. Both hold a tile of the output in registers: where there
+//! are 32, 24 of them hold sums, so that each load serves four to six multiplications.
 
 // By index: registers are arrays of constant length, and every loop is unrolled.
 #![allow(clippy::needless_range_loop)]
@@ -13,14 +12,14 @@ use super::Real;
 use super::panels::Panel;
 use super::simd::Vector;
 
-/// Terms of a sum before the tile goes back to memory: what a panel reads in this many
-/// rows stays in the first cache.
+/// Terms of a sum before the tile goes back to memory: what is read of a panel in this many rows
+/// stays in the first-level cache.
 pub(crate) const DEPTH: usize = 128;
 
 /// Where the sums start.
 #[derive(Clone, Copy)]
 pub(crate) enum Start<T> {
-    /// At these values, one a column, as many as the panel is wide with its padding.
+    /// At these values, one per column, as many as the panel is wide with its padding.
     From(*const T),
     /// At what stands in the output.
     There,
@@ -64,7 +63,7 @@ unsafe fn tiles<T: Real, V: Vector<T>, const M: usize, const N: usize>(
 ) {
     let mut r = 0;
     while r < count {
-        // A tile over the end computes its last row again and keeps it once.
+        // A tile that reaches past the end computes the last row again and stores it once.
         let live = M.min(count - r);
         let mut from = [std::ptr::null(); M];
         for (m, from) in from.iter_mut().enumerate() {

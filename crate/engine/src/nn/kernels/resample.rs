@@ -18,7 +18,7 @@ impl Taps {
         Self { inputs, rows: (0..2 * inputs).map(|i| vec![(i / 2, 1.0)]).collect() }
     }
 
-    /// The mean of each two.
+    /// The mean of each pair.
     pub fn mean_down(inputs: usize) -> Self {
         Self {
             inputs,
@@ -26,7 +26,7 @@ impl Taps {
         }
     }
 
-    /// The mean of each three, of two at the ends.
+    /// The mean of each three neighbours, and of two at the ends.
     pub fn mean3(inputs: usize) -> Self {
         let row = |i: usize| {
             let seen = i.saturating_sub(1)..(i + 2).min(inputs);

@@ -10,15 +10,15 @@ use std::sync::OnceLock;
 /// A register of numbers.
 ///
 /// # Safety
-/// Callers of `load` and `store` give a pointer to `LANES` numbers. A vector type is used
-/// only below [`dispatch`], which has looked whether the processor has it.
+/// Callers of `load` and `store` give a pointer to `LANES` numbers. A vector type is used only
+/// below [`dispatch`], which has checked that the processor has it.
 pub(crate) trait Vector<T>: Copy {
     /// Numbers in a register.
     const LANES: usize;
     /// Whether there are 32 registers; 16 otherwise.
     const WIDE: bool;
-    /// Whether the processor multiplies and adds in one instruction; `mul_add` of a number
-    /// is a call of a function otherwise.
+    /// Whether the processor multiplies and adds in one instruction; otherwise `mul_add` of a
+    /// number is a function call.
     const FUSED: bool;
 
     unsafe fn splat(value: T) -> Self;

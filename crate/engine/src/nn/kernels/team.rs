@@ -1,9 +1,9 @@
 //! Work on all threads, handed over without waking them.
 //!
-//! A training step is hundreds of short pieces of work with a little between them. A pool
-//! whose threads sleep in between pays for waking them each time, which a small
-//! network feels (`reproductions/bench/README.md`). Here the caller works too, and helpers look out for the
-//! next piece for [`WATCH`] before they sleep.
+//! A training step is hundreds of short pieces of work with short gaps between them. A pool whose
+//! threads sleep in the gaps pays for waking them each time, and a small network feels it
+//! (`reproductions/bench/README.md`). Here the caller works too, and helpers spin for [`WATCH`],
+//! ready for the next piece, before they sleep.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -19,14 +19,14 @@ const WATCH: Duration = Duration::from_micros(200);
 struct Job {
     /// Lives until every helper that has taken the job is done with it.
     work: *const (dyn Fn(usize) + Sync),
-    /// The tasks, a part for each thread: neighbours share what they read.
+    /// The tasks, one part per thread: neighbours share what they read.
     parts: Vec<Part>,
     /// Helpers that took the job and will not touch it again.
     done: AtomicUsize,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-/// On a line of the cache, and its neighbour, of its own.
+/// Alone on its cache line and on the line beside it.
 #[repr(align(128))]
 struct Part {
     next: AtomicUsize,
@@ -57,7 +57,7 @@ impl Job {
 struct Desk {
     /// From 1 on: the caller is thread 0.
     number: usize,
-    /// A job for the helper, until one of both takes it away.
+    /// A job for the helper, until either the helper or the caller takes it away.
     job: AtomicPtr<Job>,
     asleep: AtomicBool,
 }
@@ -123,12 +123,12 @@ impl Desk {
 
 static TEAM: Mutex<Vec<Helper>> = Mutex::new(Vec::new());
 
-/// `work` on each of `0..count`, on as many threads as rayon's pool here has. A panic in it
-/// is the caller's.
+/// `work` on each of `0..count`, on as many threads as rayon's pool here has. A panic in it reaches
+/// the caller.
 pub(super) fn share(count: usize, work: &(dyn Fn(usize) + Sync)) {
     let helpers = rayon::current_num_threads().min(count).saturating_sub(1);
     let Some(mut team) = TEAM.try_lock().ok().filter(|_| helpers > 0) else {
-        // One thread; or the helpers are at another caller's work.
+        // There is one thread, or the helpers are busy with another caller's work.
         return (0..count).for_each(work);
     };
     while team.len() < helpers {

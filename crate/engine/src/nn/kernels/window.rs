@@ -1,5 +1,5 @@
-//! What a convolution's window sees: for each position of the output and each place of the
-//! window the position of the input, or none where it lies outside the image.
+//! What a convolution's window sees: for each position of the output and each place of the window,
+//! the position of the input, or none where it lies outside the image.
 
 use candle_core::{Result, bail};
 

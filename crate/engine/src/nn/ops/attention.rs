@@ -6,8 +6,8 @@ use crate::nn::tape::{Slots, Tape, Value};
 use candle_core::{Result, Tensor, bail};
 
 impl Tape {
-    /// softmax(q k' / sqrt(C / heads)) v for each of `heads` parts of the channels: `q`, `k`
-    /// and `v` are (B, .., C), and so is the answer.
+    /// softmax(q k' / sqrt(C / heads)) v for each of `heads` parts of the channels: `q`, `k` and
+    /// `v` are (B, .., C), and so is the output.
     pub(crate) fn attention(
         &mut self,
         q: &Value,

@@ -163,7 +163,7 @@ fn forward(
     factor: f64,
 ) -> Result<Tensor> {
     let (down, across) = of.window.output();
-    // An absent operand is a view of what is there, and not read.
+    // An absent operand is passed as a view of one that is there, and is not read.
     let absent = bias.tensor();
     let added = per_sample.as_ref().map_or(absent, Value::tensor);
     let other = residual.as_ref().map_or(absent, Value::tensor);

@@ -6,7 +6,7 @@ use crate::nn::kernels::group_norm::{Affine, Gradients, GroupNorm};
 use crate::nn::tape::{Slots, Tape, Value};
 use candle_core::{Result, Tensor, bail};
 
-/// How a group norm is asked for.
+/// The options of a group norm.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Norm {
     pub groups: usize,

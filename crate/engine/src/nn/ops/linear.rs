@@ -26,7 +26,7 @@ impl Tape {
             _ => bail!("a linear layer for {inputs} features was given {:?}", xs.dims()),
         }
         let rows = xs.tensor().elem_count() / inputs.max(1);
-        // A 1x1 convolution of one image with a row of all rows.
+        // A 1x1 convolution of one image, whose single row holds all the rows.
         let window = Window::new((1, rows), (1, 1), 1, [0; 4])?;
         let of = Convolution { batch: 1, window, inputs, outputs };
         let (on_kernels, settings) = (self.on_kernels(xs.tensor()), self.settings());

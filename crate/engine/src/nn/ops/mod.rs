@@ -1,8 +1,8 @@
-//! The steps of a tape: each runs forward on tensors and says how its gradient goes back.
+//! The steps of a tape: each runs forward on tensors and says how its gradient flows back.
 //!
-//! On the CPU the work is that of [`kernels`](super::kernels). On any other device, and
-//! where [`Settings::tensors`](super::Settings) asks for it, the same step is made of
-//! candle's tensor operations (`tensors`), which run there; tests hold the two together.
+//! On the CPU the work is that of [`kernels`](super::kernels). On any other device, and where
+//! [`Settings::tensors`](super::Settings) asks for it, the same step is made of candle's tensor
+//! operations (`tensors`), which run there; tests check that the two agree.
 
 mod attention;
 mod convolution;
@@ -65,7 +65,7 @@ pub(crate) fn with_values<T: Real, R, const N: usize>(
     f(slices)
 }
 
-/// The tensor that `f` makes of the values of `tensors`, on the CPU.
+/// The tensor that `f` makes from the values of `tensors`, on the CPU.
 macro_rules! computed {
     ($shape:expr, $tensors:expr, |$values:pat_param| $body:expr) => {{
         let tensors = $tensors;

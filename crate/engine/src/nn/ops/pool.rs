@@ -8,7 +8,7 @@ use crate::nn::tape::{Slots, Tape, Value};
 use candle_core::{D, DType, Result, Tensor, bail};
 
 impl Tape {
-    /// max(x, 0); its slope at 0 is 0. A NaN stays one.
+    /// max(x, 0); its slope at 0 is 0. A NaN stays a NaN.
     pub(crate) fn relu(&mut self, xs: &Value) -> Result<Value> {
         let on_kernels = self.on_kernels(xs.tensor());
         let shape = xs.tensor().shape().clone();
@@ -35,8 +35,8 @@ impl Tape {
         Ok(self.push(ys, &[xs], &[], backward))
     }
 
-    /// The largest of each `kernel` x `kernel` window, of what lies within the image: (B, H, W,
-    /// C) to (B, H', W', C).
+    /// The largest number that each `kernel` x `kernel` window sees within the image: (B, H, W, C)
+    /// to (B, H', W', C).
     pub(crate) fn max_pool(
         &mut self,
         xs: &Value,
@@ -86,8 +86,8 @@ impl Tape {
     }
 
     /// How far features (B, H, W, C) are from `others`, which take no gradient: both divided by
-    /// their norm over the channels plus `eps`, the squared differences weighed by `weights`
-    /// (C), summed over channels and averaged over positions: (B).
+    /// their norm over the channels plus `eps`, the squared differences weighted by `weights` (C),
+    /// summed over channels and averaged over positions: (B).
     pub fn unit_difference(
         &mut self,
         xs: &Value,

@@ -5,21 +5,21 @@ use crate::nn::kernels::resample::{Taps, resample};
 use crate::nn::tape::{Slots, Tape, Value};
 use candle_core::{Result, Tensor, bail};
 
-/// FIR \[1, 3, 3, 1\] (Karras et al. 2019), and what else changes an image's size.
+/// FIR \[1, 3, 3, 1\] (Karras et al. 2019), and the other ways to change an image's size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Resampling {
     /// Each pixel four times.
     NearestUp,
-    /// The mean of each four.
+    /// The mean of each four pixels.
     MeanDown,
-    /// The mean of each 3x3 window, of what lies within the image.
+    /// The mean of the part of each 3x3 window that lies within the image.
     Mean3,
     /// Zeros between the pixels, then the filter with gain 4.
     FirUp,
     /// The filter, then every second pixel.
     FirDown,
-    /// The filter alone, before a 3x3 convolution at stride 2 without padding: an image of n
-    /// pixels has n + 1.
+    /// The filter alone, before a 3x3 convolution at stride 2 without padding: of n pixels it makes
+    /// n + 1.
     FirBlur,
 }
 

@@ -1,5 +1,5 @@
-//! The steps once more in candle's tensor operations, for devices that the kernels do not
-//! run on. Images are (B, H, W, C) here too.
+//! The same steps in candle's tensor operations, for devices that the kernels do not run on. Images
+//! are (B, H, W, C) here too.
 
 use crate::nn::kernels::attention::Attention;
 use crate::nn::kernels::group_norm::GroupNorm;
@@ -24,7 +24,7 @@ fn unfold(xs: &Tensor, window: &Window) -> Result<Tensor> {
     let (batch, _, _, channels) = xs.dims4()?;
     let ((rows, columns), stride) = (window.output(), window.stride);
     let [top, left, bottom, right] = window.padding;
-    // Room for a whole stride behind the last window.
+    // Room for a whole stride after the last window.
     let xs = xs.pad_with_zeros(1, top, bottom + stride - 1)?.pad_with_zeros(
         2,
         left,
@@ -149,7 +149,7 @@ pub(super) fn largest(xs: &Tensor, window: &Window) -> Result<Tensor> {
     places.try_fold(first, |most, place| most.maximum(&place))
 }
 
-/// Its gradient, to the first place that has the largest.
+/// Its gradient, which goes to the first place that has the largest.
 pub(super) fn largest_back(
     xs: &Tensor,
     ys: &Tensor,
@@ -165,7 +165,7 @@ pub(super) fn largest_back(
     })
 }
 
-// `stride - 1` zeros behind every row and column.
+// `stride - 1` zeros after every row and column.
 fn spread(xs: &Tensor, stride: usize) -> Result<Tensor> {
     if stride == 1 {
         return Ok(xs.clone());
@@ -176,7 +176,7 @@ fn spread(xs: &Tensor, stride: usize) -> Result<Tensor> {
     xs.reshape((b, h * stride, w * stride, c))
 }
 
-// The group of each channel spread over it: (B, G) to (B, 1, C).
+// The value of each group, spread over its channels: (B, G) to (B, 1, C).
 fn by_channel(of: &GroupNorm, values: &Tensor) -> Result<Tensor> {
     let each = of.channels / of.groups;
     let wide =
@@ -228,7 +228,7 @@ pub(super) fn group_norm(
     Ok((ys.reshape(xs.dims())?, Tensor::stack(&[mean, inverse], 2)?))
 }
 
-/// The gradients by input, weight, bias and modulation.
+/// The gradients with respect to input, weight, bias and modulation.
 pub(super) fn group_norm_back(
     of: &GroupNorm,
     xs: &Tensor,

@@ -164,7 +164,7 @@ impl InplaceOp3 for Step {
             each(len.div_ceil(PIECE), len, |piece| {
                 let range = piece * PIECE..((piece + 1) * PIECE).min(len);
                 let (first, second) = (&first[range.clone()], &second[range.clone()]);
-                // SAFETY: the pieces are apart.
+                // SAFETY: the pieces do not overlap.
                 let target =
                     unsafe { std::slice::from_raw_parts_mut(to.at(range.start), range.len()) };
                 let all = target.iter_mut().zip(first).zip(second);

@@ -31,7 +31,7 @@ struct Header {
     downwards: bool,
     bits: usize,
     masks: [Mask; 3],
-    /// Where the palette lies, how many colours it has, and how many bytes a colour.
+    /// Where the palette lies, how many colours it has, and how many bytes each colour takes.
     palette: (usize, usize, usize),
     pixels: usize,
 }
@@ -104,7 +104,7 @@ fn plain_masks(bits: usize) -> [Mask; 3] {
     }
 }
 
-/// The image in `bytes`: grey where it has a palette of greys alone, RGB otherwise.
+/// The image in `bytes`: grey if its palette has greys only, RGB otherwise.
 pub(super) fn decode(bytes: &[u8]) -> Result<Picture> {
     let Header { width, height, downwards, bits, masks, palette, pixels } = header(bytes)?;
     check_size(width, height)?;

@@ -1,4 +1,4 @@
-//! What bytes are, by their first ones.
+//! What bytes are, judged by the first of them.
 
 use crate::{Error, Result, ensure};
 use std::path::Path;
@@ -36,7 +36,7 @@ impl Format {
 /// The format of an image.
 ///
 /// # Errors
-/// Bytes that are no image, or one that is not read: with what they are.
+/// Bytes that are not an image, or an image that is not read; the message says what they are.
 pub(super) fn of(bytes: &[u8]) -> Result<Format> {
     match bytes {
         [0x89, b'P', b'N', b'G', ..] => Ok(Format::Png),
@@ -94,7 +94,7 @@ fn pointer() -> Error {
     )
 }
 
-/// Nothing, unless the file `path`, which begins with `bytes`, is a pointer of Git LFS.
+/// Refuse the file `path`, which begins with `bytes`, if it is a pointer of Git LFS.
 pub(crate) fn refuse_pointer(path: &Path, bytes: &[u8]) -> Result<()> {
     ensure!(!is_pointer(bytes), "{} is {}", path.display(), pointer());
     Ok(())

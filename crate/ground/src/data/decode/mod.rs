@@ -32,12 +32,12 @@ pub(super) struct Picture {
     pub encoding: Encoding,
 }
 
-/// The image in `bytes`: grey or RGB, 8 bits; an alpha channel is left out, 16 bits are
-/// rounded down to 8, palettes are looked up. It lies as its pixels lie in the file: an
+/// The image in `bytes`: grey or RGB, 8 bits; an alpha channel is left out, 16 bits are rounded
+/// down to 8, palettes are looked up. Pixels are read as they are stored in the file: an
 /// orientation that EXIF asks for is not applied.
 ///
 /// # Errors
-/// Bytes that are damaged or no image.
+/// Bytes that are damaged or not an image.
 pub(super) fn decode(bytes: &[u8]) -> Result<Picture> {
     let format = format::of(bytes)?;
     guard(format.name(), || match format {
@@ -50,7 +50,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Picture> {
     })
 }
 
-/// Nothing, for an image of a size that can be.
+/// Check that an image can have this size.
 fn check_size(width: usize, height: usize) -> Result<()> {
     ensure!(
         (1..=LONGEST).contains(&width)

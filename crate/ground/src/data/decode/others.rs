@@ -17,7 +17,7 @@ pub(super) fn webp(bytes: &[u8]) -> Result<Picture> {
     let stride = if decoder.has_alpha() { 4 } else { 3 };
     let mut all = vec![0; width * height * stride];
     decoder.read_image(&mut all).map_err(failed)?;
-    // An animation does not say which of its frames have a loss.
+    // An animation does not say which of its frames are lossy.
     let lossy = decoder.is_lossy() || decoder.is_animated();
     let encoding = if lossy { Encoding::Webp } else { Encoding::Png };
     Ok(Picture { width, height, channels: 3, bytes: leading(all, stride, 3), encoding })
@@ -69,7 +69,7 @@ pub(super) fn tiff(bytes: &[u8]) -> Result<Picture> {
     Ok(Picture { width, height, channels, bytes, encoding: Encoding::Png })
 }
 
-// Pixels of 1, 2 or 4 bits, whose rows begin with a byte, in 8.
+// Pixels of 1, 2 or 4 bits, each row beginning at a whole byte, as pixels of 8 bits.
 fn unpacked(values: &[u8], width: usize, bits: usize) -> Vec<u8> {
     let most = (1 << bits) - 1;
     let pixel = |row: &[u8], x: usize| {
@@ -80,8 +80,8 @@ fn unpacked(values: &[u8], width: usize, bits: usize) -> Vec<u8> {
     rows.flat_map(|row| (0..width).map(move |x| pixel(row, x))).collect()
 }
 
-/// The first image in `bytes`: grey where its palette has greys alone, RGB otherwise. What it
-/// leaves of the canvas is black.
+/// The first image in `bytes`: grey if its palette has greys only, RGB otherwise. The part of the
+/// canvas that it does not cover is black.
 pub(super) fn gif(bytes: &[u8]) -> Result<Picture> {
     let failed = |error| Error::new(format!("a damaged GIF: {error}"));
     let mut decoder = gif::Decoder::new(Cursor::new(bytes)).map_err(failed)?;

@@ -9,7 +9,7 @@ use std::path::Path;
 /// The frame of the Parquet file `path`.
 ///
 /// # Errors
-/// A file that is no Parquet file, or a damaged one, by name.
+/// A file that is not a Parquet file, or a damaged one, by name.
 pub fn read_frame(path: &Path) -> Result<DataFrame> {
     let table = Table::open(path)?;
     let damaged = || format!("{} is damaged: write it again", path.display());

@@ -24,10 +24,10 @@ use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-/// Rows that are in memory at a time, as they are coded; more where the file has more in one
-/// group, which is not decoded twice.
+/// Rows that are in memory at a time, still encoded; more if the file has more in one group, since
+/// a group is not decoded twice.
 const ROWS: usize = 1 << 13;
-/// And bytes, by what the file says of itself.
+/// And bytes, by the sizes that the file states.
 const BYTES: usize = 1 << 28;
 
 /// A Parquet file.
@@ -37,12 +37,12 @@ pub(super) struct Table {
     metadata: FileMetadata,
 }
 
-/// Some rows as they are coded.
+/// Some rows, still encoded.
 pub(super) struct Rows<'a> {
     /// Their numbers in the file, from 0.
     pub numbers: Vec<usize>,
     pub coded: Vec<&'a [u8]>,
-    /// One a row, or none.
+    /// One per row, or none.
     pub labels: Vec<Label<'a>>,
 }
 
@@ -59,7 +59,7 @@ impl Table {
     /// Open the file `path`.
     ///
     /// # Errors
-    /// A file that is no Parquet file; a pointer of Git LFS.
+    /// A file that is not a Parquet file; a pointer of Git LFS.
     pub fn open(path: &Path) -> Result<Self> {
         let reading = || path.display().to_string();
         let mut file = File::open(path).with_context(reading)?;
@@ -90,8 +90,8 @@ impl Table {
         self.metadata.num_rows
     }
 
-    /// Nothing, where the file's column of images has as many rows as the file: memory is asked
-    /// for by their number.
+    /// Check that the file's column of images has as many rows as the file: memory is asked for by
+    /// that number.
     pub fn check(&self, columns: &Columns) -> Result<()> {
         for piece in self.pieces(&columns.image, None) {
             let (rows, column) = (piece.group.num_rows(), &columns.image);
@@ -185,8 +185,8 @@ impl Table {
         Ok(sets.into_iter().flatten().collect())
     }
 
-    // The file cut where it has its groups, and large groups cut again; those without a wanted
-    // row are left out.
+    // The file cut at its groups, and large groups cut again; pieces without a wanted row are left
+    // out.
     fn pieces(&self, column: &str, wanted: Option<&[usize]>) -> Vec<Piece<'_>> {
         let mut pieces = Vec::new();
         let mut first = 0;
@@ -255,7 +255,7 @@ impl Table {
         Ok(bytes)
     }
 
-    // The rows `chosen` of what was decoded of a piece.
+    // The rows `chosen` from what was decoded of a piece.
     fn pick<'a>(
         &self,
         piece: &Piece<'_>,

@@ -6,14 +6,14 @@ use polars_parquet::parquet::page::CompressedPage;
 use polars_parquet::read::{ColumnChunkMetadata, PageReader};
 use std::io::Cursor;
 
-/// A page may be as large as its column says of itself, and as this in any case.
+/// A page may be as large as its column claims to be, and this large in any case.
 const LARGE: usize = 1 << 26;
 
 /// The pages of `chunk`, which lie in `bytes`.
 ///
 /// # Errors
-/// Pages of more values or bytes than the column has: Polars asks for memory by what they say,
-/// and what cannot be had ends the program.
+/// Pages with more values or bytes than the column has: Polars asks for as much memory as they
+/// claim, and if it cannot have it the program ends.
 pub(super) fn of(chunk: &ColumnChunkMetadata, bytes: Vec<u8>) -> Result<PageReader> {
     let bytes = Buffer::from_vec(bytes);
     let reader = || PageReader::new(Cursor::new(bytes.clone()), chunk, vec![], usize::MAX);

@@ -15,7 +15,7 @@ pub(crate) enum Label<'a> {
     Text(&'a str),
 }
 
-/// The bytes in a column of images, a row each.
+/// The bytes in a column of images, one entry per row.
 pub(super) fn images(arrays: &[Box<dyn Array>]) -> Result<Vec<Option<&[u8]>>> {
     let mut all = Vec::new();
     for array in arrays {
@@ -42,7 +42,7 @@ impl<'a> Found<'a> {
     /// The label that it is.
     ///
     /// # Errors
-    /// A number that is no class.
+    /// A number that is not a class.
     pub fn label(self) -> Result<Label<'a>> {
         match self {
             Self::Null | Self::Number(-1) => Ok(Label::Missing),
@@ -55,7 +55,7 @@ impl<'a> Found<'a> {
     }
 }
 
-/// What is in a column of labels, a row each.
+/// What is in a column of labels, one entry per row.
 pub(super) fn labels(arrays: &[Box<dyn Array>]) -> Vec<Found<'_>> {
     fn numbers<T: NativeType + Into<i128>>(array: &dyn Array) -> Option<Vec<Found<'_>>> {
         let values = array.as_any().downcast_ref::<PrimitiveArray<T>>()?;

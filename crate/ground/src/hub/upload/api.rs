@@ -15,12 +15,12 @@ const LONGEST_ANSWER: u64 = 64 << 20;
 pub(super) type Answer = (u16, Value);
 
 impl Destination<'_> {
-    /// The path of the repository's interface, and what is behind it.
+    /// The path of the repository's interface, followed by `rest`.
     pub(super) fn api(&self, rest: &str) -> String {
         format!("/api/models/{}{rest}", self.id)
     }
 
-    /// The answer to a question at this path of the endpoint, once it is not one that passes.
+    /// The answer to a question at this path of the endpoint, once its status is not temporary.
     pub(super) fn post(
         &self,
         path: &str,
@@ -61,7 +61,7 @@ impl Destination<'_> {
         }
     }
 
-    /// An answer from any server, asked again while its status is one that passes.
+    /// An answer from any server, asked again while its status is temporary.
     pub(super) fn answer(
         &self,
         method: &str,
@@ -92,7 +92,7 @@ impl Destination<'_> {
         body: &mut dyn Read,
         length: u64,
     ) -> Result<Response<Body>, Failure> {
-        // An upload's answer may be late: the Hub looks at what it got.
+        // An upload's answer may be late: the Hub checks what it received.
         let wait = Some(self.client.settings.stall.saturating_mul(10));
         if method == "GET" {
             return self.client.send_within(wait, method, url, headers, SendBody::none());

@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use ureq::http::{HeaderMap, StatusCode, Uri};
 
-/// The addresses of the store hold for a while only, so few files are asked for at a time.
+/// The store's addresses are valid only for a while, so few files are asked for at a time.
 const FILES_A_BATCH: usize = 16;
 
 const LFS_JSON: [(&str, &str); 2] =
@@ -28,7 +28,7 @@ struct Piece<'a> {
 }
 
 impl Destination<'_> {
-    /// Have these files in the store, and their SHA-256 in the same order.
+    /// Make sure that these files are in the store; returns their SHA-256 in the same order.
     pub(super) fn send_large(&self, files: &[&LocalFile]) -> Result<Vec<String>, Failure> {
         let mut oids = Vec::with_capacity(files.len());
         for files in files.chunks(FILES_A_BATCH) {
@@ -73,7 +73,7 @@ impl Destination<'_> {
             return Err(Error::new(message).into());
         }
         let upload = &object["actions"]["upload"];
-        // Without an address, the store has the file.
+        // No address means that the store has the file.
         let Some(url) = self.address(upload) else { return Ok(()) };
         let url = url.as_str();
         let mut progress = Progress::new(self.client, &file.name, Some(file.size), 0);
@@ -154,7 +154,7 @@ impl Destination<'_> {
         }
     }
 
-    // Again from the piece's beginning where the line fails.
+    // Starts again from the piece's beginning if the connection fails.
     fn put(
         &self,
         url: &str,
@@ -221,7 +221,7 @@ fn chunk_size(header: &Value) -> Result<Option<u64>> {
     }
 }
 
-// What is to be sent along.
+// The headers to be sent along.
 fn headers(header: &Value) -> Vec<(&str, &str)> {
     let all = header.as_object().into_iter().flatten();
     all.filter_map(|(name, value)| Some((name.as_str(), value.as_str()?))).collect()

@@ -1,8 +1,8 @@
 //! A folder as one commit of a model repository.
 //!
-//! The Hub is asked how each file is to travel: small texts in the commit itself, all else
-//! beforehand to the store of git-lfs, which is not sent what it has. The commit comes
-//! last, so a repository never names a file that is not there.
+//! The Hub is asked how each file is to travel: small texts go in the commit itself, all else goes
+//! to the store of git-lfs first, except what it already has. The commit comes last, so a
+//! repository never names a file that is not there.
 
 mod api;
 mod lfs;
@@ -25,11 +25,11 @@ use std::path::Path;
 pub struct Upload {
     /// The commit's message.
     pub message: String,
-    /// Make the repository private. One that is there and public is refused.
+    /// Make the repository private. An existing public one is refused.
     pub private: bool,
-    /// The branch, which must be there; `main` always is.
+    /// The branch, which must exist; `main` always does.
     pub revision: String,
-    /// Ask and send nothing; say what would go.
+    /// Ask and send nothing; say what would be sent.
     pub dry_run: bool,
 }
 
@@ -74,12 +74,12 @@ pub struct Uploaded {
     pub url: String,
 }
 
-/// The Hub takes so many files in one question.
+/// The most files that the Hub takes in one question.
 const FILES_A_REQUEST: usize = 256;
 
 impl Hub {
-    /// Upload the files in `folder` as one commit to the model repository `id`, which is
-    /// made if it is not there. Files that the repository has and the folder has not stay.
+    /// Upload the files in `folder` as one commit to the model repository `id`, which is created if
+    /// it does not exist. Files that are in the repository but not in the folder stay.
     ///
     /// # Errors
     /// No token, or one that may not write there; a folder without files, or with names
@@ -144,7 +144,7 @@ impl Destination<'_> {
         Ok(Uploaded { files: files.collect(), commit: Some(commit), url })
     }
 
-    // Made, or there already. It must not be public against the person's will.
+    // Created, or there already. It must not be public against the person's will.
     fn make_repository(&self) -> Result<(), Failure> {
         let (owner, name) = match self.id.split_once('/') {
             Some((owner, name)) => (Some(owner), name),
@@ -154,7 +154,7 @@ impl Destination<'_> {
             "type": "model", "name": name, "organization": owner, "private": self.upload.private
         });
         let (status, answer) = self.post_json("/api/repos/create", &question, &[])?;
-        // There, or not this person's to make, which does not say that it is not there.
+        // It is there, or this person may not create it, which does not say that it is not there.
         let may_be_there = matches!(status, 403 | 409);
         if (200..300).contains(&status) && !self.upload.private {
             return Ok(());

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// The Hub judges a file by so many bytes.
+/// The Hub judges a file by this many of its bytes.
 const SAMPLE: u64 = 512;
 
 /// From this size on a file travels by git-lfs whatever it is.
@@ -110,7 +110,7 @@ fn walk(folder: &Path, prefix: &str, found: &mut Vec<LocalFile>) -> Result<()> {
             continue;
         }
         let name = format!("{prefix}{name}");
-        // The target of a link: a snapshot of the cache is made of them.
+        // The target of a link: a snapshot in the cache is made of links.
         let data = fs::metadata(&path).with_context(|| format!("reading {}", path.display()))?;
         if data.is_dir() {
             // A link may lead in a circle.

@@ -12,7 +12,7 @@ use super::super::{Real, Shared, each, filled, with_scratch};
 use super::{Filtering, Places, rows, tiles, transform};
 use std::marker::PhantomData;
 
-/// Bytes of the transformed tiles of one task: within a core's second cache.
+/// Bytes of the transformed tiles of one task: they fit a core's second-level cache.
 const CACHE: usize = 768 << 10;
 /// G g G' for each pair of channels, as SIDE^2 matrices in one: (SIDE^2 x inputs,
 /// outputs) in panels. `turned` gives the weights of the input's gradient: (SIDE^2 x outputs,
@@ -198,7 +198,7 @@ impl<T: Real, F: Filtering> Kernel<T> for Block<'_, T, F> {
 }
 
 impl<T: Real, F: Filtering> Block<'_, T, F> {
-    // A' m A for tile `t` from channel `first` on, in whole registers; where it stopped.
+    // A' m A for tile `t` from channel `first` on, in whole registers; returns where it stopped.
     #[inline(always)]
     unsafe fn gather<V: Vector<T>>(&self, t: usize, first: usize) -> usize {
         let (outputs, count) = (self.weights.columns(), self.tiles.1 - self.tiles.0);

@@ -1,4 +1,4 @@
-//! The gradient by the weight.
+//! The gradient with respect to the weight.
 
 // By index: registers are arrays of constant length, and every loop is unrolled.
 #![allow(clippy::needless_range_loop)]
@@ -11,9 +11,9 @@ use super::super::{Real, Shared, each, with_scratch};
 use super::{Filtering, Places, rows, tiles, transform};
 use std::marker::PhantomData;
 
-/// Bytes of those of one pass of the weight's gradient, all threads together.
+/// Bytes of the transformed tiles of one pass of the weight's gradient, all threads together.
 const PASS: usize = 6 << 20;
-/// The gradient by the weight (O, C, 3, 3).
+/// The gradient with respect to the weight (O, C, 3, 3).
 pub(crate) fn weight_gradient<T: Real, F: Filtering>(
     _: F,
     batch: usize,
@@ -198,7 +198,7 @@ impl<T: Real, F: Filtering> Kernel<T> for Products<T, F> {
             let to = self
                 .sums
                 .at(F::SIDE * F::SIDE * inputs * first + (self.element * inputs + c) * across);
-            // Few enough tiles at a time for the first cache.
+            // Few enough tiles at a time for the first-level cache.
             let mut t = 0;
             while t < count {
                 let here = 96.min(count - t);

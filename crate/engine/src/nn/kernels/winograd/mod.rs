@@ -2,15 +2,15 @@
 //! F(2x2, 3x3) takes 16 products in place of 36 for a 2x2 tile of the output, F(4x4, 3x3) 36
 //! in place of 144 for a 4x4 tile.
 //!
-//! With d the tile of the input and g a filter the output's tile is
-//! `A' [(G g G') (B' d B)] A`; the filter's gradient from the output's dy is
-//! `G' [(A dy A') (B' d B)] G`, summed over the tiles. The products over channels are
-//! matrix products, one for each element of a transformed tile.
+//! With d the tile of the input and g a filter, the output's tile is `A' [(G g G') (B' d B)] A`;
+//! the filter's gradient from the output's dy is `G' [(A dy A') (B' d B)] G`, summed over the
+//! tiles. The products over channels are matrix products, one for each element of a transformed
+//! tile.
 //!
-//! The entries of F(2x2)'s transforms are 0, 1, -1 and 1/2: no digits are lost beyond a direct
-//! sum's, and the forward pass goes by it, so that a network answers alike in training, in
-//! sampling and beside other programs. F(4x4)'s reach 8 and 1/24 and lose about one digit of
-//! f32: good enough for gradients, which go by it.
+//! The entries of F(2x2)'s transforms are 0, 1, -1 and 1/2: it loses no more digits than a direct
+//! sum. The forward pass uses it, so that a network's outputs agree in training, in sampling and
+//! with those of other programs. The entries of F(4x4)'s transforms reach 8 and 1/24, and it loses
+//! about one digit of f32: good enough for gradients, which use it.
 
 // By index: registers are arrays of constant length, and every loop is unrolled.
 #![allow(clippy::needless_range_loop)]
@@ -27,10 +27,10 @@ use super::Real;
 use super::simd::Vector;
 use super::window::Window;
 
-/// Tiles from which the transform of the weights is earned back.
+/// From this many tiles on, transforming the weights pays off.
 const TILES: usize = 96;
 
-/// Whether a convolution goes this way.
+/// Whether a convolution should be computed this way.
 pub(crate) fn pays<F: Filtering>(
     _: F,
     batch: usize,
@@ -79,7 +79,7 @@ impl Places {
     }
 }
 
-// The rows of `image` at these positions; `outside` where they are none.
+// The rows of `image` at these positions; `outside` where there is none.
 #[inline(always)]
 fn rows<T, const N: usize>(
     image: *const T,
@@ -96,8 +96,8 @@ fn rows<T, const N: usize>(
     rows
 }
 
-// B' d B from channel `first` on in whole registers, each element where `to` says; where it
-// stopped.
+// B' d B from channel `first` on in whole registers, each element stored where `to` says; returns
+// where it stopped.
 #[inline(always)]
 unsafe fn transform<T: Real, V: Vector<T>, F: Filtering>(
     seen: &[*const T; 36],
