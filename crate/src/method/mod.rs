@@ -87,6 +87,11 @@ pub trait Method {
     /// Its name in a sentence.
     fn name(&self) -> &'static str;
 
+    /// Who published it, and when.
+    fn source(&self) -> &'static str {
+        "Song, Dhariwal, Chen and Sutskever, 2023"
+    }
+
     /// What its runs are, in a sentence; `teacher` is the name of the teacher's experiment.
     fn summary(&self, teacher: Option<&str>) -> String;
 

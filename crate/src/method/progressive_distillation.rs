@@ -52,9 +52,14 @@ impl Method for ProgressiveDistillation {
         "progressive distillation"
     }
 
+    fn source(&self) -> &'static str {
+        "Salimans and Ho, 2022"
+    }
+
     fn summary(&self, teacher: Option<&str>) -> String {
-        let (last, teacher) = (self.last, teacher.unwrap_or("a published teacher"));
-        format!("A denoiser of {last} steps, by progressive distillation of `{teacher}`")
+        let steps = if self.last == 1 { "one step" } else { &format!("{} steps", self.last) };
+        let teacher = teacher.unwrap_or("a published teacher");
+        format!("A denoiser of {steps}, by progressive distillation of `{teacher}`")
     }
 
     fn gives(&self) -> Gives {

@@ -39,6 +39,10 @@ impl Method for ScoreMatching {
         "denoising score matching"
     }
 
+    fn source(&self) -> &'static str {
+        "Karras, Aittala, Aila and Laine, 2022"
+    }
+
     fn summary(&self, _: Option<&str>) -> String {
         "A denoiser, by score matching".to_string()
     }

@@ -35,10 +35,7 @@ fn card(entry: &Entry) -> Result<String> {
         toml::Value::try_from(&experiment.network).map_err(|e| Error::new(e.to_string()))?;
     let training = &experiment.training;
     let mut blocks = vec![
-        Block::Text(format!(
-            "{}. {kind} (Song, Dhariwal, Chen and Sutskever, 2023).",
-            reproduction.title
-        )),
+        Block::Text(format!("{}. {kind} ({}).", reproduction.title, experiment.method.source())),
         Block::Text(format!(
             "Network: `{network}`. {} steps of {} images each. The whole configuration is in \
              `experiment.toml`.",
