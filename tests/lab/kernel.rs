@@ -17,7 +17,7 @@ const GRADIENTS: [&str; 4] = [
 const RIGHT: &str = "Some(Some([2.0, 2.0])) Some(Some([1.0, 1.0]))";
 
 /// Types of the prelude, each bound by a plain `let`.
-const TYPES: [(&str, &str); 89] = [
+const TYPES: [(&str, &str); 90] = [
     ("Tensor", "let a1 = Tensor::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Var", "let a2 = Var::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Device", "let a3 = Device::Cpu;"),
@@ -41,6 +41,7 @@ const TYPES: [(&str, &str); 89] = [
     ),
     ("FlowMap", "let flow = FlowMap::new(mixture.clone(), Solver::Euler, grid.clone());"),
     ("ExactFlow", "let exact = ExactFlow::new(mixture.clone(), 0.002)?;"),
+    ("EndingAt", "let ending = EndingAt::new(ExactFlow::new(mixture.clone(), 0.002)?, 0.002);"),
     ("TanhModel", "let tanh = TanhModel::new([0.8, 0.2, 0.1], &range);"),
     ("Dual", "let dual = Dual { value: 1.0, tangent: 0.5 };"),
     ("Slope", "let found = theory::slope(&[1.0, 2.0, 4.0], &[1.0, 2.0, 4.0])?;"),
@@ -131,7 +132,7 @@ const TYPES: [(&str, &str); 89] = [
 ];
 
 /// Traits: they have methods, not values.
-const TRAITS: [&str; 11] = [
+const TRAITS: [&str; 12] = [
     "ChunkAgg",
     "Compare",
     "ConsistencyFunction",
@@ -143,6 +144,7 @@ const TRAITS: [&str; 11] = [
     "Number",
     "Show",
     "Tangent",
+    "TwoTimeMap",
 ];
 
 /// Figures and tables, shown in every form.

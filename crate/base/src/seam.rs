@@ -1,5 +1,6 @@
-//! The two seams: whatever denoises is a [`Denoiser`], whatever maps a point of a
-//! trajectory to its origin is a [`ConsistencyFunction`].
+//! The seams: whatever denoises is a [`Denoiser`], whatever maps a point of a trajectory to its
+//! origin is a [`ConsistencyFunction`], and whatever maps it to any later point a
+//! [`TwoTimeMap`].
 //!
 //! Noise levels `t` are given on the host in f64: one per sample, or a single one for the whole
 //! batch. They are known before any network runs, and differences such as `t - eps` keep their
@@ -33,6 +34,47 @@ pub trait ConsistencyFunction: Send + Sync {
     /// f(x, t); `x` is `(B, ..)`, `t` holds one noise level or `B`; the answer has
     /// the shape of `x`.
     fn origin(&self, x: &Tensor, t: &[f64]) -> Result<Tensor>;
+}
+
+/// A map between two noise levels of one trajectory: `(x_t, t, s) -> x_s` with `s <= t`, the
+/// identity at `s = t`. The case `s = eps` is a consistency function ([`EndingAt`]).
+///
+/// The exact flow of a PF ODE is one, and the reference of all others.
+pub trait TwoTimeMap: Send + Sync {
+    /// x_s; `x` is `(B, ..)`, `t` and `s` hold one noise level or `B`; the answer has the shape
+    /// of `x`.
+    fn map(&self, x: &Tensor, t: &[f64], s: &[f64]) -> Result<Tensor>;
+}
+
+impl<M: TwoTimeMap + ?Sized> TwoTimeMap for &M {
+    fn map(&self, x: &Tensor, t: &[f64], s: &[f64]) -> Result<Tensor> {
+        (**self).map(x, t, s)
+    }
+}
+
+impl<M: TwoTimeMap + ?Sized> TwoTimeMap for Box<M> {
+    fn map(&self, x: &Tensor, t: &[f64], s: &[f64]) -> Result<Tensor> {
+        (**self).map(x, t, s)
+    }
+}
+
+/// The consistency function of a two-time map: it always ends at s = eps.
+pub struct EndingAt<M> {
+    map: M,
+    eps: f64,
+}
+
+impl<M> EndingAt<M> {
+    /// The origins of `map` at the noise level `eps`.
+    pub fn new(map: M, eps: f64) -> Self {
+        Self { map, eps }
+    }
+}
+
+impl<M: TwoTimeMap> ConsistencyFunction for EndingAt<M> {
+    fn origin(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        self.map.map(x, t, &[self.eps])
+    }
 }
 
 impl<D: Denoiser + ?Sized> Denoiser for &D {

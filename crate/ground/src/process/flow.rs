@@ -3,7 +3,7 @@
 
 use super::grid::TimeGrid;
 use super::solver::Solver;
-use crate::seam::{ConsistencyFunction, Denoiser, one_a_sample};
+use crate::seam::{ConsistencyFunction, Denoiser, TwoTimeMap, one_a_sample};
 use crate::{Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 
@@ -84,6 +84,7 @@ struct Path {
     row: usize,
     s: f64,
     step: f64,
+    end: f64,
     x: Vec<f64>,
 }
 
@@ -186,18 +187,35 @@ impl<D: Denoiser> ConsistencyFunction for ExactFlow<D> {
     /// A noise level below eps, or a path that does not reach its end: its denoiser is not smooth,
     /// or not finite.
     fn origin(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
-        let dims = x.dims().to_vec();
-        let starts = one_a_sample(t, dims.first().copied().unwrap_or(0))?;
-        if let Some(t) = starts.iter().find(|t| !(**t >= self.eps && t.is_finite())) {
+        if let Some(t) = t.iter().find(|t| !(**t >= self.eps && t.is_finite())) {
             bail!("noise level t = {t} lies below eps = {}, where the flow ends", self.eps);
         }
-        let end = self.eps.ln();
+        self.map(x, t, &[self.eps])
+    }
+}
+
+impl<D: Denoiser> TwoTimeMap for ExactFlow<D> {
+    /// The flow from t down to any s, whatever its eps.
+    ///
+    /// # Errors
+    /// An s that is not positive or lies above t, or a path that does not reach its end: its
+    /// denoiser is not smooth, or not finite.
+    fn map(&self, x: &Tensor, t: &[f64], s: &[f64]) -> Result<Tensor> {
+        let dims = x.dims().to_vec();
+        let batch = dims.first().copied().unwrap_or(0);
+        let (starts, ends) = (one_a_sample(t, batch)?, one_a_sample(s, batch)?);
+        for (t, s) in starts.iter().zip(&ends) {
+            ensure!(
+                *s > 0.0 && t >= s && t.is_finite(),
+                "from noise level t = {t} to s = {s}: needs t >= s > 0"
+            );
+        }
         let mut rows =
             x.flatten_from(1)?.to_dtype(DType::F64)?.to_device(&Device::Cpu)?.to_vec2::<f64>()?;
         let mut paths: Vec<Path> = Vec::new();
-        for (row, t) in starts.iter().enumerate().filter(|(_, t)| **t > self.eps) {
-            let s = t.ln();
-            paths.push(Path { row, s, step: (end - s).max(-0.25), x: rows[row].clone() });
+        for (row, (t, end)) in starts.iter().zip(&ends).enumerate().filter(|(_, (t, s))| t > s) {
+            let (s, end) = (t.ln(), end.ln());
+            paths.push(Path { row, s, step: (end - s).max(-0.25), end, x: rows[row].clone() });
         }
         for _ in 0..STEPS {
             if paths.is_empty() {
@@ -207,6 +225,7 @@ impl<D: Denoiser> ConsistencyFunction for ExactFlow<D> {
             let (ends, errors) = self.step(&paths, &dims)?;
             let width = ends.len() / paths.len();
             for ((path, x), error) in paths.iter_mut().zip(ends.chunks(width)).zip(errors) {
+                let end = path.end;
                 let last = path.s + path.step <= end + 1e-15 * end.abs();
                 if error <= 1.0 {
                     path.x.copy_from_slice(x);
@@ -225,7 +244,7 @@ impl<D: Denoiser> ConsistencyFunction for ExactFlow<D> {
                 path.step = wanted.max(-2.0).max(end - path.s);
             }
             paths.retain_mut(|path| {
-                let there = path.s <= end;
+                let there = path.s <= path.end;
                 if there {
                     rows[path.row] = std::mem::take(&mut path.x);
                 }
