@@ -227,18 +227,19 @@ fn a_run_names_the_remedy_and_ends_what_takes_too_long() -> Result {
          std::fs::write({pids:?}, format!(\"{{}},{{}},{{}}\", std::process::id(), \
          std::os::unix::process::parent_id(), sleep.id()))?; sleep.wait()?;"
     );
-    notebook(&hangs, &["let before = 1;", &waits, "let after = 2;"])?;
+    // The limit is one that a slow and busy machine keeps with its first cell.
+    notebook(&hangs, &[&waits, "let after = 2;"])?;
 
-    let (good, text) = told(lab(&["run", "--timeout", "25"]).args([&moved, &hangs]))?;
+    let (good, text) = told(lab(&["run"]).arg(&moved))?;
     assert!(!good, "{text}");
     assert!(text.contains("error: moved: cell 3 (code cell 3 of 3) failed: "), "{text}");
     assert!(text.contains("moved.ipynb at LAB_BUDGET="), "{text}");
     assert!(text.contains("An earlier cell declared `b`, and it is gone"), "{text}");
     assert!(text.contains("`let mut b = ..`"), "{text}");
 
-    let limit = "error: hangs: cell 2 (code cell 2 of 3) took longer than --timeout 25 allows";
-    assert!(text.contains(limit), "{text}");
-    assert_eq!(text.matches("\nerror: ").count(), 2, "{text}");
+    let (good, text) = told(lab(&["run", "--timeout", "40"]).arg(&hangs))?;
+    let limit = "error: hangs: cell 1 (code cell 1 of 2) took longer than --timeout 40 allows";
+    assert!(!good && text.contains(limit), "{text}");
     let pids = fs::read_to_string(pids)?;
     let left = Command::new("ps").args(["-o", "pid=,args=", "-p", &pids]).output()?;
     let left = String::from_utf8_lossy(&left.stdout).into_owned();
