@@ -39,6 +39,14 @@ pub struct Experiment {
     pub training: Training,
 }
 
+/// What an experiment's identity begins with.
+const SCHEMA: &str = "consistency-lab experiment 1";
+
+// The table at `place` below `all`.
+fn table_at<'a>(all: &'a mut toml::Table, place: &[String]) -> Option<&'a mut toml::Table> {
+    place.iter().try_fold(all, |table, name| table.get_mut(name)?.as_table_mut())
+}
+
 fn half() -> f64 {
     0.5
 }
@@ -164,9 +172,43 @@ impl Experiment {
         toml::to_string(self).map_err(|e| Error::new(e.to_string()))
     }
 
-    /// A hash of everything in it, 16 hexadecimal digits.
+    /// Its identity: a hash of the schema's version and of the values that differ from their
+    /// defaults, 16 hexadecimal digits. So a new field with a default leaves every run and every
+    /// record its name; a default that changes needs a new version.
+    ///
+    /// # Errors
+    /// An experiment that cannot be written as TOML.
     pub fn hash(&self) -> Result<String> {
-        Ok(format!("{:016x}", xxh3_64(self.to_toml()?.as_bytes())))
+        let values = toml::to_string(&self.chosen()?).map_err(|e| Error::new(e.to_string()))?;
+        Ok(format!("{:016x}", xxh3_64(format!("{SCHEMA}\n{values}").as_bytes())))
+    }
+
+    /// The values that differ from their defaults, in the order of their names.
+    ///
+    /// # Errors
+    /// An experiment that cannot be written as TOML.
+    pub fn chosen(&self) -> Result<toml::Table> {
+        let mut all = toml::Table::try_from(self).map_err(|e| Error::new(e.to_string()))?;
+        self.leave_out_defaults(&mut all, &mut Vec::new());
+        Ok(all)
+    }
+
+    // A value is a default's where the experiment is the same without it.
+    fn leave_out_defaults(&self, all: &mut toml::Table, place: &mut Vec<String>) {
+        let names: Vec<String> =
+            table_at(all, place).into_iter().flat_map(|of| of.keys().cloned()).collect();
+        for name in names {
+            let mut without = all.clone();
+            let Some(table) = table_at(&mut without, place) else { continue };
+            let left_out = table.remove(&name);
+            if without.clone().try_into::<Self>().is_ok_and(|other| other == *self) {
+                *all = without;
+            } else if left_out.is_some_and(|value| value.is_table()) {
+                place.push(name);
+                self.leave_out_defaults(all, place);
+                place.pop();
+            }
+        }
     }
 
     /// The name of its run's folder: the experiment's and the start of its hash, so that a
