@@ -7,7 +7,7 @@
 //! Each module uses only those below it: [`notebook`] and [`reproduce`], then [`theory`],
 //! [`experiment`], [`method`] and [`edit`], [`sample`] and [`evaluate`], [`loss`], [`model`],
 //! [`nn`] and [`data`], [`process`], [`record`], [`hub`] and [`plot`], and at the bottom [`rng`],
-//! [`error`] and the two traits of [`seam`].
+//! [`error`] and the traits of [`seam`].
 
 pub mod edit;
 pub mod evaluate;

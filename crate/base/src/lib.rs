@@ -1,5 +1,5 @@
 //! What every room of Consistency Lab stands on: [`error`] and [`guard`](mod@guard), [`rng`], the
-//! two traits of [`seam`], [`bounds`], and [`device`](mod@device). `consistency` re-exports all of
+//! traits of [`seam`], [`bounds`], and [`device`](mod@device). `consistency` re-exports all of
 //! it.
 
 pub mod bounds;

@@ -1,5 +1,5 @@
 //! Training objectives: denoising score matching, consistency distillation and consistency
-//! training. They know networks only through the two seams, and no training loop. The exception is
+//! training. They know networks only through the seams, and no training loop. The exception is
 //! LPIPS, a distance that is itself a network.
 
 mod consistency;
