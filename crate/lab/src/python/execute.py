@@ -27,7 +27,6 @@ import time
 
 import nbformat
 import zmq
-from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
 from nbclient.client import CellExecutionComplete
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
@@ -70,24 +69,25 @@ class Client(NotebookClient):
                 output.text += "".join(lines)
                 lines.clear()
 
-    async def _async_read_panic(self, seconds):
+    def read_panic(self, seconds):
         """Wait for the message of the cell's panic: evcxr sends standard error on its own time,
         which may be after the cell's end."""
         parent_msg_id, cell, cell_index = self.running
+        at_once = zmq.Socket.shadow(self.kc.iopub_channel.socket)
         end = time.time() + seconds
         while time.time() < end:
             if "stderr" in self.printed:
                 output, lines = self.printed["stderr"]
                 if "panicked: " in output.text + "".join(lines):
                     break
-            with contextlib.suppress(queue.Empty):
-                message = await self.kc.iopub_channel.get_msg(timeout=0.2)
-                own = message["parent_header"].get("msg_id") == parent_msg_id
-                if own and message["msg_type"] == "stream":
-                    self.process_message(message, cell, cell_index)
+            if not at_once.poll(200):
+                continue
+            _, parts = self.kc.session.feed_identities(at_once.recv_multipart())
+            message = self.kc.session.deserialize(parts)
+            own = message["parent_header"].get("msg_id") == parent_msg_id
+            if own and message["msg_type"] == "stream":
+                self.process_message(message, cell, cell_index)
         self.join_printed()
-
-    read_panic = run_sync(_async_read_panic)
 
     async def _async_poll_output_msg(self, parent_msg_id, cell, cell_index):
         """Take all messages that are there at once, and read of a line's what is needed."""
