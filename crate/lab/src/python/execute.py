@@ -18,7 +18,6 @@ import hmac
 import json
 import os
 import pathlib
-import queue
 import re
 import signal
 import sys
@@ -69,29 +68,8 @@ class Client(NotebookClient):
                 output.text += "".join(lines)
                 lines.clear()
 
-    def read_panic(self, seconds):
-        """Wait for the message of the cell's panic: evcxr sends standard error on its own time,
-        which may be after the cell's end."""
-        parent_msg_id, cell, cell_index = self.running
-        at_once = zmq.Socket.shadow(self.kc.iopub_channel.socket)
-        end = time.time() + seconds
-        while time.time() < end:
-            if "stderr" in self.printed:
-                output, lines = self.printed["stderr"]
-                if "panicked: " in output.text + "".join(lines):
-                    break
-            if not at_once.poll(200):
-                continue
-            _, parts = self.kc.session.feed_identities(at_once.recv_multipart())
-            message = self.kc.session.deserialize(parts)
-            own = message["parent_header"].get("msg_id") == parent_msg_id
-            if own and message["msg_type"] == "stream":
-                self.process_message(message, cell, cell_index)
-        self.join_printed()
-
     async def _async_poll_output_msg(self, parent_msg_id, cell, cell_index):
         """Take all messages that are there at once, and read of a line's what is needed."""
-        self.running = parent_msg_id, cell, cell_index
         channel, session = self.kc.iopub_channel, self.kc.session
         at_once = zmq.Socket.shadow(channel.socket)
         while True:
@@ -192,10 +170,7 @@ class Run:
                 if output.output_type == "error":
                     # The kernel's own words, without the cell around them.
                     error = plain("\n".join(output.traceback)) or error
-            failures = self.new_failures()
-            if any(failure["kind"] == "panic" for failure in failures):
-                client.read_panic(5)
-            for failure in failures:
+            for failure in self.new_failures():
                 kind = "it panicked" if failure["kind"] == "panic" else "an error through `?`"
                 error = error or f"{kind}: {plain(failure['message'])}"
             if error and not wanted:
