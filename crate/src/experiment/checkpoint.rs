@@ -91,7 +91,8 @@ impl Losses {
 
     /// The mean since it was last asked for, the last norm and the last rate.
     pub fn take(&mut self) -> (f64, f64, f64) {
-        let mean = self.sum / self.count as f64;
+        // A player that has not stepped since shows its last loss once more.
+        let mean = if self.count == 0 { self.last } else { self.sum / self.count as f64 };
         (self.sum, self.count) = (0.0, 0);
         (mean, self.norm, self.rate)
     }

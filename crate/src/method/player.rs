@@ -31,7 +31,7 @@ impl LearningRate {
 
     /// The same in each of the stages that end before these steps.
     #[must_use]
-    pub fn in_stages(&self, ends: Vec<u64>) -> Self {
+    pub(super) fn in_stages(&self, ends: Vec<u64>) -> Self {
         Self { ends, decay: self.decay }
     }
 

@@ -4,7 +4,6 @@
 use super::config::{Reproduction, folder};
 use super::effort::Effort;
 use crate::experiment::Experiment;
-use crate::method::{ConsistencyTraining, MethodConfig};
 use crate::plot::Figure;
 use crate::process::TimeGrid;
 use crate::{Error, Result, bail};
@@ -75,19 +74,19 @@ pub fn grids(title: &str, all: &[(&str, &TimeGrid, f64)]) -> Figure {
         .points("where sampling starts (T) and starts again (tau)", &starts, &above)
 }
 
-/// N(k) and mu(k) over the steps of a consistency training.
+/// N(k) and mu(k) over the steps of a training.
 ///
 /// # Errors
-/// Another method.
+/// A method without a time grid or a target.
 pub fn schedule(title: &str, of: &Experiment) -> Result<Figure> {
-    let MethodConfig::ConsistencyTraining(ConsistencyTraining { schedule, .. }) = &of.method else {
-        bail!("{}: only consistency training has a schedule", of.name);
-    };
     let total = of.training.iterations;
     let at: Vec<u64> = (0..=MOMENTS).map(|i| i * total / MOMENTS).collect();
     let k: Vec<f64> = at.iter().map(|k| *k as f64).collect();
-    let points: Vec<f64> = at.iter().map(|k| schedule.points(*k, total) as f64).collect();
-    let mu: Vec<f64> = at.iter().map(|k| schedule.mu(*k, total)).collect();
+    let both = |k: &u64| Some((of.method.points(*k, total)? as f64, of.method.mu(*k, total)?));
+    let found: Option<(Vec<f64>, Vec<f64>)> = at.iter().map(both).collect();
+    let Some((points, mu)) = found else {
+        bail!("{}: {} has no time grid or no target", of.name, of.method.name());
+    };
     let panel = |title: &str, name: &str, y: &[f64]| {
         Figure::new(title).x("training step k").line(name, &k, y)
     };
