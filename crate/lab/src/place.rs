@@ -82,10 +82,20 @@ impl Place {
         self.own.join("out")
     }
 
+    /// Where a pack is taken apart, beside the places of its parts.
+    pub fn unpacking(&self) -> PathBuf {
+        self.shared.join(".unpacking")
+    }
+
     /// A path as it is shown: below the project, or whole.
     pub fn shown(&self, path: &Path) -> String {
         path.strip_prefix(&self.project).unwrap_or(path).display().to_string()
     }
+}
+
+/// The path that a person gave, from the folder they stand in.
+pub fn given(path: &str) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.into())
 }
 
 // The folder's name, and a hash of its path so that two clones with the same name differ.

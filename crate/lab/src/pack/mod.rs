@@ -9,10 +9,10 @@
 mod archive;
 mod machine;
 
-use crate::place::{Place, Turn};
+use crate::place::{Place, Turn, given};
 use crate::say::{self, Step};
 use crate::setup::{self, Sources, Toolchain};
-use crate::{Result, cli, files, library};
+use crate::{Result, commands, files};
 use machine::Machine;
 use serde_json::{Value, json};
 use std::ffi::OsString;
@@ -33,12 +33,12 @@ pub fn pack(place: &Place, file: Option<&str>) -> Result<ExitCode> {
     let sources = Sources::of(&place.project)?;
     let library = setup::all(place, &turn)?;
     let toolchain = Toolchain::find()?;
-    let program = library::program(place, &turn, &toolchain, &library)?;
+    let program = commands::program(place, &turn, &toolchain, &library)?;
     if let Some(how) = Sources::of(&place.project)?.difference(&sources) {
         return Err(format!("{how} since packing began; pack again when nothing changes"));
     }
     let machine = Machine::here(place, &toolchain)?;
-    let file = cli::given(&match file {
+    let file = given(&match file {
         Some(file) => file.to_string(),
         None => format!("consistency-lab-{}.tar", machine.system.replace(' ', "-")),
     });
@@ -81,7 +81,7 @@ fn contents(
     let mut found = vec![
         ("evcxr/bin/evcxr_jupyter".to_string(), place.evcxr()),
         ("evcxr/version".to_string(), place.shared.join("evcxr/version")),
-        (format!("library/{}", library::PROGRAM), program.to_path_buf()),
+        (format!("library/{}", setup::PROGRAM), program.to_path_buf()),
     ];
     let cargo = setup::cargo_home(place);
     // It does not exist if the standard library's source is missing.
@@ -144,7 +144,7 @@ fn commit(place: &Place) -> String {
 /// # Errors
 /// The file is damaged, or it is not for this machine or clone: every reason with its remedy.
 pub fn unpack(place: &Place, file: &str) -> Result<ExitCode> {
-    let file = cli::given(file);
+    let file = given(file);
     let path = file.as_os_str();
     let toolchain = Toolchain::find()?;
     let mut step = Step::start(format!("unpack: {}", file.display()));
@@ -156,7 +156,7 @@ pub fn unpack(place: &Place, file: &str) -> Result<ExitCode> {
             .map_err(|e| format!("{}: its manifest is not JSON: {e}", file.display()))?;
         suits(place, &machine, &file, &manifest)?;
         let turn = Turn::to_set_up(place)?;
-        let staged = place.shared.join(UNPACKING);
+        let staged = place.unpacking();
         files::remove(&staged)?;
         let done = put(place, &turn, &toolchain, path, &manifest, &staged, &mut step);
         files::remove(&staged)?;
@@ -174,9 +174,6 @@ pub fn unpack(place: &Place, file: &str) -> Result<ExitCode> {
         }
     }
 }
-
-/// The folder, beside its places, in which a pack is taken apart.
-pub const UNPACKING: &str = ".unpacking";
 
 fn suits(place: &Place, machine: &Machine, file: &Path, manifest: &Value) -> Result<()> {
     let shown = file.display();

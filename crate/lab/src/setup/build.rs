@@ -1,6 +1,6 @@
 //! The project's release build, with the library linked once more as a dylib.
 
-use super::Kind;
+use super::kind::Kind;
 use super::toolchain::Toolchain;
 use crate::Result;
 use crate::place::{Place, Turn};

@@ -1,10 +1,11 @@
 //! What came in a pack: put in its places, and used for as long as the library's sources are
 //! those that it was built from.
 
-use super::library::{self, Library};
+use super::kind::Kind;
+use super::library::{self, Library, PROGRAM};
 use super::sources::Sources;
 use super::toolchain::Toolchain;
-use super::{Kind, evcxr, rust_src, venv};
+use super::{evcxr, rust_src, venv};
 use crate::Result;
 use crate::files::{self, Hash};
 use crate::place::Place;
@@ -66,9 +67,7 @@ pub fn movable(library: &Library) -> Result<Vec<(String, PathBuf)>> {
     for entry in fs::read_dir(&library.folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if !["evcxr", "launch.json", "lock", ORIGIN, crate::library::PROGRAM]
-            .contains(&name.as_str())
-        {
+        if !["evcxr", "launch.json", "lock", ORIGIN, PROGRAM].contains(&name.as_str()) {
             found.push((name, entry.path()));
         }
     }

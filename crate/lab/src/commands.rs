@@ -4,14 +4,11 @@
 use crate::place::{Place, Turn};
 use crate::process::Logged;
 use crate::say::Step;
-use crate::setup::{Library, Toolchain, unpacked};
+use crate::setup::{Library, PROGRAM, Toolchain, unpacked};
 use crate::{Result, shell};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::ExitCode;
-
-/// The program, which is also its package.
-pub const PROGRAM: &str = "consistency-cli";
 
 /// Run `command` of that program with these arguments.
 ///
