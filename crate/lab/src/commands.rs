@@ -77,5 +77,5 @@ pub fn program(
     let file = messages
         .filter(|message| message["target"]["name"] == PROGRAM)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from));
-    file.ok_or_else(|| format!("cargo built {PROGRAM} and did not say where"))
+    file.ok_or_else(|| format!("cargo built {PROGRAM} but did not report the file"))
 }

@@ -27,7 +27,7 @@ impl Place {
         let here = std::env::current_dir().map_err(|e| format!("the working folder: {e}"))?;
         let Some(project) = here.ancestors().find(|folder| folder.join(MARK).is_file()) else {
             return Err(format!(
-                "{} does not lie in a clone of Consistency Lab; go into one and run `cargo lab` \
+                "{} is not in a clone of Consistency Lab; go into one and run `cargo lab` \
                  there",
                 here.display()
             ));

@@ -1,6 +1,7 @@
 //! Networks, and the wrappers that make denoisers and consistency functions out of them.
 
 mod blocks;
+mod config;
 mod json;
 mod limits;
 mod mlp;
@@ -11,9 +12,10 @@ mod unet;
 mod vp;
 mod wrap;
 
+pub use config::NetworkConfig;
 pub use mlp::MlpConfig;
 pub use ncsnpp::NcsnppConfig;
-pub use network::{Condition, Network, NetworkConfig};
+pub use network::{Condition, Network};
 pub use pretrained::{LoadOptions, Pretrained};
 pub(crate) use unet::DIFFUSERS;
 pub use unet::{

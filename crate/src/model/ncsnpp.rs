@@ -10,8 +10,8 @@ use super::network::{Condition, OnTape};
 use super::unet::attend;
 use crate::bounds::{LARGEST, positive, within};
 use crate::nn::{
-    Act, Attention, Conv2d, FourierEmbedding, GroupNorm, Linear, Padding, Plus, Scope, Tape, Value,
-    concatenate, fir_blur, silu,
+    Act, Attention, Conv2d, ConvEpilogue, FourierEmbedding, GroupNorm, Linear, Padding, Scope,
+    Tape, Value, concatenate, fir_blur, silu,
 };
 use crate::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -298,9 +298,12 @@ impl OnTape for Ncsnpp {
                 Module::Halve(block, conv) => {
                     h = block.forward(tape, &h, &emb, condition.dropout)?;
                     let filtered = fir_blur(tape, &pyramid)?;
-                    let plus =
-                        Plus { residual: Some(&h), factor: FRAC_1_SQRT_2, ..Plus::default() };
-                    pyramid = conv.plus(tape, &filtered, plus)?;
+                    let epilogue = ConvEpilogue {
+                        residual: Some(&h),
+                        factor: FRAC_1_SQRT_2,
+                        ..ConvEpilogue::default()
+                    };
+                    pyramid = conv.forward_with(tape, &filtered, epilogue)?;
                     h = pyramid.clone();
                     kept.push(h.clone());
                 }

@@ -1,13 +1,9 @@
-//! What a network is, and the configurations that make one.
+//! What a network is, and how one runs on a tape.
 
-use super::mlp::{Mlp, MlpConfig};
-use super::ncsnpp::{Ncsnpp, NcsnppConfig};
-use super::unet::{UNet, UNetConfig};
 use crate::Result;
-use crate::nn::{Link, Masks, Scope, Settings, Shapes, Tape, Value, on_tape};
+use crate::nn::{Link, Masks, Scope, Settings, Tape, Value, on_tape};
 use crate::seam::one_a_sample;
 use candle_core::Tensor;
-use serde::{Deserialize, Serialize};
 
 /// What a network is conditioned on besides its input.
 #[derive(Clone, Copy, Debug, Default)]
@@ -76,68 +72,6 @@ impl<N: OnTape> Network for Taped<N> {
     fn forward(&self, xs: &Tensor, condition: Condition) -> Result<Tensor> {
         on_tape(xs, self.link.as_ref(), self.settings, |tape, xs| {
             self.network.run(tape, xs, condition)
-        })
-    }
-}
-
-/// A network's kind and sizes, as in a configuration file.
-// There is only one of it, and people write it by hand.
-#[allow(clippy::large_enum_variant)]
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "kind")]
-pub enum NetworkConfig {
-    /// A residual multilayer perceptron on the pixels.
-    Mlp(MlpConfig),
-    /// A U-Net under diffusers' keys.
-    Unet(UNetConfig),
-    /// The paper's CIFAR-10 network.
-    Ncsnpp(NcsnppConfig),
-}
-
-impl NetworkConfig {
-    /// How many classes the network is conditioned on; none for a network without classes.
-    pub fn classes(&self) -> Option<usize> {
-        match self {
-            Self::Unet(config) => config.num_class_embeds,
-            Self::Ncsnpp(_) | Self::Mlp(_) => None,
-        }
-    }
-
-    /// Whether every value is one that a network may have; nothing is built.
-    ///
-    /// # Errors
-    /// The key with its value.
-    pub fn check(&self) -> Result<()> {
-        match self {
-            Self::Mlp(config) => config.check(),
-            Self::Unet(config) => config.check(),
-            Self::Ncsnpp(config) => config.check(),
-        }
-    }
-
-    /// How many parameters it trains, for images of `shape` (C, H, W); nothing is allocated.
-    ///
-    /// # Errors
-    /// A configuration that makes no network for such images.
-    pub fn parameters(&self, shape: &[usize]) -> Result<usize> {
-        Ok(Shapes::of(|scope| self.build(scope, shape))?.count())
-    }
-
-    /// Build the network in `scope` for images of `shape` (C, H, W).
-    pub fn build(&self, scope: &mut Scope, shape: &[usize]) -> Result<Box<dyn Network>> {
-        Ok(match self {
-            Self::Mlp(config) => {
-                let network = Mlp::new(scope, config, shape)?;
-                Box::new(Taped::new(scope, network))
-            }
-            Self::Unet(config) => {
-                let network = UNet::new(scope, &config.for_images(shape)?)?;
-                Box::new(Taped::new(scope, network))
-            }
-            Self::Ncsnpp(config) => {
-                let network = Ncsnpp::new(scope, &config.for_images(shape)?)?;
-                Box::new(Taped::new(scope, network))
-            }
         })
     }
 }

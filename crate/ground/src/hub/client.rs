@@ -78,7 +78,7 @@ impl Client {
         let endpoint: Uri = settings
             .endpoint
             .parse()
-            .map_err(|_| Error::new("the Hub's endpoint is no address of a server"))?;
+            .map_err(|_| Error::new("the Hub's endpoint is not the address of a server"))?;
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
             // Followed in `follow`, which knows who may see the token.
@@ -186,12 +186,12 @@ impl Client {
         }
         Err(Failure::new(
             FailureKind::Final,
-            format!("{} is sent on more than {REDIRECTS} times, to {}", shown(url), shown(&at)),
+            format!("{} is redirected more than {REDIRECTS} times, to {}", shown(url), shown(&at)),
         ))
     }
 
     /// What `attempt` gives, made again while it fails for a temporary reason: `retries` times,
-    /// with waits that double. `attempt` is told how often it was made before; `true` in its
+    /// with waits that double. `attempt` takes how often it was made before; `true` in its
     /// failure says that it made progress, which starts the count anew.
     pub(super) fn retry<T>(
         &self,
@@ -278,9 +278,9 @@ pub(super) fn redirect(
         Err(Failure::new(FailureKind::Final, message))
     };
     match to {
-        None => wrong("and names no place to go on to"),
+        None => wrong("and gives no address to redirect to"),
         Some(to) if from.starts_with("https:") && !to.starts_with("https:") => {
-            wrong("and sends on to a place without encryption")
+            wrong("and redirects to an address without encryption")
         }
         Some(to) => Ok(Some(to)),
     }

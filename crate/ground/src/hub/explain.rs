@@ -57,7 +57,9 @@ impl Client {
             (None, _) => {
                 "set HF_TOKEN to a token of yours (https://huggingface.co/settings/tokens)"
             }
-            (Some(_), "GatedRepo") => "the token that was sent (HF_TOKEN) has not been let in",
+            (Some(_), "GatedRepo") => {
+                "the token that was sent (HF_TOKEN) has not been granted access"
+            }
             (Some(_), _) => {
                 "the token that was sent (HF_TOKEN) was refused: it is wrong, has expired or \
                  may not read this"

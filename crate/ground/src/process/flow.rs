@@ -251,6 +251,6 @@ impl<D: Denoiser> TwoTimeMap for ExactFlow<D> {
                 !there
             });
         }
-        bail!("{} samples are still on their way after {STEPS} steps", paths.len())
+        bail!("{} samples have not arrived after {STEPS} steps", paths.len())
     }
 }

@@ -179,7 +179,7 @@ fn suits(place: &Place, machine: &Machine, file: &Path, manifest: &Value) -> Res
     let shown = file.display();
     if manifest["format"] != FORMAT {
         return Err(format!(
-            "{shown} has the form {}, and this `cargo lab` reads form {FORMAT}: check out the \
+            "{shown} has format {}, and this `cargo lab` reads format {FORMAT}: check out the \
              commit it was made from ({})",
             manifest["format"], manifest["commit"]
         ));
@@ -189,7 +189,7 @@ fn suits(place: &Place, machine: &Machine, file: &Path, manifest: &Value) -> Res
         manifest["contents"]["files"].as_u64(),
         manifest["contents"]["bytes"].as_u64(),
     ) else {
-        return Err(format!("{shown}: its manifest names no sources or no contents"));
+        return Err(format!("{shown}: its manifest lists no sources or no contents"));
     };
     let mut reasons = machine.refusals(&manifest["machine"]);
     if let Some(how) = Sources::of(&place.project)?.difference(&sources) {
@@ -202,8 +202,8 @@ fn suits(place: &Place, machine: &Machine, file: &Path, manifest: &Value) -> Res
     }
     match reasons.as_slice() {
         [] => Ok(()),
-        [reason] => Err(format!("{shown} is not for here: {reason}")),
-        several => Err(format!("{shown} is not for here:\n- {}", several.join("\n- "))),
+        [reason] => Err(format!("{shown} cannot be unpacked here: {reason}")),
+        several => Err(format!("{shown} cannot be unpacked here:\n- {}", several.join("\n- "))),
     }
 }
 

@@ -128,7 +128,7 @@ fn once(
         }
     }
     let Some(library) = library else {
-        return Err(format!("cargo built {PACKAGE} and did not say where"));
+        return Err(format!("cargo built {PACKAGE} but did not report the file"));
     };
     if fresh {
         step.end("up to date");

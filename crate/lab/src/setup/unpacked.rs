@@ -32,7 +32,7 @@ pub fn current(place: &Place, toolchain: &Toolchain) -> Result<Option<Library>> 
     let origin = json_of(&path)?;
     let Some(sources) = Sources::from_json(&origin["sources"]) else {
         return Err(format!(
-            "{} names no sources; remove it, and the library is compiled here",
+            "{} lists no sources; remove it, and the library is compiled here",
             path.display()
         ));
     };
@@ -40,14 +40,14 @@ pub fn current(place: &Place, toolchain: &Toolchain) -> Result<Option<Library>> 
     let reason = if let Some(how) = Sources::of(&place.project)?.difference(&sources) {
         how
     } else if !library::built_by(&library, toolchain) {
-        "it was built by another Rust than the one here".to_string()
+        "it was built by a different Rust compiler than the one here".to_string()
     } else if launch["set"]["LAB_PROJECT"] != json!(place.project) {
         "the clone was moved".to_string()
     } else {
         return Ok(Some(library));
     };
     say::note(&format!(
-        "the unpacked library ({}) is not used any more, {reason}: compiling",
+        "the unpacked library ({}) is no longer used ({reason}): compiling",
         origin["commit"].as_str().unwrap_or("an unknown commit")
     ));
     Ok(None)

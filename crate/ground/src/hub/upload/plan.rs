@@ -119,7 +119,7 @@ fn walk(folder: &Path, prefix: &str, found: &mut Vec<LocalFile>) -> Result<()> {
             walk(&path, &format!("{name}/"), found)?;
         } else {
             check_name(&name).with_context(|| path.display().to_string())?;
-            ensure!(data.is_file(), "{} is no file", path.display());
+            ensure!(data.is_file(), "{} is not a file", path.display());
             found.push(LocalFile { name, path, size: data.len() });
         }
     }
