@@ -238,7 +238,7 @@ fn a_hostile_pack_is_refused() -> Tested {
     // And a lab with a link in it is not packed.
     std::os::unix::fs::symlink("/etc", world.from.join(".lab/venv/share/link"))?;
     let (good, text) = run(&world.from, &["pack", "other.tar"])?;
-    assert!(!good && text.contains("share/link is a link or no regular file"), "{text}");
+    assert!(!good && text.contains("share/link is a link or not a regular file"), "{text}");
     assert!(!world.from.join("other.tar").exists());
     Ok(())
 }
