@@ -194,7 +194,7 @@ fn what_cannot_be_uploaded_is_not_begun() -> Result<()> {
         message(client.upload("a b", folder, &default())).contains("not the name of a repository")
     );
     let wrong = Upload { revision: "../x".into(), ..default() };
-    assert!(message(client.upload("lab/new", folder, &wrong)).contains("no revision"));
+    assert!(message(client.upload("lab/new", folder, &wrong)).contains("is not a revision"));
     let empty = folder.join("empty");
     assert!(message(client.upload("lab/new", &empty, &default())).contains("there is no folder"));
     fs::create_dir(&empty)?;
