@@ -4,8 +4,9 @@
 use candle_core::{DType, Device, Tensor};
 use consistency::Result;
 use consistency::process::{
-    Convention, NoiseRange, Parameterization, Scaling, Schedule, time_condition,
+    Convention, Density, NoiseRange, Parameterization, Scaling, Schedule, time_condition,
 };
+use consistency::rng::Key;
 
 fn close(what: &str, got: f64, want: f64, relative: f64) {
     assert!(
@@ -78,8 +79,8 @@ fn two_step_noise_levels() -> Result<()> {
 #[test]
 fn schedules_of_consistency_training() {
     let total = 800_000;
-    let cifar = |convention| Schedule { s0: 2, s1: 150, mu0: 0.9, convention };
-    let imagenet = |convention| Schedule { s0: 2, s1: 200, mu0: 0.95, convention };
+    let cifar = |convention| Schedule { convention, ..Schedule::growing(2, 150, 0.9) };
+    let imagenet = |convention| Schedule { convention, ..Schedule::growing(2, 200, 0.95) };
     let (paper, code) = (cifar(Convention::Paper), cifar(Convention::Code));
     let first_three = (0..total).find(|k| paper.points(*k, total) == 3).unwrap_or(total);
     for (k, points, mu_paper, mu_code) in [
@@ -103,6 +104,74 @@ fn schedules_of_consistency_training() {
     close("mu(0), ImageNet", paper.mu(0, total), 0.95, 1e-9);
     close("mu(0) of the code, ImageNet", code.mu(0, total), 0.9025, 1e-9);
     close("mu(K), ImageNet", paper.mu(total, total), 0.999_49, 6e-6);
+}
+
+#[test]
+fn schedules_other_than_the_papers() {
+    // Song and Dhariwal 2023: K' = floor(K / (log2 floor(s1 / s0) + 1)), N from 11 to 1281.
+    let total = 400_000;
+    let doubling = Schedule::doubling(10, 1280, 0.0);
+    for (k, points) in [(0, 11), (49_999, 11), (50_000, 21), (349_999, 641), (350_000, 1281)] {
+        assert_eq!(doubling.points(k, total), points, "N({k}) when doubling");
+        assert_eq!(doubling.mu(k, total), 0.0);
+    }
+    assert_eq!(doubling.points(total, total), 1281);
+    // s1 that is no power of two times s0 ends at s1.
+    assert_eq!(Schedule::doubling(10, 50, 0.5).points(total, total), 51);
+    let fixed = Schedule::fixed(10, 0.9);
+    for k in [0, 1, total / 2, total] {
+        assert_eq!((fixed.points(k, total), fixed.mu(k, total)), (10, 0.9));
+    }
+    // The growing schedule from 10 to 10 is neither: N = 11 from the first step on, and mu(k) follows.
+    let almost = Schedule::growing(10, 10, 0.9);
+    assert_eq!((almost.points(0, total), almost.points(1, total)), (10, 11));
+    close("mu(K)", almost.mu(total, total), 0.9f64.powf(10.0 / 11.0), 1e-12);
+
+    let refused = |schedule: Schedule| schedule.check().expect_err("a bad schedule").to_string();
+    let uneven = Schedule { s1: 11, ..fixed };
+    assert!(refused(uneven).starts_with("schedule s0 = 10, s1 = 11: with points = 'fixed'"));
+    assert!(refused(Schedule::fixed(10, 1.0)).contains("needs 0 <= mu0 < 1"));
+    assert!(refused(Schedule::growing(2, 4, 0.0)).contains("needs 0 < mu0 < 1"));
+    assert!(refused(Schedule::fixed(10, f64::NAN)).contains("needs 0 <= mu0 < 1"));
+}
+
+#[test]
+fn the_density_of_pairs() -> Result<()> {
+    let grid = NoiseRange::default().karras(11)?;
+    let density = Density::LogNormal { p_mean: -1.1, p_std: 2.0 };
+    let p = density.probabilities(&grid)?;
+    // By integration of the normal density over each interval, in ln t.
+    let mass = |n: usize| {
+        let (a, b) = (grid.times()[n].ln(), grid.times()[n + 1].ln());
+        let h = (b - a) / 20_000.0;
+        let at = |i: usize| (-0.5 * ((a + (i as f64 + 0.5) * h + 1.1) / 2.0).powi(2)).exp() * h;
+        (0..20_000).map(at).sum::<f64>()
+    };
+    let masses: Vec<f64> = (0..10).map(mass).collect();
+    for (n, (p, mass)) in p.iter().zip(&masses).enumerate() {
+        close(&format!("n = {}", n + 1), *p, mass / masses.iter().sum::<f64>(), 1e-8);
+    }
+    // Drawn as often as that: 5 standard deviations of each count.
+    let count = 100_000u64;
+    let drawn = density.draw(&grid, 0..count, &Key::new(3))?;
+    let uniform = Density::Uniform.draw(&grid, 0..count, &Key::new(3))?;
+    assert_eq!(uniform, Key::new(3).integers(0..count, 1..11)?);
+    for (n, p) in p.iter().enumerate() {
+        let seen = drawn.iter().filter(|drawn| **drawn == n + 1).count() as f64;
+        let expected = p * count as f64;
+        let spread = (expected * (1.0 - p)).sqrt();
+        assert!((seen - expected).abs() < 5.0 * spread, "n = {}: {seen}, {expected}", n + 1);
+    }
+    // A part of a batch draws what the whole one does.
+    assert_eq!(density.draw(&grid, 40..60, &Key::new(3))?, drawn[40..60]);
+    // Far out on one side, masses keep their digits; with none at all there is an error.
+    let far = Density::LogNormal { p_mean: -14.0, p_std: 1.0 }.probabilities(&grid)?;
+    assert!(far.iter().all(|p| *p >= 0.0) && far[0] > 0.9 && far[5] > 0.0);
+    let none = Density::LogNormal { p_mean: -14.0, p_std: 0.01 }.probabilities(&grid);
+    assert!(none.is_err_and(|e| e.to_string().contains("never lies between")));
+    let bad = Density::LogNormal { p_mean: 0.0, p_std: 0.0 }.check();
+    assert!(bad.is_err_and(|e| e.to_string().starts_with("density: p_std = 0")));
+    Ok(())
 }
 
 #[test]

@@ -248,7 +248,7 @@ fn noise_levels() -> Result<()> {
     assert_eq!(sampled(&[80.0, 1.0]), "no error at all");
     assert!(sampled(&[f64::INFINITY]).starts_with("noise level = inf"));
     assert!(sampled(&[1e200, 1.0]).starts_with("noise level = 1e200"));
-    let schedule = Schedule { s0: 2, s1: u32::MAX, mu0: 0.9, convention: Default::default() };
+    let schedule = Schedule::growing(2, u32::MAX, 0.9);
     assert!(message(schedule.check()).starts_with("s1 = 4294967295: needs s1 < 1"));
     Ok(())
 }

@@ -29,7 +29,7 @@ pub fn train(steps: u64) -> consistency::Result<Trained> {
     let (key, device) = (Key::new(0), Device::Cpu);
     let data = digits(DType::F32, &device)?.train; // (1347, 1, 8, 8)
     let (noise, sigma_data) = (NoiseRange::default(), 0.5);
-    let schedule = Schedule { s0: 10, s1: 40, mu0: 0.9, convention: Convention::Paper };
+    let schedule = Schedule::growing(10, 40, 0.9);
     let distance = Distance { metric: Metric::PseudoHuber { c: 0.03 }, ..Distance::default() };
     let weighting = Weighting { weight: Weight::InverseGap, ..Weighting::default() };
 

@@ -31,9 +31,9 @@ pub use crate::notebook::{
 };
 pub use crate::plot::Figure;
 pub use crate::process::{
-    Coefficients, Convention, Empirical, ExactFlow, FlowMap, GaussianMixture, NoiseRange,
-    Parameterization, Scaling, Schedule, Solver, TimeGrid, VpSchedule, forward_sde, perturb,
-    pf_ode_slope, reverse_sde, trajectory,
+    Coefficients, Convention, Decay, Density, Empirical, ExactFlow, FlowMap, GaussianMixture,
+    Growth, NoiseRange, Parameterization, Scaling, Schedule, Solver, TimeGrid, VpSchedule,
+    forward_sde, perturb, pf_ode_slope, reverse_sde, trajectory,
 };
 pub use crate::record::{Provenance, Table};
 pub use crate::reproduce::{self, Reproduction};

@@ -6,9 +6,9 @@ use crate::bounds::{POINTS, within};
 use crate::loss::{Distance, LpipsConfig, Weighting};
 use crate::model::Conditioned;
 use crate::model::pretrained::Teacher;
-use crate::process::{Parameterization, Solver, TimeGrid, perturb};
+use crate::process::{Density, Parameterization, Solver, TimeGrid, perturb};
 use crate::seam::ConsistencyFunction;
-use crate::{Result, ensure};
+use crate::{Context, Result, ensure};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -24,6 +24,9 @@ pub struct ConsistencyDistillation {
     pub teacher: String,
     /// N, the points of the Karras grid.
     pub points: usize,
+    /// How n is drawn.
+    #[serde(default)]
+    pub density: Density,
     /// The one-step solver.
     #[serde(default)]
     pub solver: Solver,
@@ -69,6 +72,7 @@ impl Method for ConsistencyDistillation {
     fn check(&self) -> Result<()> {
         let Self { points, mu, .. } = self;
         self.measure().check()?;
+        self.density.check().context("method")?;
         ensure!(*points >= 2, "method.points = {points}: a grid needs 2 or more");
         within("method.points", *points, 2..=POINTS)?;
         within("method.mu", *mu, 0.0..1.0)
@@ -90,6 +94,7 @@ impl Method for ConsistencyDistillation {
                 self.parameterization,
                 self.measure(),
             )?,
+            density: self.density,
             solver: self.solver,
             mu: self.mu,
         }))
@@ -120,6 +125,7 @@ struct Distillation {
     student: Student,
     teacher: Teacher,
     grid: TimeGrid,
+    density: Density,
     solver: Solver,
     mu: f64,
 }
@@ -127,7 +133,7 @@ struct Distillation {
 impl Trainer for Distillation {
     fn loss(&self, _: usize, _: u64, batch: &Batch) -> Result<Tensor> {
         let (x0, z) = (&batch.x0, batch.noise()?); // (B, ..)
-        let n = batch.grid_indices(self.grid.points())?; // n ~ U[1, N - 1]
+        let n = self.density.draw(&self.grid, batch.places(), &batch.key.stream("n"))?; // n ~ U[1, N - 1]
         let (t, t_next) = self.grid.neighbours(&n)?; // t_n, t_{n+1}
 
         // The teacher's estimate of x_{t_n}, one step of the solver from x_{t_{n+1}} (eq. 5).

@@ -3,7 +3,7 @@
 use super::student::{Measure, Student};
 use super::{Batch, Gives, Method, Player, Setting, Trainer};
 use crate::loss::{Distance, LpipsConfig, Weighting};
-use crate::process::{NoiseRange, Parameterization, Schedule, perturb};
+use crate::process::{Decay, Density, Growth, NoiseRange, Parameterization, Schedule, perturb};
 use crate::seam::ConsistencyFunction;
 use crate::{Context, Result};
 use candle_core::Tensor;
@@ -16,6 +16,9 @@ use std::collections::BTreeMap;
 pub struct ConsistencyTraining {
     /// N(k) and mu(k).
     pub schedule: Schedule,
+    /// How n is drawn.
+    #[serde(default)]
+    pub density: Density,
     /// d.
     #[serde(default)]
     pub distance: Distance,
@@ -52,6 +55,7 @@ impl Method for ConsistencyTraining {
 
     fn check(&self) -> Result<()> {
         self.measure().check()?;
+        self.density.check().context("method")?;
         self.schedule.check().context("method.schedule")
     }
 
@@ -60,6 +64,7 @@ impl Method for ConsistencyTraining {
         Ok(Box::new(Training {
             student: Student::new(setting, network, self.parameterization, self.measure())?,
             noise: setting.noise,
+            density: self.density,
             schedule: self.schedule,
             iterations: setting.schedule.iterations(),
         }))
@@ -75,7 +80,16 @@ impl Method for ConsistencyTraining {
 
     fn hyper_parameters(&self) -> [Option<String>; 2] {
         let Schedule { s0, s1, mu0, .. } = self.schedule;
-        [Some(format!("{s0} to {}", s1 + 1)), Some(format!("from {mu0}"))]
+        let points = match self.schedule.points {
+            Growth::SquareRoot => format!("{s0} to {}", s1 + 1),
+            Growth::Doubling => format!("{} to {}, doubling", s0 + 1, s1 + 1),
+            Growth::Fixed => s0.to_string(),
+        };
+        let mu = match self.schedule.mu {
+            Decay::WithPoints => format!("from {mu0}"),
+            Decay::Fixed => mu0.to_string(),
+        };
+        [Some(points), Some(mu)]
     }
 
     fn lpips(&self) -> Option<&LpipsConfig> {
@@ -86,6 +100,7 @@ impl Method for ConsistencyTraining {
 struct Training {
     student: Student,
     noise: NoiseRange,
+    density: Density,
     schedule: Schedule,
     iterations: u64,
 }
@@ -106,7 +121,7 @@ impl Trainer for Training {
     fn loss(&self, _: usize, k: u64, batch: &Batch) -> Result<Tensor> {
         let (x0, z) = (&batch.x0, batch.noise()?); // (B, ..)
         let grid = self.noise.karras(self.points(k))?;
-        let n = batch.grid_indices(grid.points())?; // n ~ U[1, N(k) - 1]
+        let n = self.density.draw(&grid, batch.places(), &batch.key.stream("n"))?; // n ~ U[1, N(k) - 1]
         let (t, t_next) = grid.neighbours(&n)?; // t_n, t_{n+1}
 
         // One z at both noise levels.

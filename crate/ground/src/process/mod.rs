@@ -5,6 +5,7 @@
 //! level is sigma(t) = t and p_t = p_data * N(0, t^2 I) (Karras et al. 2022; the
 //! paper, section 2).
 
+mod density;
 mod empirical;
 mod flow;
 mod grid;
@@ -16,12 +17,13 @@ mod sde;
 mod solver;
 mod variance;
 
+pub use density::Density;
 pub use empirical::Empirical;
 pub use flow::{ExactFlow, FlowMap};
 pub use grid::{NoiseRange, TimeGrid};
 pub use mixture::GaussianMixture;
 pub use scaling::{Coefficients, Parameterization, Scaling, time_condition};
-pub use schedule::{Convention, Schedule};
+pub use schedule::{Convention, Decay, Growth, Schedule};
 pub use sde::{forward_sde, perturb, reverse_sde};
 pub use solver::{Solver, pf_ode_slope, trajectory};
 pub use variance::step_of;
