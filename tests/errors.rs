@@ -93,7 +93,7 @@ fn what_is_not_there_is_not_found() -> Result<()> {
     )?;
     let folder = Folder::new("not-found")?;
     for (what, found) in [
-        ("an experiment", kinds_of(Experiment::read(&nowhere.join("a.toml")))?),
+        ("an experiment", kinds_of(Experiment::read(nowhere.join("a.toml")))?),
         ("a run", kinds_of(RunFolder::open(nowhere))?),
         ("a teacher", kinds_of(run(&student, &folder.0))?),
         ("a dataset", kinds_of(Dataset::find("no-such-dataset"))?),
