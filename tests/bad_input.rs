@@ -1,6 +1,8 @@
 //! Promise: bad input gets one clear error that names the file, the value and the remedy;
 //! nothing is lost or half written.
 
+mod errors;
+
 use candle_core::{DType, Device, Tensor};
 use consistency::experiment::{Experiment, Monitor, RunFolder, Trained, train};
 use consistency::plot::Figure;

@@ -169,7 +169,7 @@ impl Reproduction {
         let path = folder.join(base).join("experiment.toml");
         if !path.is_file() {
             bail!(
-                "there is no reproduction '{base}'; there are {}",
+                not_found: "there is no reproduction '{base}'; there are {}",
                 Self::names(folder)?.join(", ")
             );
         }
@@ -230,7 +230,7 @@ impl Reproduction {
 
     fn no_variant(&self, variant: &str) -> Error {
         let known: Vec<&str> = self.variants.keys().map(String::as_str).collect();
-        Error::new(format!("there is no variant '{variant}'; there are {}", known.join(", ")))
+        Error::not_found(format!("there is no variant '{variant}'; there are {}", known.join(", ")))
     }
 
     /// What its variants sweep: a number of the experiment by its path, its value here, and the

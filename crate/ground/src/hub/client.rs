@@ -54,7 +54,12 @@ impl From<Error> for Failure {
 
 impl Failure {
     pub(super) fn new(kind: FailureKind, message: String) -> Self {
-        Self { error: Error::new(message), kind }
+        let error = match kind {
+            FailureKind::NoEntry => Error::not_found(message),
+            FailureKind::Passing(_) => Error::offline(message),
+            _ => Error::new(message),
+        };
+        Self { error, kind }
     }
 
     pub(super) fn passing(message: String) -> Self {
@@ -106,7 +111,7 @@ impl Client {
 
     /// The error as it may be shown.
     pub(super) fn error(&self, error: Error) -> Error {
-        Error::new(self.clean(&error.to_string()))
+        error.reworded(|message| self.clean(message))
     }
 
     /// A note to the person, on stderr.
@@ -163,7 +168,7 @@ impl Client {
         self.agent.run(request).map_err(|error| {
             let Failure { error, kind } = self.failed(url, error);
             let error = match through {
-                Some(proxy) => Error::new(format!("{error} (through {proxy})")),
+                Some(proxy) => error.reworded(|error| format!("{error} (through {proxy})")),
                 None => error,
             };
             Failure { error, kind }
@@ -208,8 +213,9 @@ impl Client {
             since_progress = if progress { 0 } else { since_progress };
             let FailureKind::Passing(asked) = failure.kind else { return Err(failure) };
             if since_progress == retries {
-                let error = Error::new(format!("{} ({})", failure.error, attempts(made)));
-                return Err(Failure { error, ..failure });
+                let Failure { error, kind } = failure;
+                let error = error.reworded(|error| format!("{error} ({})", attempts(made)));
+                return Err(Failure { error, kind });
             }
             let doubled = self.settings.backoff.saturating_mul(1 << since_progress.min(16));
             std::thread::sleep(asked.unwrap_or(doubled).min(LONGEST_WAIT));
