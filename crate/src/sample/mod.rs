@@ -10,6 +10,7 @@ mod ddim;
 mod deis;
 mod dpm;
 mod multistep;
+mod noise;
 mod sampler;
 mod search;
 mod whole;
