@@ -27,7 +27,7 @@ pub use crate::model::{
 };
 pub use crate::nn::{Ema, Optimizer, OptimizerConfig, OptimizerKind, Params};
 pub use crate::notebook::{
-    Budget, Run, Show, budget, check, column, mean_square, paths, reproduced, runs_folder, values,
+    Run, Show, budget, check, column, mean_square, paths, reproduced, runs_folder, values,
 };
 pub use crate::plot::Figure;
 pub use crate::process::{
@@ -35,7 +35,7 @@ pub use crate::process::{
     Parameterization, Scaling, Schedule, Solver, TimeGrid, VpSchedule, forward_sde, perturb,
     pf_ode_slope, reverse_sde, trajectory,
 };
-pub use crate::record::{Provenance, Table};
+pub use crate::record::{Budget, Provenance, Table};
 pub use crate::reproduce::{self, Reproduction};
 pub use crate::rng::Key;
 pub use crate::sample::{self, Churn, Sampler};

@@ -5,9 +5,8 @@ mod reference;
 use candle_core::{DType, Device};
 use consistency::data::{digits, select};
 use consistency::model::NetworkConfig;
-use consistency::reproduce::{
-    Effort, Options, Reproduction, interval, read_results, report, reproduce,
-};
+use consistency::record::Budget;
+use consistency::reproduce::{Options, Reproduction, interval, read_results, report, reproduce};
 use consistency::{Error, Result, ensure};
 use polars::prelude::{
     Column, DataFrame, IntoSeries, NamedFrom, ParquetWriter, Series, StructChunked,
@@ -76,7 +75,7 @@ impl Folder {
         Options {
             folder: self.0.clone(),
             runs: self.0.join("runs"),
-            effort: Effort::Full,
+            budget: Budget::Full,
             device: "cpu".to_string(),
             seeds: Vec::new(),
         }
@@ -339,7 +338,7 @@ fn every_reproduction_of_the_project_is_one() -> Result<()> {
         if let Some(teacher) = &read.teacher {
             // A student starts from its teacher's weights: the networks must be alike.
             let teacher = Reproduction::read(&folder, teacher)?;
-            let of = |r: &Reproduction| r.experiment(0, Effort::Full, "cuda", Some("t"));
+            let of = |r: &Reproduction| r.experiment(0, Budget::Full, "cuda", Some("t"));
             let (a, b) = (of(&read)?, of(&teacher)?);
             assert_eq!((&a.data, a.sigma_data), (&b.data, b.sigma_data), "{name}");
             assert_eq!(weights(&a.network)?, weights(&b.network)?, "{name}");

@@ -1,10 +1,10 @@
 //! What is reproduced, as a TOML file.
 
-use super::effort::Effort;
 use super::variants::{changes, number, overlay};
 use crate::bounds::{POINTS, within};
 use crate::experiment::{EXACT, Experiment};
 use crate::process::NoiseRange;
+use crate::record::Budget;
 use crate::record::{from_toml, read_text};
 use crate::sample::{Multistep, Sampler};
 use crate::{Context, Error, Result, bail, ensure};
@@ -303,7 +303,7 @@ impl Reproduction {
         }
         // The rest is checked as an experiment.
         let device = "cuda"; // Some precisions are a GPU's alone.
-        let experiment = self.experiment(self.seeds[0], Effort::Full, device, Some("a-teacher"))?;
+        let experiment = self.experiment(self.seeds[0], Budget::Full, device, Some("a-teacher"))?;
         self.evaluate.check_levels(experiment.noise)
     }
 
@@ -314,7 +314,7 @@ impl Reproduction {
     pub fn experiment(
         &self,
         seed: u64,
-        effort: Effort,
+        budget: Budget,
         device: &str,
         teacher: Option<&str>,
     ) -> Result<Experiment> {
@@ -334,7 +334,7 @@ impl Reproduction {
         training.insert("device".to_string(), device.into());
         let iterations = training.get("iterations").and_then(toml::Value::as_integer);
         let iterations = iterations.and_then(|count| u64::try_from(count).ok());
-        if let Some(count) = iterations.and_then(|count| i64::try_from(effort.of(count)).ok()) {
+        if let Some(count) = iterations.and_then(|count| i64::try_from(budget.of(count)).ok()) {
             training.insert("iterations".to_string(), count.into());
         }
         let text = toml::to_string(&table).map_err(|e| Error::new(e.to_string()))?;
@@ -350,14 +350,14 @@ impl Reproduction {
         &self,
         folder: &Path,
         seed: u64,
-        effort: Effort,
+        budget: Budget,
         device: &str,
     ) -> Result<String> {
         let mut run = None;
         for teacher in self.teachers(folder)?.iter().rev() {
-            run = Some(teacher.experiment(seed, effort, device, run.as_deref())?.folder()?);
+            run = Some(teacher.experiment(seed, budget, device, run.as_deref())?.folder()?);
         }
-        self.experiment(seed, effort, device, run.as_deref())?.hash()
+        self.experiment(seed, budget, device, run.as_deref())?.hash()
     }
 
     /// The reproductions that it builds on: its teacher, that one's teacher, and so on.
@@ -379,8 +379,8 @@ impl Reproduction {
         Ok(found)
     }
 
-    /// How many samples an effort draws.
-    pub fn samples(&self, effort: Effort) -> usize {
-        (effort.of(self.evaluate.samples as u64) as usize).max(100).min(self.evaluate.samples)
+    /// How many samples are drawn with this budget.
+    pub fn samples(&self, budget: Budget) -> usize {
+        (budget.of(self.evaluate.samples as u64) as usize).max(100).min(self.evaluate.samples)
     }
 }

@@ -5,7 +5,6 @@
 
 mod config;
 mod draw;
-mod effort;
 mod judges;
 pub mod paper;
 mod report;
@@ -15,7 +14,6 @@ mod sampling;
 mod variants;
 
 pub use config::{By, BySolver, Evaluate, Published, Reproduction, Sweep, folder};
-pub use effort::Effort;
 pub use judges::judging_classifier;
 pub use report::{Report, published, report};
 pub use results::{Row, interval, read as read_results};

@@ -2,13 +2,13 @@
 
 use super::config::Reproduction;
 use super::draw::Draw;
-use super::effort::Effort;
 use super::judges::{Finding, Judges};
 use super::results::{self, Row};
 use super::sampling::Sampling;
 use crate::experiment::{Experiment, Monitor, Trained, train};
 use crate::method::Gives;
 use crate::plot::Figure;
+use crate::record::Budget;
 use crate::record::write_atomically;
 use crate::rng::Key;
 use crate::{Context, Result, ensure};
@@ -28,7 +28,7 @@ pub struct Options {
     /// Where runs are kept; they resume there.
     pub runs: PathBuf,
     /// How much of it.
-    pub effort: Effort,
+    pub budget: Budget,
     /// `cpu`, `cuda` or `cuda:N`.
     pub device: String,
     /// The seeds; those of the reproduction where none is given.
@@ -89,8 +89,8 @@ fn trained_by(
     seed: u64,
     tell: &mut dyn FnMut(String),
 ) -> Result<Trained> {
-    let (name, Options { effort, device, .. }) = (&reproduction.name, options);
-    let experiment = reproduction.experiment(seed, *effort, device, teacher)?;
+    let (name, Options { budget, device, .. }) = (&reproduction.name, options);
+    let experiment = reproduction.experiment(seed, *budget, device, teacher)?;
     let steps = experiment.training.iterations;
     // A substitute never bears the real one's name.
     if let Some(wanted) = reproduction.dataset() {
@@ -113,7 +113,7 @@ fn judge(
     seed: u64,
 ) -> Result<Vec<Row>> {
     let experiment = trained.experiment();
-    let count = reproduction.samples(options.effort);
+    let count = reproduction.samples(options.budget);
     let mut rows = Vec::new();
     let key = Key::new(seed).stream("reproduce");
     for sampling in kinds(reproduction, experiment)? {
@@ -137,7 +137,7 @@ fn judge(
                 value,
                 samples: count as u64,
                 iterations: experiment.training.iterations,
-                budget: options.effort.name().to_string(),
+                budget: options.budget.name().to_string(),
                 provenance: trained.provenance()?,
                 judge: Some(judge),
                 reference: Some(reference),
@@ -171,7 +171,7 @@ fn picture(
     sampling: &Sampling,
     samples: &Tensor,
 ) -> Result<()> {
-    let Some(name) = reproduction.picture(sampling, seed, options.effort) else { return Ok(()) };
+    let Some(name) = reproduction.picture(sampling, seed, options.budget) else { return Ok(()) };
     let path = reproduction.folder(&options.folder).join(name);
     let shown = samples.narrow(0, 0, SHOWN.min(samples.dims()[0]))?;
     let title = format!("{}: {}, seed {seed}", reproduction.name, sampling.name());

@@ -1,7 +1,7 @@
 //! Kinds of sampling, and what they are called in results and pictures.
 
 use super::config::{BySolver, Reproduction};
-use super::effort::Effort;
+use crate::record::Budget;
 use crate::sample::Sampler;
 
 /// How the samples of a reproduction are drawn.
@@ -87,7 +87,7 @@ impl Reproduction {
 
     /// The file of the first samples, in the reproduction's folder; none for an ablation, nor for
     /// what comes from the data or from the other samplers.
-    pub fn picture(&self, sampling: &Sampling, seed: u64, effort: Effort) -> Option<String> {
+    pub fn picture(&self, sampling: &Sampling, seed: u64, budget: Budget) -> Option<String> {
         let prefix = match self.variant() {
             None => String::new(),
             Some(variant) if self.reduced => format!("{variant}-"),
@@ -99,8 +99,8 @@ impl Reproduction {
             _ => return None,
         }
         let name = sampling.name().replace(", ", "-").replace(' ', "-");
-        Some(match effort {
-            Effort::Full => format!("{prefix}{name}-{seed}.png"),
+        Some(match budget {
+            Budget::Full => format!("{prefix}{name}-{seed}.png"),
             other => format!("{prefix}{name}-{seed}-{}.png", other.name()),
         })
     }
