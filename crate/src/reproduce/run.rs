@@ -1,7 +1,7 @@
 //! One reproduction: each seed trained, sampled, judged and recorded.
 
 use super::config::Reproduction;
-use super::draw::Draw;
+use super::draw::{BATCH, Draw};
 use super::judges::{Finding, Judges};
 use super::results::{self, Row};
 use super::sampling::Sampling;
@@ -15,8 +15,6 @@ use crate::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 use std::path::PathBuf;
 
-/// Samples drawn at a time.
-const BATCH: usize = 500;
 /// Samples in the picture that is kept.
 const SHOWN: usize = 100;
 

@@ -9,6 +9,7 @@ mod corrector;
 mod ddim;
 mod deis;
 mod dpm;
+mod draw;
 mod multistep;
 mod noise;
 mod sampler;
@@ -16,6 +17,7 @@ mod search;
 mod whole;
 
 pub use churn::Churn;
+pub use draw::{Classes, Draws, SampleBatch};
 pub use multistep::{Multistep, grid_steps, multistep, one_step};
 pub use sampler::Sampler;
 pub use search::{Search, ternary_search};
