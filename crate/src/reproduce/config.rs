@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
-/// A reproduction: an experiment, the seeds it is run with, and how it is judged.
+/// A reproduction: an experiment, the seeds it is run with, and how its samples are evaluated.
 ///
 /// Its variants are the same file with some values replaced: what an ablation compares, or the
 /// released code where it departs from the paper. `NAME.VARIANT` is the name of one.
@@ -42,8 +42,8 @@ pub struct Reproduction {
     /// The published number that it should give, where it is the paper's own experiment.
     #[serde(default)]
     pub published: Option<Published>,
-    /// How its samples are judged.
-    pub evaluate: Evaluate,
+    /// How its samples are drawn and evaluated.
+    pub evaluate: Evaluation,
     /// The experiment without `name`, `seed` and the teacher's folder.
     experiment: toml::Table,
     /// The values that each variant changes, in any part of the file.
@@ -61,10 +61,10 @@ pub struct Published {
     pub method: String,
 }
 
-/// How samples are drawn and judged.
+/// How samples are drawn and evaluated.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Evaluate {
+pub struct Evaluation {
     /// How many samples of each kind.
     pub samples: usize,
     /// For a consistency model: the noise levels after T, for each kind of sampling; none for
@@ -76,39 +76,40 @@ pub struct Evaluate {
     pub points: Vec<usize>,
     /// For a teacher: other samplers.
     #[serde(default)]
-    pub solvers: Vec<BySolver>,
-    /// For a teacher: noise levels from which its samples are solved down again, as the second
-    /// step of a student that made no error would.
+    pub solvers: Vec<SamplerOnGrid>,
+    /// For a teacher: the noise levels to which its samples are renoised, and from which the PF ODE
+    /// is solved again. This is what a student without error does in its second step.
     #[serde(default)]
     pub again: Vec<f64>,
-    /// Noise levels at which training images are denoised: how good the last step of a multistep
-    /// sampler is if everything before it was right.
+    /// The noise levels at which training images are denoised: how good the last step of
+    /// multistep sampling is when everything before it was right.
     #[serde(default)]
     pub from_data: Vec<f64>,
-    /// What judges them.
-    #[serde(default = "by_pixels_and_classifier")]
-    pub by: Vec<By>,
+    /// The metrics.
+    #[serde(default = "pixels_and_classifier")]
+    pub by: Vec<MetricFamily>,
 }
 
-/// A teacher's sampler and its grid.
+/// A sampler for a teacher, and its time grid.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct BySolver {
+pub struct SamplerOnGrid {
     /// The sampler.
     pub sampler: Sampler,
     /// The points of its Karras grid.
     pub points: usize,
 }
 
-/// What samples are judged by, against the training images.
+/// Metrics that are computed from the same features. Samples are compared with the training
+/// images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum By {
+pub enum MetricFamily {
     /// The Frechet distance on pixels, of which there may be at most 1024, and their total variance
     /// over that of the data: below 1, samples are too near the mean.
     Pixels,
     /// The Frechet distance on the features of a classifier that is trained on the data, on at
-    /// most 20 000 of them ([`judging_classifier`](super::judging_classifier)).
+    /// most 20 000 images ([`evaluation_classifier`](super::evaluation_classifier)).
     Classifier,
     /// FID, KID (100 subsets of 1000), the Inception score, precision and recall: for colour
     /// images, against at most 50 000 of the training images, chosen by a fixed key. The weights
@@ -116,7 +117,7 @@ pub enum By {
     Inception,
 }
 
-impl Evaluate {
+impl Evaluation {
     // Noise levels at which something is drawn lie on the way from T to eps.
     fn check_levels(&self, noise: NoiseRange) -> Result<()> {
         let NoiseRange { eps, t_max, .. } = noise;
@@ -131,8 +132,8 @@ impl Evaluate {
     }
 }
 
-fn by_pixels_and_classifier() -> Vec<By> {
-    vec![By::Pixels, By::Classifier]
+fn pixels_and_classifier() -> Vec<MetricFamily> {
+    vec![MetricFamily::Pixels, MetricFamily::Classifier]
 }
 
 /// Variants that differ in one number.
@@ -279,20 +280,20 @@ impl Reproduction {
         ensure!(!self.seeds.is_empty(), "seeds = []: give at least one");
         within("number of seeds", self.seeds.len(), ..=1000)?;
         within("evaluate.samples", self.evaluate.samples, 2..=10_000_000)?;
-        for by in &self.evaluate.solvers {
-            by.sampler.check().context("evaluate.solvers")?;
-            within("evaluate.solvers.points", by.points, 2..=POINTS)?;
+        for solver in &self.evaluate.solvers {
+            solver.sampler.check().context("evaluate.solvers")?;
+            within("evaluate.solvers.points", solver.points, 2..=POINTS)?;
         }
         let points = &self.evaluate.points;
         points.iter().try_for_each(|n| within("evaluate.points", *n, 2..=POINTS))?;
-        let Evaluate { taus, points, solvers, .. } = &self.evaluate;
+        let Evaluation { taus, points, solvers, .. } = &self.evaluate;
         ensure!(
             taus.len() + points.len() + solvers.len() > 0,
             "evaluate: give taus (a consistency model), or points or solvers (a denoiser)"
         );
         ensure!(
             self.evaluate.again.is_empty() || !self.evaluate.points.is_empty(),
-            "evaluate.again: give points, the grid of Heun's way"
+            "evaluate.again: give evaluate.points, the grid that the ODE is solved on"
         );
         ensure!(!self.evaluate.by.is_empty(), "evaluate.by: pixels, classifier or inception");
         for key in ["name", "seed"] {

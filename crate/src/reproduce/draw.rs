@@ -13,7 +13,7 @@ use candle_core::{DType, Tensor};
 use std::collections::HashMap;
 use std::ops::Range;
 
-/// Samples that are drawn and judged at a time. The judges add up batch by batch, so that another
+/// Samples that are drawn and evaluated at a time. Metrics are summed batch by batch: another
 /// number here would change the last digits of what is recorded.
 pub(super) const BATCH: usize = 500;
 
@@ -28,7 +28,7 @@ pub(super) struct Draw<'a> {
     experiment: &'a Experiment,
     sampling: &'a Sampling,
     draws: Draws,
-    /// The training images and the rows that are taken of them, where samples are made from data.
+    /// The training images, and which of them are used, where samples are made from data.
     real: Option<(Images, Vec<u32>)>,
     key: Key,
 }
@@ -94,11 +94,11 @@ impl<'a> Draw<'a> {
         let noise = self.experiment.noise;
         let z = batch.start()?;
         match self.sampling {
-            Sampling::Solver(by) => {
+            Sampling::Solver(solver) => {
                 let (key, first) = (self.key.stream("solver"), batch.indices().start);
-                by.sampler.sample_from(denoiser, &z, &noise.karras(by.points)?, &key, first)
+                solver.sampler.sample_from(denoiser, &z, &noise.karras(solver.points)?, &key, first)
             }
-            Sampling::Again { tau, points } => {
+            Sampling::Renoised { tau, points } => {
                 let x = pf_ode(denoiser, Solver::Heun, &z, &noise.karras(*points)?)?;
                 let z = batch.renoise(0)?;
                 // The noise of level eps that x already has is part of the level.
@@ -113,8 +113,8 @@ impl<'a> Draw<'a> {
         }
     }
 
-    // Solves `x` of noise level `tau` by Heun, along the points below `tau` of the whole grid: what
-    // a student of that grid without error would give.
+    // Solves the PF ODE by Heun from `x` at noise level `tau`, on the points of the whole grid below
+    // `tau`. A student of that grid without error would give the same.
     fn solved(
         &self,
         denoiser: &dyn Denoiser,
@@ -147,8 +147,7 @@ impl<'a> Draw<'a> {
         }
     }
 
-    // A part of the training images. Where there are no more of them than samples: all of them in
-    // their order, and after the last the first again.
+    // Training images, one for each sample. Where there are fewer images than samples, they repeat.
     fn real(&self, samples: Range<u64>) -> Result<Tensor> {
         let Some((real, rows)) = &self.real else {
             bail!("{} takes no images", self.sampling.name())

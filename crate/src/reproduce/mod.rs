@@ -5,7 +5,7 @@
 
 mod config;
 mod draw;
-mod judges;
+mod evaluator;
 pub mod paper;
 mod report;
 mod results;
@@ -13,8 +13,8 @@ mod run;
 mod sampling;
 mod variants;
 
-pub use config::{By, BySolver, Evaluate, Published, Reproduction, Sweep, folder};
-pub use judges::judging_classifier;
+pub use config::{Evaluation, MetricFamily, Published, Reproduction, SamplerOnGrid, Sweep, folder};
+pub use evaluator::evaluation_classifier;
 pub use report::{Report, published, report};
 pub use results::{Row, interval, read as read_results};
 pub use run::{Options, reproduce};

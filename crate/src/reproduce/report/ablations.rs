@@ -56,7 +56,7 @@ fn table(base: &Entry, variants: &[Entry], budget: Option<Budget>) -> Table {
         };
         let mut samplings = entry.reproduction.samplings();
         samplings.retain(|sampling| {
-            !matches!(sampling, Sampling::Again { .. } | Sampling::FromData { .. })
+            !matches!(sampling, Sampling::Renoised { .. } | Sampling::FromData { .. })
         });
         rows(entry, &samplings, &metrics, label(entry), &pick)
     });
