@@ -268,7 +268,10 @@ fn a_network_that_is_told_classes_is_sampled_with_them() -> Result<()> {
     // Data of another name are not those that it is of.
     folder.put("jpeg", &told.replace("seeds =", "dataset = \"own-jpeg\"\nseeds ="))?;
     let got = message(reproduce("jpeg", &folder.options(), &mut |_| {}));
-    assert!(got.contains("is of the dataset 'own-jpeg', and what was read is 'own'"), "{got}");
+    assert!(
+        got.contains("an experiment on the dataset 'own-jpeg', but what was read is 'own'"),
+        "{got}"
+    );
     Ok(())
 }
 

@@ -3,6 +3,8 @@
 
 mod budget;
 mod files;
+mod markdown;
+pub mod page;
 mod provenance;
 mod table;
 mod text;

@@ -4,10 +4,10 @@ use super::super::config::Sweep;
 use super::super::sampling::Sampling;
 use super::numbers::{Entry, METRICS, ORIGIN, metrics};
 use super::ours::{heads, rows};
-use super::page::{Block, Picture, Table, columns};
 use crate::Result;
 use crate::plot::Figure;
 use crate::record::Budget;
+use crate::record::page::{Block, Picture, Table, columns};
 use std::path::Path;
 
 /// One table per reproduction that has variants, and its figure where anything was measured.

@@ -3,12 +3,12 @@
 use super::super::config::Reproduction;
 use super::super::results::{self, Row, interval};
 use super::super::sampling::Sampling;
-use super::page::Cell;
 use crate::Result;
 use crate::data::{entry, name_in_revision};
 use crate::experiment::{DataConfig, Experiment};
 use crate::method::Gives;
 use crate::record::Budget;
+use crate::record::page::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -2,8 +2,8 @@
 
 use super::super::sampling::Sampling;
 use super::numbers::{Entry, ORIGIN, metrics};
-use super::page::{Block, Cell, Picture, Table, columns};
 use crate::record::Budget;
+use crate::record::page::{Block, Cell, Picture, Table, columns};
 use crate::{Context, Result};
 use std::path::Path;
 

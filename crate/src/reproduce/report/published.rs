@@ -4,7 +4,7 @@ use super::super::config::Reproduction;
 use super::super::sampling::Sampling;
 use super::numbers::{Entry, Measured, ORIGIN};
 use super::ours::not_run;
-use super::page::{Block, Cell, Column, Table, columns};
+use crate::record::page::{Block, Cell, Column, Table, columns};
 use crate::record::read_text;
 use crate::sample::Sampler;
 use crate::{Context, Error, Result, ensure};
