@@ -311,7 +311,7 @@ fn what_makes_no_sense_is_refused() -> Result<()> {
         (
             "again",
             STUDENT.replace("taus =", "again = [0.8], taus ="),
-            "evaluate.again: give points",
+            "evaluate.again: give evaluate.points",
         ),
         ("self", STUDENT.replace("\"teacher\"", "\"self\""), "self is its own teacher"),
     ] {

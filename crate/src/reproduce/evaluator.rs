@@ -1,6 +1,6 @@
 //! How a reproduction's samples are evaluated: metrics that compare them with the training images.
 
-use super::config::MetricFamily;
+use super::evaluation::MetricFamily;
 use crate::data::{Images, part_rows};
 use crate::evaluate::{Classifier, ClassifierConfig, Inception, InceptionFeatures, Statistics};
 use crate::experiment::Trained;

@@ -5,6 +5,7 @@
 
 mod config;
 mod draw;
+mod evaluation;
 mod evaluator;
 pub mod paper;
 mod report;
@@ -13,7 +14,8 @@ mod run;
 mod sampling;
 mod variants;
 
-pub use config::{Evaluation, MetricFamily, Published, Reproduction, SamplerOnGrid, Sweep, folder};
+pub use config::{Published, Reproduction, Sweep, folder};
+pub use evaluation::{Evaluation, MetricFamily, SamplerOnGrid};
 pub use evaluator::evaluation_classifier;
 pub use report::{Report, published, report};
 pub use results::{Row, interval, read as read_results};

@@ -1,6 +1,7 @@
 //! Kinds of sampling, and what they are called in results and pictures.
 
-use super::config::{Reproduction, SamplerOnGrid};
+use super::config::Reproduction;
+use super::evaluation::SamplerOnGrid;
 use crate::record::Budget;
 use crate::sample::Sampler;
 
