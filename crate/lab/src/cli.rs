@@ -284,6 +284,7 @@ fn notebooks(
     execute::run(&place, &Turn::to_run(&place)?, &library, &request)
 }
 
+// The library's `Budget` has the same names; this program is built without the library.
 fn budget() -> Result<String> {
     let budget = std::env::var("LAB_BUDGET").unwrap_or_default();
     match budget.as_str() {
