@@ -3,6 +3,7 @@
 use super::mlp::{Mlp, MlpConfig};
 use super::ncsnpp::{Ncsnpp, NcsnppConfig};
 use super::network::{Network, Taped};
+use super::time::Times;
 use super::unet::{UNet, UNetConfig};
 use crate::Result;
 use crate::nn::{Scope, Shapes};
@@ -53,17 +54,27 @@ impl NetworkConfig {
 
     /// Build the network in `scope` for images of `shape` (C, H, W).
     pub fn build(&self, scope: &mut Scope, shape: &[usize]) -> Result<Box<dyn Network>> {
+        self.build_for(scope, shape, Times::One)
+    }
+
+    /// The same, conditioned on `times` noise levels. What the second adds starts at zero.
+    pub fn build_for(
+        &self,
+        scope: &mut Scope,
+        shape: &[usize],
+        times: Times,
+    ) -> Result<Box<dyn Network>> {
         Ok(match self {
             Self::Mlp(config) => {
-                let network = Mlp::new(scope, config, shape)?;
+                let network = Mlp::new(scope, config, shape, times)?;
                 Box::new(Taped::new(scope, network))
             }
             Self::Unet(config) => {
-                let network = UNet::new(scope, &config.for_images(shape)?)?;
+                let network = UNet::new(scope, &config.for_images(shape)?, times)?;
                 Box::new(Taped::new(scope, network))
             }
             Self::Ncsnpp(config) => {
-                let network = Ncsnpp::new(scope, &config.for_images(shape)?)?;
+                let network = Ncsnpp::new(scope, &config.for_images(shape)?, times)?;
                 Box::new(Taped::new(scope, network))
             }
         })

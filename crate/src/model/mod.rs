@@ -8,6 +8,7 @@ mod mlp;
 mod ncsnpp;
 mod network;
 pub mod pretrained;
+mod time;
 mod unet;
 mod vp;
 mod wrap;
@@ -17,9 +18,11 @@ pub use mlp::MlpConfig;
 pub use ncsnpp::NcsnppConfig;
 pub use network::{Condition, Network};
 pub use pretrained::{LoadOptions, Pretrained};
+pub(crate) use time::SECOND;
+pub use time::Times;
 pub(crate) use unet::DIFFUSERS;
 pub use unet::{
     DownBlock, SampleSize, SizeChange, TIME_SCALE, TimeScaleShift, UNet, UNetConfig, UpBlock,
 };
 pub use vp::VariancePreserving;
-pub use wrap::{Conditioned, ConsistencyModel, EdmDenoiser};
+pub use wrap::{Conditioned, ConsistencyModel, EdmDenoiser, TwoTimeModel};

@@ -2,7 +2,6 @@
 
 use crate::Result;
 use crate::nn::{Link, Masks, Scope, Settings, Tape, Value, on_tape};
-use crate::seam::one_a_sample;
 use candle_core::Tensor;
 
 /// What a network is conditioned on besides its input.
@@ -10,6 +9,9 @@ use candle_core::Tensor;
 pub struct Condition<'a> {
     /// c_noise, the number that stands for the noise level: one, or one per sample.
     pub noise: &'a [f64],
+    /// c_noise of the noise level s where a map ends, for a network of two noise levels: one, or
+    /// one per sample.
+    pub second: Option<&'a [f64]>,
     /// The class of each sample, for a network that is conditioned on classes.
     pub labels: Option<&'a [u32]>,
     /// The dropout's masks; without them nothing is dropped.
@@ -25,16 +27,6 @@ impl<'a> From<&'a [f64]> for Condition<'a> {
 impl<'a> From<&'a Vec<f64>> for Condition<'a> {
     fn from(noise: &'a Vec<f64>) -> Self {
         Self::from(noise.as_slice())
-    }
-}
-
-impl Condition<'_> {
-    /// c_noise for each of `batch` samples.
-    pub(super) fn noise_of(&self, batch: usize) -> Result<Vec<f64>> {
-        if let Some(bad) = self.noise.iter().find(|c| !c.is_finite()) {
-            crate::bail!("the noise level's number is {bad}");
-        }
-        one_a_sample(self.noise, batch)
     }
 }
 
