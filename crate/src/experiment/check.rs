@@ -59,6 +59,7 @@ fn training(training: &Training) -> Result<()> {
         "training.precision = {precision:?}: the CPU computes in f32"
     );
     within("training.decay", *decay, 0.0..=1.0)?;
+    within("training.warm_up", training.warm_up, 0.0..=1.0)?;
     ensure!(
         *record_every > 0 && *checkpoint_every > 0,
         "training.record_every and training.checkpoint_every: give at least 1"

@@ -67,6 +67,10 @@ pub struct Training {
     /// paper has none; short runs gain from it.
     #[serde(default)]
     pub decay: f64,
+    /// The share of the steps, at the start, over which the learning rate rises linearly to its
+    /// value.
+    #[serde(default)]
+    pub warm_up: f64,
     /// Steps per record row.
     #[serde(default = "hundred")]
     pub record_every: u64,

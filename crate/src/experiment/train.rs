@@ -138,7 +138,8 @@ fn build(
         noise: experiment.noise,
         sigma_data: experiment.sigma_data,
         optimizer: experiment.optimizer,
-        schedule: LearningRate::new(training.iterations, training.decay),
+        schedule: LearningRate::new(training.iterations, training.decay)
+            .warming_up(training.warm_up),
         averages: training.ema.all(),
         settings: training.settings(),
         device,

@@ -15,24 +15,37 @@ pub struct Player {
     schedule: LearningRate,
 }
 
-/// The factor on the learning rate: 1, then linearly to 0 over the last steps; in each stage,
-/// where a method has several.
+/// The factor on the learning rate: linearly up to 1 over the first steps, then 1, then linearly to
+/// 0 over the last steps; in each stage, where a method has several.
+///
+/// ```
+/// use consistency::method::LearningRate;
+/// let schedule = LearningRate::new(100, 0.2).warming_up(0.04);
+/// assert_eq!([0, 1, 3, 50, 90].map(|k| schedule.factor(k)), [0.25, 0.5, 1.0, 1.0, 0.5]);
+/// ```
 #[derive(Clone, Debug)]
 pub struct LearningRate {
     ends: Vec<u64>,
     decay: f64,
+    warm_up: f64,
 }
 
 impl LearningRate {
     /// For `iterations` steps; the rate falls over the last share `decay` of them.
     pub fn new(iterations: u64, decay: f64) -> Self {
-        Self { ends: vec![iterations], decay }
+        Self { ends: vec![iterations], decay, warm_up: 0.0 }
+    }
+
+    /// The same, rising over the first share `share` of the steps.
+    #[must_use]
+    pub fn warming_up(self, share: f64) -> Self {
+        Self { warm_up: share, ..self }
     }
 
     /// The same in each of the stages that end before these steps.
     #[must_use]
     pub(super) fn in_stages(&self, ends: Vec<u64>) -> Self {
-        Self { ends, decay: self.decay }
+        Self { ends, decay: self.decay, warm_up: self.warm_up }
     }
 
     /// K, the number of steps.
@@ -46,7 +59,9 @@ impl LearningRate {
         let begin = if stage == 0 { 0 } else { self.ends[stage - 1] };
         let total = (self.ends[stage] - begin) as f64;
         let falling = self.decay * total;
-        if falling > 0.0 { ((total - (k - begin) as f64) / falling).min(1.0) } else { 1.0 }
+        let end = if falling > 0.0 { (total - (k - begin) as f64) / falling } else { 1.0 };
+        let start = (k - begin + 1) as f64 / (self.warm_up * total).max(1.0);
+        end.min(start).min(1.0)
     }
 
     /// Whether a stage begins at step `k`, other than the first.
