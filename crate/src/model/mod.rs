@@ -2,6 +2,7 @@
 
 mod blocks;
 mod json;
+mod learner;
 mod limits;
 mod mlp;
 mod ncsnpp;
@@ -11,6 +12,7 @@ mod unet;
 mod vp;
 mod wrap;
 
+pub use learner::Learner;
 pub use mlp::MlpConfig;
 pub use ncsnpp::NcsnppConfig;
 pub use network::{Condition, Network, NetworkConfig};
