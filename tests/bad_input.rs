@@ -1,6 +1,8 @@
 //! Promise: bad input gets one clear error that names the file, the value and the remedy;
 //! nothing is lost or half written.
 
+mod errors;
+
 use candle_core::{DType, Device, Tensor};
 use consistency::experiment::{Experiment, Monitor, RunFolder, Trained, train};
 use consistency::plot::Figure;
@@ -296,7 +298,7 @@ fn a_gpu_that_is_not_there() {
     assert!(got.starts_with("device 'cuda': this build runs on the CPU alone"), "{got}");
     assert!(got.contains("cargo lab setup --features cuda"), "{got}");
     let got = message(consistency::device("gpu"));
-    assert!(got.contains("there are cpu, cuda and cuda:N"), "{got}");
+    assert!(got.contains("choose cpu, cuda or cuda:N"), "{got}");
     let on_gpu = GOOD.replace("batch = 8", "batch = 8, device = \"cuda\"");
     let folder = std::env::temp_dir().join(format!("consistency-{}-gpu", std::process::id()));
     let got = message(Experiment::parse(&on_gpu).and_then(|e| run(&e, &folder)));

@@ -119,7 +119,8 @@ fn outputs(config: &Path) -> Result<Vec<String>> {
     for (i, level) in numbers(get(&tensors, levels)?)?.into_iter().enumerate() {
         let tensor = format!("output.{i}");
         let level = [level];
-        let condition = Condition { noise: &level, labels: labels.as_deref(), dropout: None };
+        let condition =
+            Condition { noise: &level, labels: labels.as_deref(), ..Condition::default() };
         let ours = built.network.forward(sample, condition)?;
         if report(stem, &tensor, &ours, get(&tensors, &tensor)?, limit)? {
             failed.push(format!("{stem} {tensor}"));
@@ -174,7 +175,8 @@ fn chains(path: &Path) -> Result<Vec<String>> {
         let mut x = get(&tensors, &format!("{case}.initial"))?.clone();
         for (k, (sigma, step)) in sigmas.iter().zip(&steps).enumerate() {
             let step = [*step];
-            let condition = Condition { noise: &step, labels: labels.as_deref(), dropout: None };
+            let condition =
+                Condition { noise: &step, labels: labels.as_deref(), ..Condition::default() };
             let scaling = consistency::process::Scaling::Boundary { sigma_data: 0.5, eps: 0.002 };
             // The network's number comes from the file: the scheduler rounds it to f32.
             let denoised =

@@ -3,7 +3,8 @@
 use consistency::experiment::Experiment;
 use consistency::method::MethodConfig;
 use consistency::process::NoiseRange;
-use consistency::reproduce::{Effort, Reproduction, paper, published};
+use consistency::record::Budget;
+use consistency::reproduce::{Reproduction, paper, published};
 use consistency::{Error, Result};
 use std::path::PathBuf;
 
@@ -13,7 +14,7 @@ fn folder() -> PathBuf {
 
 fn full(name: &str) -> Result<(Reproduction, Experiment)> {
     let read = Reproduction::read(&folder(), name)?;
-    let experiment = read.experiment(0, Effort::Full, "cuda", Some("a-teacher"))?;
+    let experiment = read.experiment(0, Budget::Full, "cuda", Some("a-teacher"))?;
     Ok((read, experiment))
 }
 

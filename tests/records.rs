@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Device};
 use consistency::data::digits;
-use consistency::evaluate::{Judge, Neighbours, Statistics, frechet_distance};
+use consistency::evaluate::{DigitsComparison, Neighbours, Statistics, frechet_distance};
 use consistency::experiment::{Experiment, Monitor, train};
 use consistency::notebook::Show;
 use consistency::plot::Figure;
@@ -142,13 +142,13 @@ fn the_classifier_knows_the_digits() -> Result<()> {
     let share = right.count() as f64 / assigned.len() as f64;
     assert!(share > 0.97, "it classifies {share} of the held-out digits");
     // The judge's scale: real digits at its top, noise far below, and only equal numbers.
-    let judge = Judge::new(&digits)?;
-    let real = judge.real();
+    let comparison = DigitsComparison::new(&digits)?;
+    let real = comparison.real();
     assert!(real.assigned >= 0.9 && real.frechet < 1.0, "{real:?}");
     let noise = Key::new(0).normal(0..450, &[1, 8, 8], DType::F32, &Device::Cpu)?;
-    let noise_score = judge.score(&noise)?;
+    let noise_score = comparison.score(&noise)?;
     assert!(noise_score.frechet > 20.0 && noise_score.assigned < 0.4, "{noise_score:?}");
-    let unequal = judge.score(&digits.held_out.narrow(0, 0, 100)?).err();
+    let unequal = comparison.score(&digits.held_out.narrow(0, 0, 100)?).err();
     assert!(unequal.is_some_and(|e| e.to_string().contains("give a multiple of the 450")));
     Ok(())
 }

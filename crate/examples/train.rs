@@ -83,10 +83,14 @@ fn main() -> consistency::Result<()> {
     let f = ConsistencyModel::new(network, Parameterization::Skip, 0.5, NoiseRange::default().eps);
 
     // One step: f(T z, T).
-    let judge = Judge::new(&digits(DType::F32, &Device::Cpu)?)?;
-    let count = judge.samples() as u64;
+    let comparison = DigitsComparison::new(&digits(DType::F32, &Device::Cpu)?)?;
+    let count = comparison.samples() as u64;
     let z = Key::new(1).normal(0..count, &[1, 8, 8], DType::F32, &Device::Cpu)?;
     let samples = sample::one_step(&f, &z, NoiseRange::default().t_max)?;
-    println!("samples: {:?}\nheld-out digits: {:?}", judge.score(&samples)?, judge.real());
+    println!(
+        "samples: {:?}\nheld-out digits: {:?}",
+        comparison.score(&samples)?,
+        comparison.real()
+    );
     Ok(())
 }

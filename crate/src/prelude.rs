@@ -6,9 +6,9 @@ pub use crate::data::{
 };
 pub use crate::edit::{self, Edit, Operator, Steps};
 pub use crate::evaluate::{
-    Assignment, Classifier, ClassifierConfig, Features, Inception, InceptionFeatures, Judge,
-    Neighbours, PrecisionRecall, Score, Spread, Statistics, frechet_distance, inception_score,
-    kernel_distance, kernel_distance_of_subsets, precision_recall,
+    Assignment, Classifier, ClassifierConfig, DigitsComparison, Features, Inception,
+    InceptionFeatures, Neighbours, PrecisionRecall, Score, Spread, Statistics, frechet_distance,
+    inception_score, kernel_distance, kernel_distance_of_subsets, precision_recall,
 };
 pub use crate::experiment::{
     Card, DataConfig, Experiment, Monitor, Progress, RunFolder, Trained, Training, train,
@@ -27,7 +27,7 @@ pub use crate::model::{
 };
 pub use crate::nn::{Ema, Optimizer, OptimizerConfig, OptimizerKind, Params};
 pub use crate::notebook::{
-    Budget, Run, Show, budget, check, column, mean_square, paths, reproduced, runs_folder, values,
+    Run, Show, budget, check, column, mean_square, paths, reproduced, runs_folder, values,
 };
 pub use crate::plot::Figure;
 pub use crate::process::{
@@ -35,7 +35,7 @@ pub use crate::process::{
     Growth, NoiseRange, Parameterization, Scaling, Schedule, Solver, TimeGrid, VpSchedule,
     forward_sde, perturb, pf_ode_slope, reverse_sde, trajectory,
 };
-pub use crate::record::{Provenance, Table};
+pub use crate::record::{Budget, Provenance, Table};
 pub use crate::reproduce::{self, Reproduction};
 pub use crate::rng::Key;
 pub use crate::sample::{self, Churn, Sampler};

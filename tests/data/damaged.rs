@@ -24,7 +24,7 @@ fn what_is_damaged_is_named_by_file_and_row() -> Result<()> {
         (
             "text",
             b"no image".to_vec(),
-            &["row 2", "no image: the text \"no image\" (8 bytes); PNG, JPEG, WebP"],
+            &["row 2", "not an image: the text \"no image\" (8 bytes); PNG, JPEG, WebP"],
         ),
         ("jpeg", jpeg[..jpeg.len() / 2].to_vec(), &["row 2", "a damaged JPEG"]),
     ];
@@ -46,7 +46,7 @@ fn what_is_damaged_is_named_by_file_and_row() -> Result<()> {
     std::fs::write(folder.at("none.parquet"), b"PAR")?;
     for file in ["half.parquet", "none.parquet"] {
         let error = message(folder.find(file));
-        assert!(error.contains(file) && error.contains("no Parquet file"), "{error}");
+        assert!(error.contains(file) && error.contains("not a Parquet file"), "{error}");
     }
     let numbers = Column::new("x".into(), [1i64, 2]);
     let mut table = DataFrame::new(2, vec![numbers])?;

@@ -85,12 +85,12 @@ fn what_is_no_image_is_called_what_it_is() -> Result<()> {
     let good = png_of(0, [1, 4, 6])?;
     let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
     let cases: [(&str, &[u8], &str); 8] = [
-        ("avif", b"\0\0\0\x20ftypavif\0\0\0\0", "no image that is read: AVIF (16 bytes)"),
+        ("avif", b"\0\0\0\x20ftypavif\0\0\0\0", "image format that is read: AVIF (16 bytes)"),
         ("heic", b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC"),
         ("jxl", b"\xff\x0a\xfa\x7f", "JPEG XL"),
         ("numpy", b"\x93NUMPY\x01\0", "a NumPy array"),
         ("nothing", b"", "nothing (0 bytes)"),
-        ("path", b"images/0.png", "no image: the text \"images/0.png\""),
+        ("path", b"images/0.png", "not an image: the text \"images/0.png\""),
         ("noise", b"\x01\x02\x03\x04\x05", "it begins with the bytes 01 02 03 04"),
         ("pointer", pointer, "run `git lfs pull`"),
     ];

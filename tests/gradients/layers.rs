@@ -3,9 +3,10 @@
 use super::{layer, noise};
 use candle_core::{DType, Device, Tensor};
 use consistency::nn::{
-    Act, Attention, ClassEmbedding, Conv2d, Dropout, GroupNorm, Linear, Padding, Params, Plus,
-    Scope, Settings, Tape, Value, average_pool2, average_pool3, concatenate, fir_blur, fir_down2,
-    fir_up2, max_pool, on_tape, position_mean, relu, resize_bilinear, silu, upsample_nearest2,
+    Act, Attention, ClassEmbedding, Conv2d, ConvEpilogue, Dropout, GroupNorm, Linear, Padding,
+    Params, Scope, Settings, Tape, Value, average_pool2, average_pool3, concatenate, fir_blur,
+    fir_down2, fir_up2, max_pool, on_tape, position_mean, relu, resize_bilinear, silu,
+    upsample_nearest2,
 };
 use consistency::rng::Key;
 use consistency::{Error, Result};
@@ -76,11 +77,15 @@ fn convolution_with_what_is_added() -> Result<()> {
             Ok((conv, side, Linear::new(&mut s.at("time"), 2, outputs, 1.0)?))
         };
         layer(&format!("plus {shape:?}"), &shape, build, |(conv, side, time), t, x| {
-            let told = t.constant(noise("told", &[shape[0], 2])?);
-            let told = time.forward(t, &told)?;
+            let conditioning = t.constant(noise("conditioning", &[shape[0], 2])?);
+            let conditioning = time.forward(t, &conditioning)?;
             let residual = side.forward(t, x)?;
-            let plus = Plus { per_sample: Some(&told), residual: Some(&residual), factor: 0.7 };
-            conv.plus(t, x, plus)
+            let epilogue = ConvEpilogue {
+                per_sample: Some(&conditioning),
+                residual: Some(&residual),
+                factor: 0.7,
+            };
+            conv.forward_with(t, x, epilogue)
         })?;
     }
     Ok(())
@@ -137,9 +142,9 @@ fn group_norm_with_modulation() -> Result<()> {
             Ok((norm, Linear::new(&mut s.at("time"), 3, 12, 1.0)?))
         };
         layer(&format!("modulated, then {act:?}"), &[2, 3, 4, 6], build, |(norm, time), t, x| {
-            let told = t.constant(noise("told", &[2, 3])?);
-            let told = time.forward(t, &told)?;
-            norm.modulated(t, x, &told, act)
+            let conditioning = t.constant(noise("conditioning", &[2, 3])?);
+            let conditioning = time.forward(t, &conditioning)?;
+            norm.modulated(t, x, &conditioning, act)
         })?;
     }
     Ok(())
@@ -223,8 +228,8 @@ fn classes() -> Result<()> {
         |s| ClassEmbedding::new(s, 5, 4),
         |l, t, x| {
             // A class twice: its gradients add up; and classes that nobody has.
-            let told = l.forward(t, &[1, 4, 1])?;
-            concatenate(t, x, &told)
+            let conditioning = l.forward(t, &[1, 4, 1])?;
+            concatenate(t, x, &conditioning)
         },
     )
 }

@@ -56,7 +56,7 @@ fn a_cache_that_python_filled_is_found() -> Result<()> {
         assert_eq!(fs::read(toy.file("vae/model.bin")?)?, b"from python");
         assert_eq!(toy.commit().as_deref(), Some(OTHER_COMMIT));
         assert_eq!(toy.file_if_there("vae/none.bin")?, None);
-        assert_eq!(toy.cached("vae"), None, "a folder is no file");
+        assert_eq!(toy.cached("vae"), None, "a folder is not a file");
     }
     assert!(world.hub.seen().is_empty());
     Ok(())
@@ -240,15 +240,18 @@ fn names_stay_in_the_repository() -> Result<()> {
     let hub = world.client()?;
     let toy = hub.model(ID, "main")?;
     for name in ["", "/etc/passwd", "../x", "a/../../x", "a//b", "a/", ".", "a\\..\\b", "a\nb"] {
-        assert!(message(toy.file(name)).contains("is no file of a repository"), "{name:?}");
-        assert!(message(toy.file_if_there(name)).contains("is no file"), "{name:?}");
+        assert!(message(toy.file(name)).contains("is not a file of a repository"), "{name:?}");
+        assert!(message(toy.file_if_there(name)).contains("is not a file"), "{name:?}");
         assert_eq!(toy.cached(name), None);
     }
     for id in ["", "a/b/c", "../b", "a/..", "a b", "a--b", "-a", "a/b.", "a/b?x", "/a", "a/"] {
-        assert!(message(hub.model(id, "main")).contains("is no repository"), "{id:?}");
+        assert!(
+            message(hub.model(id, "main")).contains("is not the name of a repository"),
+            "{id:?}"
+        );
     }
     for revision in ["", "../x", "a//b", "/a", "a?b", "a b", ".x", "-x", "a/..", "a\n"] {
-        assert!(message(hub.model(ID, revision)).contains("is no revision"), "{revision:?}");
+        assert!(message(hub.model(ID, revision)).contains("is not a revision"), "{revision:?}");
     }
     assert!(world.hub.seen().is_empty());
     // What is odd and yet a name is encoded in the address.

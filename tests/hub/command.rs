@@ -63,7 +63,7 @@ fn mistakes_are_named() -> Result {
     says(&["model"], "", &["--to"])?;
     says(&["none", "--to", "me/toy", "--dry-run"], "", &["there is no folder none"])?;
     says(&["model", "--to", "me/toy/x"], "hf_secret", &["me/toy/x", "OWNER/NAME"])?;
-    says(&["model", "--to", "me/toy", "--revision", "a b"], "hf_secret", &["no revision"])?;
+    says(&["model", "--to", "me/toy", "--revision", "a b"], "hf_secret", &["is not a revision"])?;
     says(&["model", "--to", "me/toy", "--message", " "], "hf_secret", &["message is empty"])?;
     Ok(())
 }

@@ -99,7 +99,11 @@ fn refusals() -> Vec<Row> {
             vec![(0..EVER, header("x-repo-commit", "../../../evil"))],
             Refused(1, &["names the commit"]),
         ),
-        row("a redirect to nowhere", vec![(0..EVER, status(302))], Refused(1, &["names no place"])),
+        row(
+            "a redirect to nowhere",
+            vec![(0..EVER, status(302))],
+            Refused(1, &["no address to redirect to"]),
+        ),
         row(
             "a circle",
             vec![(0..EVER, status_with(307, "location", "/lab/toy/resolve/main/unet/config.json"))],
@@ -108,7 +112,7 @@ fn refusals() -> Vec<Row> {
         row(
             "a circle of the content",
             vec![(1..EVER, status_with(302, "location", "?again"))],
-            Refused(7, &["sent on more than 5 times"]),
+            Refused(7, &["redirected more than 5 times"]),
         ),
     ]
 }

@@ -4,6 +4,7 @@
 mod cache;
 mod environment;
 mod faults;
+mod kinds;
 mod listing;
 mod proxy;
 mod secrets;

@@ -119,9 +119,13 @@ fn what_cannot_be_used_is_refused_by_its_name() -> Result<()> {
         ),
         ("all_proxy", "SOCKS5H://127.0.0.1:1080", "all_proxy=SOCKS5H://127.0.0.1:1080 is a SOCKS"),
         ("http_proxy", "socks4://127.0.0.1", "http_proxy=socks4://127.0.0.1 is a SOCKS proxy"),
-        ("http_proxy", "ftp://me:secret@host", "http_proxy=ftp://host is no address of a proxy"),
-        ("HTTP_PROXY", "me:secret@no host", "HTTP_PROXY=no host is no address of a proxy"),
-        ("http_proxy", "http://", "http_proxy=http:// is no address of a proxy"),
+        (
+            "http_proxy",
+            "ftp://me:secret@host",
+            "http_proxy=ftp://host is not the address of a proxy",
+        ),
+        ("HTTP_PROXY", "me:secret@no host", "HTTP_PROXY=no host is not the address of a proxy"),
+        ("http_proxy", "http://", "http_proxy=http:// is not the address of a proxy"),
     ] {
         let hub = Hub::new(settings(&world, &[(name, value)])?)?;
         let text = message(hub.model(ID, "main")?.file(SMALL));

@@ -150,9 +150,9 @@ fn a_refusal_is_said_and_nothing_is_committed() -> Result<()> {
         (0, says(401, "Invalid"), &["making the repository", "status 401: Invalid", "HF_TOKEN"]),
         (0, says(400, "Bad name"), &["status 400: Bad name"]),
         (0, says(503, "busy"), &["/api/repos/create", "503", "3 attempts"]),
-        (1, says(403, "Forbidden"), &["how the files travel", "403", "right to write"]),
+        (1, says(403, "Forbidden"), &["how to upload the files", "403", "right to write"]),
         (2, says(404, "Gone"), &["store of large files", "404"]),
-        (2, Arc::new(|_, _| Reply::new(200, "{}")), &["says nothing of known.safetensors"]),
+        (2, Arc::new(|_, _| Reply::new(200, "{}")), &["gives no answer about known.safetensors"]),
         (5, says(412, "moved"), &["the commit", "412", "try again"]),
     ];
     for (from, fault, words) in rows {
@@ -190,9 +190,11 @@ fn what_cannot_be_uploaded_is_not_begun() -> Result<()> {
     settings.offline = true;
     let offline = Hub::new(settings)?;
     assert!(message(offline.upload("lab/new", folder, &default())).contains("HF_HUB_OFFLINE"));
-    assert!(message(client.upload("a b", folder, &default())).contains("no repository"));
+    assert!(
+        message(client.upload("a b", folder, &default())).contains("not the name of a repository")
+    );
     let wrong = Upload { revision: "../x".into(), ..default() };
-    assert!(message(client.upload("lab/new", folder, &wrong)).contains("no revision"));
+    assert!(message(client.upload("lab/new", folder, &wrong)).contains("is not a revision"));
     let empty = folder.join("empty");
     assert!(message(client.upload("lab/new", &empty, &default())).contains("there is no folder"));
     fs::create_dir(&empty)?;
@@ -213,7 +215,7 @@ fn a_public_repository_is_not_taken_for_a_private_one() -> Result<()> {
         depot.hub.spoil(0..1, Arc::new(move |_, _| Reply::new(status, "{}")));
         depot.hub.spoil(1..2, Arc::clone(&public));
         let text = message(depot.client(TOKEN)?.upload("lab/new", &depot.folder, &private));
-        assert!(text.contains("lab/new is public, and was to be private"), "{text}");
+        assert!(text.contains("lab/new is public but should be private"), "{text}");
         assert_eq!(depot.hub.seen().len(), 2);
     }
     let depot = filled("forbidden")?;

@@ -24,7 +24,7 @@ fn names_and_budgets_that_do_not_exist() -> Result {
         "{text}"
     );
     let (good, text) = told(lab(&["setup"]).current_dir(std::env::temp_dir()))?;
-    assert!(!good && text.contains("does not lie in a clone of Consistency Lab"), "{text}");
+    assert!(!good && text.contains("is not in a clone of Consistency Lab"), "{text}");
     Ok(())
 }
 

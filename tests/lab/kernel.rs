@@ -52,8 +52,8 @@ const TYPES: [(&str, &str); 90] = [
     ("Empirical", "let empirical = Empirical::new(&digits.train)?;"),
     ("Neighbours", "let near = Neighbours::new(&digits.train, &digits.train_labels, 3)?;"),
     ("Assignment", "let assigned = near.assign(&digits.held_out)?[0];"),
-    ("Judge", "let judge = Judge::new(&digits)?;"),
-    ("Score", "let score = judge.real();"),
+    ("DigitsComparison", "let comparison = DigitsComparison::new(&digits)?;"),
+    ("Score", "let score = comparison.real();"),
     ("Distance", "let d1 = Distance::default();"),
     ("Metric", "let d2 = Metric::PseudoHuber { c: 0.03 };"),
     ("Reduction", "let d3 = Reduction::Sum;"),
@@ -229,7 +229,7 @@ fn a_strange_environment_and_folder_do_not_matter() -> Result {
     let folder = Folder::new("strange env")?; // with a space
     let request = json!({ "cells": ["1 + 1"], "cwd": folder.0 });
     let told = answer(client(&request)?).err().map(|e| e.to_string()).unwrap_or_default();
-    assert!(told.contains("does not lie in a clone of Consistency Lab"), "{told}");
+    assert!(told.contains("is not in a clone of Consistency Lab"), "{told}");
     assert!(told.contains("set LAB_PROJECT"), "{told}");
     let empty = folder.0.join("cargo home");
     std::fs::create_dir_all(&empty)?;

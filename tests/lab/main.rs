@@ -5,12 +5,12 @@ mod cells;
 mod clones;
 mod container;
 mod environment;
+mod execute;
 mod kernel;
-mod run;
 mod support;
 
 /// `cargo lab run`. It takes longest, so its name is the first: the others are tested beside it.
 #[test]
 fn a_run_of_notebooks() -> support::Result {
-    run::notebooks()
+    execute::notebooks()
 }

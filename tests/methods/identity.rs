@@ -3,7 +3,8 @@
 
 use consistency::Result;
 use consistency::experiment::Experiment;
-use consistency::reproduce::{self, Effort, Reproduction};
+use consistency::record::Budget;
+use consistency::reproduce::{self, Reproduction};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -61,14 +62,14 @@ fn no_record_of_the_digits_is_orphaned() -> Result<()> {
     for name in ["digits-teacher", "digits-cd", "digits-ct", "digits-pd"] {
         for row in reproduce::read_results(&folder.join(name))? {
             let of = row.provenance;
-            let Some(effort) = Effort::ALL.into_iter().find(|e| e.name() == row.budget) else {
+            let Some(budget) = Budget::ALL.into_iter().find(|e| e.name() == row.budget) else {
                 continue;
             };
             let key = (of.experiment, of.seed, row.budget, of.device);
             let configuration = match known.get(&key) {
                 Some(configuration) => String::clone(configuration),
                 None => Reproduction::read(&folder, &key.0)?
-                    .configuration(&folder, key.1, effort, &key.3)?,
+                    .configuration(&folder, key.1, budget, &key.3)?,
             };
             assert_eq!(of.configuration, configuration, "{key:?}");
             known.insert(key, configuration);

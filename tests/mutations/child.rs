@@ -64,7 +64,7 @@ pub fn work(asked: &str) -> Result<()> {
         return Err(Error::new(format!("{ASKED} = '{asked}': give 'READER FIRST END'")));
     };
     let number = |text: &str| {
-        text.parse::<u64>().map_err(|_| Error::new(format!("{ASKED}: '{text}' is no number")))
+        text.parse::<u64>().map_err(|_| Error::new(format!("{ASKED}: '{text}' is not a number")))
     };
     let Some(reader) = readers().into_iter().find(|reader| reader.name == *name) else {
         return Err(Error::new(format!("{ASKED}: there is no reader {name}")));

@@ -5,9 +5,8 @@ mod reference;
 use candle_core::{DType, Device};
 use consistency::data::{digits, select};
 use consistency::model::NetworkConfig;
-use consistency::reproduce::{
-    Effort, Options, Reproduction, interval, read_results, report, reproduce,
-};
+use consistency::record::Budget;
+use consistency::reproduce::{Options, Reproduction, interval, read_results, report, reproduce};
 use consistency::{Error, Result, ensure};
 use polars::prelude::{
     Column, DataFrame, IntoSeries, NamedFrom, ParquetWriter, Series, StructChunked,
@@ -76,7 +75,7 @@ impl Folder {
         Options {
             folder: self.0.clone(),
             runs: self.0.join("runs"),
-            effort: Effort::Full,
+            budget: Budget::Full,
             device: "cpu".to_string(),
             seeds: Vec::new(),
         }
@@ -269,7 +268,10 @@ fn a_network_that_is_told_classes_is_sampled_with_them() -> Result<()> {
     // Data of another name are not those that it is of.
     folder.put("jpeg", &told.replace("seeds =", "dataset = \"own-jpeg\"\nseeds ="))?;
     let got = message(reproduce("jpeg", &folder.options(), &mut |_| {}));
-    assert!(got.contains("is of the dataset 'own-jpeg', and what was read is 'own'"), "{got}");
+    assert!(
+        got.contains("an experiment on the dataset 'own-jpeg', but what was read is 'own'"),
+        "{got}"
+    );
     Ok(())
 }
 
@@ -309,7 +311,7 @@ fn what_makes_no_sense_is_refused() -> Result<()> {
         (
             "again",
             STUDENT.replace("taus =", "again = [0.8], taus ="),
-            "evaluate.again: give points",
+            "evaluate.again: give evaluate.points",
         ),
         ("self", STUDENT.replace("\"teacher\"", "\"self\""), "self is its own teacher"),
     ] {
@@ -339,7 +341,7 @@ fn every_reproduction_of_the_project_is_one() -> Result<()> {
         if let Some(teacher) = &read.teacher {
             // A student starts from its teacher's weights: the networks must be alike.
             let teacher = Reproduction::read(&folder, teacher)?;
-            let of = |r: &Reproduction| r.experiment(0, Effort::Full, "cuda", Some("t"));
+            let of = |r: &Reproduction| r.experiment(0, Budget::Full, "cuda", Some("t"));
             let (a, b) = (of(&read)?, of(&teacher)?);
             assert_eq!((&a.data, a.sigma_data), (&b.data, b.sigma_data), "{name}");
             assert_eq!(weights(&a.network)?, weights(&b.network)?, "{name}");

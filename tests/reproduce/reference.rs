@@ -6,7 +6,7 @@ use consistency::Result;
 use consistency::data::{Dataset, Images, digits};
 use consistency::evaluate::{Classifier, ClassifierConfig};
 use consistency::reproduce::{
-    Options, Reproduction, Row, judging_classifier, read_results, report, reproduce,
+    Options, Reproduction, Row, evaluation_classifier, read_results, report, reproduce,
 };
 use consistency::rng::Key;
 use polars::prelude::{ParquetReader, ParquetWriter, SerReader};
@@ -43,7 +43,7 @@ fn a_judge_of_data_in_class_order_is_one_of_the_same_data_shuffled() -> Result<(
     let held_out = digits(DType::F32, &Device::Cpu)?.held_out;
     let judged = |shuffled: bool| -> Result<(f64, f64)> {
         let images = three_classes(shuffled)?;
-        let judge = judging_classifier(&images)?;
+        let judge = evaluation_classifier(&images)?;
         let some = images.part(3_000, &Key::new(8))?;
         let pixels = some.all(DType::F32)?;
         let known = judge.accuracy(&pixels, some.labels().unwrap_or_default())?;
@@ -66,7 +66,7 @@ fn the_judge_of_the_digits_is_taught_on_all_of_them_in_their_order() -> Result<(
     let config = ClassifierConfig { steps: 1000, ..ClassifierConfig::default() };
     let same = Classifier::train(&all, labels, 10, config, &Key::new(0).stream("judge"))?;
     // A hash of the weights is in the name.
-    assert_eq!(judging_classifier(&digits)?.features(), same.features());
+    assert_eq!(evaluation_classifier(&digits)?.features(), same.features());
     Ok(())
 }
 

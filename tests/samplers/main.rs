@@ -1,6 +1,7 @@
 //! Promise: each sampler has the order, the law and the cost that its paper states, and a
 //! sample does not depend on the batch it is drawn in.
 
+mod batches;
 mod laws;
 mod order;
 mod search;

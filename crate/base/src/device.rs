@@ -17,7 +17,7 @@ pub fn device(name: &str) -> Result<Device> {
         None => None,
     };
     let Some(ordinal) = ordinal else {
-        bail!("device '{name}': there are cpu, cuda and cuda:N");
+        bail!("device '{name}': choose cpu, cuda or cuda:N");
     };
     cuda(ordinal).with_context(|| format!("device '{name}'"))
 }

@@ -1,7 +1,8 @@
 //! `reproduce NAME` and `report`: the experiments of `reproductions/`, run and set out.
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use consistency::reproduce::{Effort, Options, Reproduction, folder, report, reproduce};
+use consistency::record::Budget;
+use consistency::reproduce::{Options, Reproduction, folder, report, reproduce};
 use consistency::{Result, bail};
 
 /// The command line of `reproduce`.
@@ -31,8 +32,8 @@ pub fn command() -> Command {
         .arg(option("device", "DEVICE", "cpu, cuda or cuda:N").default_value("cpu"))
         .arg(
             option("budget", "BUDGET", "How many of its steps and samples: a fiftieth, a quarter, all")
-                .value_parser(["quick", "standard", "full"])
-                .default_value("full"),
+                .value_parser(Budget::ALL.map(Budget::name))
+                .default_value(Budget::Full.name()),
         )
         .arg(
             option("seeds", "S,..", "These seeds in place of the experiment's")
@@ -70,7 +71,7 @@ pub fn run(matches: &ArgMatches) -> Result<()> {
     let options = Options {
         folder,
         runs: consistency::notebook::runs_folder().join("reproductions"),
-        effort: Effort::named(&text("budget"))?,
+        budget: Budget::named(&text("budget"))?,
         device: text("device"),
         seeds: matches.get_many("seeds").unwrap_or_default().copied().collect(),
     };

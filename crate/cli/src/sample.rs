@@ -3,21 +3,21 @@
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use consistency::candle_core::{DType, Device, Tensor, safetensors};
 use consistency::model::pretrained::{Kind, Source};
-use consistency::model::{Conditioned, LoadOptions, Pretrained};
+use consistency::model::{LoadOptions, Pretrained};
 use consistency::plot::Figure;
 use consistency::process::{Solver, TimeGrid};
 use consistency::record::{write_atomically, write_tensors};
 use consistency::rng::Key;
-use consistency::sample::{Multistep, grid_steps, pf_ode};
-use consistency::seam::Counted;
+use consistency::sample::{Classes, Draws, Multistep, grid_steps, pf_ode};
 use consistency::{Context, Result, bail, ensure};
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Points of a teacher's time grid unless the command line says otherwise.
 const POINTS: usize = 18;
+/// Images of up to 32x32 pixels that the network computes at once.
+const AT_ONCE: usize = 64;
 
 /// The command line of `sample`.
 pub fn command() -> Command {
@@ -94,12 +94,12 @@ pub fn run(matches: &ArgMatches) -> Result<()> {
         model.shape()[0]
     );
 
-    let plan = Plan::new(matches, &model)?;
+    let plan = Plan::new(matches, &model, &device)?;
     if !device.is_cpu() {
         model = model.to_device(&device)?;
     }
     let begun = Instant::now();
-    let (samples, nfe) = plan.draw(&model, &device)?;
+    let (samples, nfe) = plan.draw(&model)?;
     let seconds = begun.elapsed().as_secs_f64();
     if let Some(path) = &out {
         let columns = (plan.count as f64).sqrt().ceil() as usize;
@@ -117,10 +117,8 @@ pub fn run(matches: &ArgMatches) -> Result<()> {
 /// What is drawn.
 struct Plan {
     count: usize,
-    class: Option<u32>,
     levels: Levels,
-    key: Key,
-    given: HashMap<String, Tensor>,
+    draws: Draws,
 }
 
 enum Levels {
@@ -129,7 +127,7 @@ enum Levels {
 }
 
 impl Plan {
-    fn new(matches: &ArgMatches, model: &Pretrained) -> Result<Self> {
+    fn new(matches: &ArgMatches, model: &Pretrained, device: &Device) -> Result<Self> {
         let given = match matches.get_one::<String>("latents") {
             Some(path) => latents(Path::new(path), model)?,
             None => HashMap::new(),
@@ -149,66 +147,35 @@ impl Plan {
         let class = class(matches.get_one::<u32>("class").copied(), model)?;
         let levels = levels(matches, model)?;
         let key = Key::new(matches.get_one::<u64>("seed").copied().unwrap_or_default());
-        Ok(Self { count, class, levels, key, given })
+        let draws = Draws {
+            shape: model.shape().to_vec(),
+            device: device.clone(),
+            start: key.stream("latents"),
+            renoise: key.stream("renoise"),
+            classes: class.map_or(Classes::None, Classes::All),
+            given,
+            at_once: AT_ONCE,
+        };
+        Ok(Self { count, levels, draws })
     }
 
     /// The samples on the CPU, and the evaluations of the network that each took.
-    fn draw(&self, model: &Pretrained, device: &Device) -> Result<(Tensor, usize)> {
-        let [_, height, width] = model.shape();
-        // The memory that a network needs grows with the pixels: 64 images of 32x32 at once.
-        let batch = (64 * 32 * 32 / (height * width)).clamp(1, 64);
-        let (mut parts, mut nfe) = (Vec::new(), 0);
-        for first in (0..self.count).step_by(batch) {
-            let samples = first..(first + batch).min(self.count);
-            let (part, evaluations) = self.part(model, samples, device)?;
-            parts.push(part.to_device(&Device::Cpu)?);
-            nfe = evaluations;
-        }
-        Ok((Tensor::cat(&parts, 0)?, nfe))
-    }
-
-    fn part(
-        &self,
-        model: &Pretrained,
-        samples: Range<usize>,
-        device: &Device,
-    ) -> Result<(Tensor, usize)> {
-        let labels = self.class.map(|class| vec![class; samples.len()]);
-        let noise = |name: &str, key: Key| self.noise(name, key, &samples, model, device);
-        let z = noise("latents", self.key.stream("latents"))?;
+    fn draw(&self, model: &Pretrained) -> Result<(Tensor, usize)> {
+        let (samples, to) = (0..self.count as u64, &Device::Cpu);
         match &self.levels {
             Levels::Multistep { sigmas, eps, clip, s_noise } => {
-                let model = model.consistency_model()?;
-                let f = Counted::new(Conditioned::new(&model, labels.as_deref(), None));
                 let steps = Multistep { sigmas, eps: *eps, clip: *clip, s_noise: *s_noise };
-                let renoise = self.key.stream("renoise");
-                let drawn = steps.sample(&f, &z, |n, _| {
-                    noise(&format!("noise.{}", n + 1), renoise.step(n as u64))
-                })?;
-                Ok((drawn, f.nfe()))
+                let model = model.consistency_model()?;
+                self.draws.of_consistency_model(&model, samples, to, |f, batch| {
+                    steps.sample(f, &batch.start()?, |n, _| batch.renoise(n))
+                })
             }
             Levels::Ode(grid) => {
-                let teacher = model.teacher()?;
-                let denoiser = Counted::new(Conditioned::new(&teacher, labels.as_deref(), None));
-                Ok((pf_ode(&denoiser, Solver::Heun, &z, grid)?, denoiser.nfe()))
+                self.draws.of_denoiser(&model.teacher()?, samples, to, |denoiser, batch| {
+                    pf_ode(denoiser, Solver::Heun, &batch.start()?, grid)
+                })
             }
         }
-    }
-
-    // From the file of --latents, or by the key and a sample's index.
-    fn noise(
-        &self,
-        name: &str,
-        key: Key,
-        samples: &Range<usize>,
-        model: &Pretrained,
-        device: &Device,
-    ) -> Result<Tensor> {
-        if let Some(given) = self.given.get(name) {
-            return Ok(given.narrow(0, samples.start, samples.len())?.to_device(device)?);
-        }
-        let indices = samples.start as u64..samples.end as u64;
-        key.normal(indices, &model.shape(), DType::F32, device)
     }
 }
 

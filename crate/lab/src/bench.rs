@@ -3,7 +3,7 @@
 
 use crate::Result;
 use crate::place::{Place, Turn};
-use crate::run::{jupyter, tool};
+use crate::python::{jupyter, script};
 use crate::say;
 use crate::{setup, shell};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ static KERNEL: &str = include_str!("python/bench_kernel.py");
 pub fn kernel(place: &Place, stock: bool) -> Result<ExitCode> {
     setup::all(place, &Turn::to_set_up(place)?)?;
     let turn = Turn::to_run(place)?;
-    let script = tool(place, "bench_kernel.py", KERNEL)?;
+    let script = script(place, "bench_kernel.py", KERNEL)?;
     let mut bench = shell::command(place.python());
     bench
         .current_dir(&place.project)

@@ -31,9 +31,10 @@ pub fn clean(place: &Place, all: bool) -> Result<ExitCode> {
         }
     }
     if all {
-        for name in ["venv", "evcxr", "kernel", crate::pack::UNPACKING] {
+        for name in ["venv", "evcxr", "kernel"] {
             files::remove(&place.shared.join(name))?;
         }
+        files::remove(&place.unpacking())?;
     }
     say::line(&format!("cleaned {}", place.own.display()));
     Ok(ExitCode::SUCCESS)

@@ -1,10 +1,9 @@
 //! The command line.
 
+use crate::execute::{self, Request};
 use crate::place::{Place, Turn};
-use crate::run::Request;
-use crate::{Result, bench, clean, doctor, library, open, pack, run, say, setup};
+use crate::{Result, bench, clean, commands, doctor, open, pack, say, setup};
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// The commands of the program that has the library, which reads their arguments.
@@ -260,7 +259,7 @@ pub fn run() -> Result<ExitCode> {
         Some(("clean", matches)) => clean::clean(&Place::find()?, matches.get_flag("all")),
         Some((name, matches)) if LIBRARY_COMMANDS.iter().any(|(known, _)| *known == name) => {
             let rest = matches.get_many::<String>("ARGUMENTS").unwrap_or_default().cloned();
-            library::run(&Place::find()?, name, rest)
+            commands::run(&Place::find()?, name, rest)
         }
         Some((other, _)) => Err(format!("there is no command '{other}'; see cargo lab --help")),
     }
@@ -282,9 +281,10 @@ fn notebooks(
         timeout,
     };
     let library = setup::all(&place, &Turn::to_set_up(&place)?)?;
-    run::run(&place, &Turn::to_run(&place)?, &library, &request)
+    execute::run(&place, &Turn::to_run(&place)?, &library, &request)
 }
 
+// The library's `Budget` has the same names; this program is built without the library.
 fn budget() -> Result<String> {
     let budget = std::env::var("LAB_BUDGET").unwrap_or_default();
     match budget.as_str() {
@@ -292,9 +292,4 @@ fn budget() -> Result<String> {
         "quick" | "standard" | "full" => Ok(budget),
         other => Err(format!("LAB_BUDGET = '{other}': choose quick, standard or full")),
     }
-}
-
-/// The path that a person gave, from the folder they stand in.
-pub fn given(path: &str) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.into())
 }

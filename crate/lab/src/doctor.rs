@@ -115,7 +115,7 @@ fn disk(place: &Place) -> Finding {
                 .to_string(),
         ),
         None => Finding::Optional(
-            "df does not say".to_string(),
+            "df gives no answer".to_string(),
             format!("a first set-up takes {DISK:.0} GiB"),
         ),
     }
@@ -138,7 +138,7 @@ fn memory() -> Finding {
             "build with CARGO_BUILD_JOBS=1, or on a machine with more".to_string(),
         ),
         None => Finding::Optional(
-            "the system does not say".to_string(),
+            "the system gives no answer".to_string(),
             format!("building takes {MEMORY:.0} GiB"),
         ),
     }
@@ -176,7 +176,7 @@ fn installed(place: &Place) -> Vec<(&'static str, Finding)> {
             Finding::Found(library.id)
         }
         (Some(_), _) => Finding::Missing(
-            "built by another Rust than the one here".to_string(),
+            "built by a different Rust compiler than the one here".to_string(),
             "run cargo lab setup".to_string(),
         ),
     };

@@ -1,7 +1,7 @@
 //! Which notebooks there are and which are chosen.
 
 use crate::Result;
-use crate::place::Place;
+use crate::place::{Place, given};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -68,7 +68,7 @@ pub fn choose(place: &Place, names: &[String], everything: bool) -> Result<Vec<N
 }
 
 fn find(known: &[Notebook], name: &str) -> Result<Notebook> {
-    let path = crate::cli::given(name);
+    let path = given(name);
     if is_notebook(&path) {
         return if path.is_file() {
             Ok(Notebook::at(path))

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::place::{Place, Turn};
-use crate::run::jupyter;
+use crate::python::jupyter;
 use crate::{say, setup, shell};
 use std::os::unix::process::CommandExt;
 use std::process::ExitCode;

@@ -27,7 +27,7 @@ impl Place {
         let here = std::env::current_dir().map_err(|e| format!("the working folder: {e}"))?;
         let Some(project) = here.ancestors().find(|folder| folder.join(MARK).is_file()) else {
             return Err(format!(
-                "{} does not lie in a clone of Consistency Lab; go into one and run `cargo lab` \
+                "{} is not in a clone of Consistency Lab; go into one and run `cargo lab` \
                  there",
                 here.display()
             ));
@@ -82,10 +82,20 @@ impl Place {
         self.own.join("out")
     }
 
+    /// Where a pack is taken apart, beside the places of its parts.
+    pub fn unpacking(&self) -> PathBuf {
+        self.shared.join(".unpacking")
+    }
+
     /// A path as it is shown: below the project, or whole.
     pub fn shown(&self, path: &Path) -> String {
         path.strip_prefix(&self.project).unwrap_or(path).display().to_string()
     }
+}
+
+/// The path that a person gave, from the folder they stand in.
+pub fn given(path: &str) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.into())
 }
 
 // The folder's name, and a hash of its path so that two clones with the same name differ.

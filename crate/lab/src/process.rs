@@ -76,9 +76,9 @@ impl Logged {
             let l = l.trim_start();
             l.starts_with("Compiling ") || l.starts_with("Downloaded ") || l.is_empty()
         };
-        let told: Vec<&String> = last.iter().filter(|l| !noise(l)).collect();
+        let kept: Vec<&String> = last.iter().filter(|l| !noise(l)).collect();
         let end: Vec<&str> =
-            told[told.len().saturating_sub(40)..].iter().map(|l| l.as_str()).collect();
+            kept[kept.len().saturating_sub(40)..].iter().map(|l| l.as_str()).collect();
         Err(format!(
             "{} failed ({status}); the whole log is {}\n{}",
             self.name,
@@ -99,7 +99,7 @@ pub fn answer(program: impl AsRef<OsStr>, arguments: &[&str]) -> Result<String> 
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_string())
     } else {
-        let told = String::from_utf8_lossy(&output.stderr);
-        Err(format!("{name} {}: {}", arguments.join(" "), told.trim()))
+        let errors = String::from_utf8_lossy(&output.stderr);
+        Err(format!("{name} {}: {}", arguments.join(" "), errors.trim()))
     }
 }

@@ -5,7 +5,7 @@ use crate::files;
 use crate::notebooks;
 use crate::place::{Place, Turn};
 use crate::process::Logged;
-use crate::run::tool;
+use crate::python;
 use crate::say;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -119,7 +119,7 @@ pub fn write(place: &Place, turn: &Turn, entries: &[Entry]) -> Result<PathBuf> {
         .collect();
     let input = place.own.join("tools").join("report.json");
     files::write(&input, Value::from(list).to_string().as_bytes())?;
-    let script = tool(place, "report.py", PAGES)?;
+    let script = python::script(place, "report.py", PAGES)?;
     let mut pages = Logged::new(place, "report", place.python());
     pages.command().arg("-I").arg(script).arg(&input).arg(&folder);
     pages.run(turn, |_| {})?;

@@ -1,4 +1,4 @@
-//! The one loop of zero-shot editing (the paper, algorithm 4).
+//! Zero-shot editing (the paper, algorithm 4): multistep sampling with known coefficients.
 
 use super::operator::Operator;
 use crate::process::{TimeGrid, perturb};
@@ -86,26 +86,22 @@ impl Edit {
         first: u64,
     ) -> Result<Tensor> {
         let Steps { times, eps, clip } = &self.steps;
-        Multistep { sigmas: times, eps: *eps, clip: *clip, s_noise: 1.0 }.check()?;
+        let multistep = Multistep { sigmas: times, eps: *eps, clip: *clip, s_noise: 1.0 };
+        multistep.check()?;
         let known = self.operator.apply(y)?;
         let free = self.free(&known)?;
         // A^-1[(A y) (1 - Omega) + c Omega], by selection and not by products: known values stay
         // exactly as they are, and a hole may hold anything.
         let mix =
             |c: &Tensor| -> Result<Tensor> { self.operator.invert(&free.where_cond(c, &known)?) };
-        let answer = |x: &Tensor, t: f64| -> Result<Tensor> {
-            let x = f.origin(x, &[t])?;
-            let x = if *clip { x.clamp(-1.0, 1.0)? } else { x };
-            mix(&self.operator.apply(&x)?)
-        };
         let start = if self.guided { y.clone() } else { mix(&known.zeros_like()?)? };
         let z = key.stream("start").normal_like(y, first)?;
-        let mut x = answer(&perturb(&start, &[times[0]], &z)?, times[0])?;
-        for (n, &t) in times[1..].iter().enumerate() {
-            let z = key.step(n as u64).normal_like(&x, first)?;
-            x = answer(&perturb(&x, &[(t * t - eps * eps).sqrt()], &z)?, t)?;
-        }
-        Ok(x)
+        multistep.sample_from(
+            f,
+            &perturb(&start, &[times[0]], &z)?,
+            |n, x| key.step(n as u64).normal_like(x, first),
+            |x| mix(&self.operator.apply(&x)?),
+        )
     }
 
     /// The mask over all of A y, as u8.

@@ -30,6 +30,17 @@ pub fn interpolate(
 ///
 /// Its ends are `z1` and `z2`. Samples that point the same way are interpolated linearly.
 ///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use consistency::edit::slerp;
+/// let z1 = Tensor::new(&[[1.0f64, 0.0]], &Device::Cpu)?; // (1, 2)
+/// let z2 = Tensor::new(&[[0.0f64, 1.0]], &Device::Cpu)?;
+/// // Halfway along a quarter of a circle: 45 degrees, and still of length 1.
+/// let between = slerp(&z1, &z2, 0.5)?.to_vec2::<f64>()?;
+/// assert!(between[0].iter().all(|z| (z - 0.5f64.sqrt()).abs() < 1e-12));
+/// # Ok::<(), consistency::Error>(())
+/// ```
+///
 /// # Errors
 /// A share outside 0 to 1, shapes that differ, a sample that is 0 in one of them, or two that
 /// point opposite ways, where no arc is the shortest.

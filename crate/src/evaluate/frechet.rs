@@ -70,6 +70,16 @@ fn trace_of_root(a: MatRef<f64>, b: MatRef<f64>) -> Result<f64> {
 ///
 /// The number of rows on both sides biases it: compare only distances with equal numbers.
 ///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use consistency::evaluate::frechet_distance;
+/// let a = Tensor::new(&[[0.0f64], [1.0]], &Device::Cpu)?; // (2, 1)
+/// let b = (&a + 3.0)?;
+/// // The same covariance, and means that are 3 apart: 3^2.
+/// assert!((frechet_distance(&a, &b)? - 9.0).abs() < 1e-9);
+/// # Ok::<(), consistency::Error>(())
+/// ```
+///
 /// # Errors
 /// Fewer than two rows, dimensions that differ, or a value that is not finite.
 pub fn frechet_distance(a: &Tensor, b: &Tensor) -> Result<f64> {

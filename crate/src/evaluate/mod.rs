@@ -4,10 +4,10 @@
 //! features; FID and KID take only those of the published [`Inception`].
 
 mod classifier;
+mod comparison;
 mod features;
 mod frechet;
 mod inception;
-mod judge;
 mod kernel;
 mod manifold;
 mod neighbours;
@@ -16,10 +16,10 @@ mod score;
 mod statistics;
 
 pub use classifier::{Classifier, ClassifierConfig};
+pub use comparison::{DigitsComparison, Score};
 pub use features::Features;
 pub use frechet::frechet_distance;
 pub use inception::{Inception, InceptionFeatures};
-pub use judge::{Judge, Score};
 pub use kernel::{Spread, kernel_distance, kernel_distance_of_subsets};
 pub use manifold::{NEIGHBOURS, PrecisionRecall, precision_recall};
 pub use neighbours::{Assignment, Neighbours};

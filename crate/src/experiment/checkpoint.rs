@@ -150,9 +150,9 @@ pub(super) fn save(
     for (i, player) in trainer.players().into_iter().enumerate() {
         player.check_finite().map_err(|e| {
             let folder = folder.display();
-            Error::new(format!(
-                "at step {step} {e}; the last checkpoint in {folder} stays as it is"
-            ))
+            e.reworded(|e| {
+                format!("at step {step} {e}; the last checkpoint in {folder} stays as it is")
+            })
         })?;
         for (part, of) in player.state() {
             add(&group(i, player.name(), &part), of);
@@ -226,7 +226,8 @@ pub(super) fn newest(folder: &Path, hash: &str, device: &Device) -> Result<Optio
                 }
                 None => "delete it to start again".to_string(),
             };
-            Err(Error::new(format!("the checkpoint {}: {error}; {remedy}", path.display())))
+            Err(error
+                .reworded(|error| format!("the checkpoint {}: {error}; {remedy}", path.display())))
         }
     }
 }

@@ -125,7 +125,7 @@ fn split(path: &Path) -> Result<(PathBuf, String)> {
 // Only what an export has written, or nothing, may be there.
 fn check_place(path: &Path) -> Result<()> {
     let (parent, _) = split(path)?;
-    ensure!(parent.is_dir(), "there is no folder {}", parent.display());
+    ensure!(not_found: parent.is_dir(), "there is no folder {}", parent.display());
     if !path.exists() {
         return Ok(());
     }

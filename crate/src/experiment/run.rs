@@ -50,7 +50,11 @@ impl RunFolder {
     /// No run there.
     pub fn open(path: &Path) -> Result<Self> {
         let file = path.join("experiment.toml");
-        ensure!(file.exists(), "{} holds no run: there is no experiment.toml", path.display());
+        ensure!(
+            not_found: file.exists(),
+            "{} holds no run: there is no experiment.toml",
+            path.display()
+        );
         Ok(Self { path: path.to_path_buf(), experiment: Experiment::read(&file)? })
     }
 

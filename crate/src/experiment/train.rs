@@ -117,7 +117,8 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
             table.write(folder.path(), "metrics", &origin)?;
         }
         if stopping {
-            bail!("{} was stopped at step {step} of {total}; it resumes there", experiment.name);
+            let name = &experiment.name;
+            bail!(stopped: "{name} was stopped at step {step} of {total}; it resumes there");
         }
     }
     Ok(())
@@ -225,7 +226,7 @@ fn gradients(trainer: &dyn Trainer, player: usize, step: u64, batch: &Rows) -> R
     let Some(mut gradients) = sum else { bail!("a batch of no samples") };
     // The parameter comes first: it says more than the loss.
     let norm = gradients.norm().with_context(|| format!("the loss is {value}"))?;
-    ensure!(value.is_finite(), "the loss is {value}, the norm of the gradient {norm}");
+    ensure!(diverged: value.is_finite(), "the loss is {value}, the norm of the gradient {norm}");
     of.clip(&mut gradients, norm)?;
     Ok(Step { loss: value, norm, gradients })
 }

@@ -51,6 +51,18 @@ impl Compare for Distance {
 }
 
 /// A distance between batches, one number per sample.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use consistency::loss::{Distance, Metric};
+/// let x = Tensor::new(&[[3.0f64, 4.0], [0.0, 1.0]], &Device::Cpu)?; // (2, 2)
+/// let y = Tensor::zeros_like(&x)?;
+/// let squared = Distance::new(Metric::L2Squared).per_sample(&x, &y)?;
+/// assert_eq!(squared.to_vec1::<f64>()?, [25.0, 1.0]);
+/// let norm = Distance::new(Metric::L2).per_sample(&x, &y)?;
+/// assert_eq!(norm.to_vec1::<f64>()?, [5.0, 1.0]);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Distance {

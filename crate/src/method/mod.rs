@@ -195,7 +195,7 @@ pub trait Trainer {
         // A network that an early step has thrown far away may stay there for good, with every
         // number finite.
         ensure!(
-            first <= 0.0 || loss <= DIVERGED * first,
+            diverged: first <= 0.0 || loss <= DIVERGED * first,
             "the loss is {loss:e}, and began at {first:e}: the training has diverged; lower \
              optimizer.learning_rate, set optimizer.clip, or choose optimizer.kind = 'adam' (the \
              first steps of RAdam are the gradient times the learning rate, however large it is)"

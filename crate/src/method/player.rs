@@ -147,7 +147,7 @@ impl Player {
             // Zero times anything finite is zero, whatever its size.
             let sum = (var.as_detached_tensor() * 0.0)?.sum_all()?;
             let sum = sum.to_dtype(candle_core::DType::F64)?.to_scalar::<f64>()?;
-            ensure!(sum.is_finite(), "the parameter {name} is not finite");
+            ensure!(diverged: sum.is_finite(), "the parameter {name} is not finite");
         }
         Ok(())
     }

@@ -3,12 +3,13 @@
 use super::player::{LearningRate, Player};
 use crate::bounds::within;
 use crate::model::pretrained::Teacher;
-use crate::model::{Network, NetworkConfig};
+use crate::model::{Network, NetworkConfig, SECOND, Times};
 use crate::nn::{OptimizerConfig, Params, Settings};
 use crate::process::NoiseRange;
 use crate::rng::Key;
 use crate::{Context, Result};
 use candle_core::{DType, Device};
+use std::collections::BTreeMap;
 
 /// The largest image networks have a few billion parameters; more does not fit on a machine.
 const MOST_PARAMETERS: usize = 10_000_000_000;
@@ -53,14 +54,23 @@ pub trait Teachers {
 pub struct Weights(pub Params);
 
 impl Weights {
-    /// Copy them into `params` if it has the same names; returns whether it has.
+    /// Copy them into `params` if it has the same names; returns whether it has. What a network of
+    /// two noise levels has for the second is left as it is: it starts at zero.
     ///
     /// # Errors
     /// A parameter of another shape, by name.
     pub fn start(&self, params: &Params) -> Result<bool> {
-        let same = self.0.iter().map(|(name, _)| name).eq(params.iter().map(|(name, _)| name));
+        let own = self.0.tensors();
+        let all = params.tensors();
+        let (second, first): (BTreeMap<_, _>, BTreeMap<_, _>) = all
+            .into_iter()
+            .partition(|(name, _)| name.starts_with(SECOND) && !own.contains_key(name));
+        let same = own.keys().eq(first.keys());
         if same {
-            params.assign(&self.0)?;
+            // A variable is never set to its own storage.
+            let second = second.into_iter().map(|(name, tensor)| Ok((name, tensor.copy()?)));
+            let all = own.into_iter().map(Ok).chain(second).collect::<Result<_>>()?;
+            params.assign_tensors(&all)?;
         }
         Ok(same)
     }
@@ -72,12 +82,21 @@ impl Setting<'_> {
     /// # Errors
     /// A network that cannot be built for these data.
     pub fn network(&self) -> Result<(Params, Box<dyn Network>)> {
+        self.network_for(Times::One)
+    }
+
+    /// The same, conditioned on `times` noise levels.
+    ///
+    /// # Errors
+    /// As [`Setting::network`].
+    pub fn network_for(&self, times: Times) -> Result<(Params, Box<dyn Network>)> {
         // Checked before any memory is taken for it.
         let parameters = self.network.parameters(self.shape).context("network")?;
         within("network.parameters", parameters, 1..=MOST_PARAMETERS)?;
         let mut params = Params::new(DType::F32, self.device).with(self.settings);
         let key = self.key.stream("network");
-        let network = params.init(&key, |scope| self.network.build(scope, self.shape))?;
+        let network =
+            params.init(&key, |scope| self.network.build_for(scope, self.shape, times))?;
         Ok((params, network))
     }
 

@@ -3,8 +3,8 @@
 
 use crate::Result;
 use crate::nn::{
-    Act, Conv2d, Dropout, GroupNorm, Linear, Masks, Plus, Scope, Tape, Value, average_pool2,
-    fir_down2, fir_up2, upsample_nearest2,
+    Act, Conv2d, ConvEpilogue, Dropout, GroupNorm, Linear, Masks, Scope, Tape, Value,
+    average_pool2, fir_down2, fir_up2, upsample_nearest2,
 };
 
 /// Whether a block changes the size of its images.
@@ -90,11 +90,11 @@ impl ResBlock {
         } else {
             Some(Conv2d::new(&mut scope.at(names.shortcut), inputs, outputs, 1, 1.0)?)
         };
-        let told = if modulated { 2 * outputs } else { outputs };
+        let conditioning = if modulated { 2 * outputs } else { outputs };
         Ok(Self {
             norm1: GroupNorm::new(&mut scope.at(names.norms[0]), groups[0], inputs, eps)?,
             conv1: Conv2d::new(&mut scope.at(names.convs[0]), inputs, outputs, 3, 1.0)?,
-            time: Linear::new(&mut scope.at(names.time), time, told, 1.0)?,
+            time: Linear::new(&mut scope.at(names.time), time, conditioning, 1.0)?,
             norm2: GroupNorm::new(&mut scope.at(names.norms[1]), groups[1], outputs, eps)?,
             dropout: Dropout::new(scope, dropout)?,
             conv2: Conv2d::new(&mut scope.at(names.convs[1]), outputs, outputs, 3, last)?,
@@ -120,13 +120,14 @@ impl ResBlock {
     fn run(&self, tape: &mut Tape, xs: &Value, emb: &Value, masks: Option<Masks>) -> Result<Value> {
         let h = self.norm1.forward(tape, xs, Act::Silu)?;
         let h = self.size.of(tape, &h)?;
-        let told = self.time.forward(tape, emb)?;
+        let conditioning = self.time.forward(tape, emb)?;
         let h = if self.modulated {
             let h = self.conv1.forward(tape, &h)?;
-            self.norm2.modulated(tape, &h, &told, Act::Silu)?
+            self.norm2.modulated(tape, &h, &conditioning, Act::Silu)?
         } else {
-            let plus = Plus { per_sample: Some(&told), ..Plus::default() };
-            let h = self.conv1.plus(tape, &h, plus)?;
+            let epilogue =
+                ConvEpilogue { per_sample: Some(&conditioning), ..ConvEpilogue::default() };
+            let h = self.conv1.forward_with(tape, &h, epilogue)?;
             self.norm2.forward(tape, &h, Act::Silu)?
         };
         let h = self.dropout.forward(tape, &h, masks)?;
@@ -135,7 +136,11 @@ impl ResBlock {
             Some(shortcut) => shortcut.forward(tape, &residual)?,
             None => residual,
         };
-        let plus = Plus { residual: Some(&residual), factor: self.factor, ..Plus::default() };
-        self.conv2.plus(tape, &h, plus)
+        let epilogue = ConvEpilogue {
+            residual: Some(&residual),
+            factor: self.factor,
+            ..ConvEpilogue::default()
+        };
+        self.conv2.forward_with(tape, &h, epilogue)
     }
 }

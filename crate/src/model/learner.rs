@@ -1,6 +1,7 @@
 //! A model with all that a training loop needs of it, for a loop that is written out.
 
-use super::network::{Network, NetworkConfig};
+use super::config::NetworkConfig;
+use super::network::Network;
 use crate::Result;
 use crate::nn::{Ema, Params};
 use crate::rng::Key;
@@ -39,6 +40,8 @@ pub struct Learner<M> {
     pub average: Ema,
     /// f on the average, which takes no gradients.
     pub f_average: M,
+    /// The loss of each step, where the loop notes it.
+    pub losses: Vec<f64>,
 }
 
 impl<M> Learner<M> {
@@ -59,7 +62,7 @@ impl<M> Learner<M> {
         let (theta_minus, average) = (Ema::new(&theta)?, Ema::new(&theta)?);
         let (f_minus, f_average) = (frozen(&theta_minus)?, frozen(&average)?);
         let (f, f_minus, f_average) = (model(f), model(f_minus), model(f_average));
-        Ok(Self { theta, f, theta_minus, f_minus, average, f_average })
+        Ok(Self { theta, f, theta_minus, f_minus, average, f_average, losses: Vec::new() })
     }
 
     /// Set theta, theta- and the average to `params`: a student starts from its teacher.

@@ -2,6 +2,7 @@
 
 use super::limits::{CHANNELS, MLP_BLOCKS};
 use super::network::{Condition, OnTape};
+use super::time::{Features, TimeEmbedding, Times};
 use crate::bounds::within;
 use crate::nn::{Act, GroupNorm, Linear, PositionalEmbedding, Scope, Tape, Value, silu};
 use crate::{Result, ensure};
@@ -44,8 +45,7 @@ impl MlpConfig {
 /// embedding is added inside each block.
 #[derive(Clone, Debug)]
 pub(super) struct Mlp {
-    embedding: PositionalEmbedding,
-    time: (Linear, Linear),
+    time: TimeEmbedding,
     input: Linear,
     blocks: Vec<Block>,
     norm: GroupNorm,
@@ -74,7 +74,12 @@ impl Block {
 
 impl Mlp {
     /// An MLP for images of `shape`.
-    pub(super) fn new(scope: &mut Scope, config: &MlpConfig, shape: &[usize]) -> Result<Self> {
+    pub(super) fn new(
+        scope: &mut Scope,
+        config: &MlpConfig,
+        shape: &[usize],
+        times: Times,
+    ) -> Result<Self> {
         config.check()?;
         let pixels: usize = shape.iter().product();
         let MlpConfig { width, blocks, time_features } = *config;
@@ -87,12 +92,15 @@ impl Mlp {
                 project: Linear::new(&mut scope.at("project"), width, width, 0.1)?,
             })
         };
+        let (inputs, inner) = (time_features, 2 * time_features);
+        let features = Features::Positional(PositionalEmbedding::new(inputs, true, 0.0)?);
+        let layers = (
+            Linear::new(&mut scope.at("time.0"), inputs, inner, 1.0)?,
+            Linear::new(&mut scope.at("time.1"), inner, inner, 1.0)?,
+        );
+        let both = (features, NOISE_SCALE);
         Ok(Self {
-            embedding: PositionalEmbedding::new(time_features, true, 0.0)?,
-            time: (
-                Linear::new(&mut scope.at("time.0"), time_features, 2 * time_features, 1.0)?,
-                Linear::new(&mut scope.at("time.1"), 2 * time_features, 2 * time_features, 1.0)?,
-            ),
+            time: TimeEmbedding::new(scope, both, layers, (inputs, inner), times)?,
             input: Linear::new(&mut scope.at("input"), pixels, width, 1.0)?,
             blocks: (0..blocks)
                 .map(|i| block(&mut scope.at(format!("block.{i}"))))
@@ -107,12 +115,7 @@ impl OnTape for Mlp {
     fn run(&self, tape: &mut Tape, xs: &Value, condition: Condition) -> Result<Value> {
         let dims = xs.dims().to_vec();
         let (batch, pixels) = (dims[0], dims[1..].iter().product());
-        let noise: Vec<f64> = condition.noise_of(batch)?.iter().map(|c| NOISE_SCALE * c).collect();
-        let (dtype, device) = (xs.tensor().dtype(), xs.tensor().device());
-        let features = tape.constant(self.embedding.forward(&noise, dtype, device)?);
-        let emb = self.time.0.forward(tape, &features)?;
-        let emb = silu(tape, &emb)?;
-        let emb = self.time.1.forward(tape, &emb)?;
+        let emb = self.time.forward(tape, xs, condition)?;
         let emb = silu(tape, &emb)?;
         let flat = tape.reshape(xs, &[batch, pixels])?;
         let mut h = self.input.forward(tape, &flat)?; // (B, W)

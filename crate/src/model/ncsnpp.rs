@@ -7,11 +7,12 @@ use super::blocks::{Common, Names, ResBlock, Size};
 use super::json;
 use super::limits::{BLOCKS, CHANNELS, LEVELS, SIDE, within_if_given};
 use super::network::{Condition, OnTape};
+use super::time::{Features, TimeEmbedding, Times};
 use super::unet::attend;
 use crate::bounds::{LARGEST, positive, within};
 use crate::nn::{
-    Act, Attention, Conv2d, FourierEmbedding, GroupNorm, Linear, Padding, Plus, Scope, Tape, Value,
-    concatenate, fir_blur, silu,
+    Act, Attention, Conv2d, ConvEpilogue, FourierEmbedding, GroupNorm, Linear, Padding, Scope,
+    Tape, Value, concatenate, fir_blur, silu,
 };
 use crate::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -170,8 +171,7 @@ enum Module {
 /// NCSN++.
 #[derive(Clone, Debug)]
 pub(super) struct Ncsnpp {
-    embedding: FourierEmbedding,
-    time: (Linear, Linear),
+    time: TimeEmbedding,
     input: Conv2d,
     modules: Vec<Module>,
     norm: GroupNorm,
@@ -183,7 +183,7 @@ impl Ncsnpp {
     ///
     /// # Errors
     /// A configuration that no network has.
-    pub(super) fn new(scope: &mut Scope, config: &NcsnppConfig) -> Result<Self> {
+    pub(super) fn new(scope: &mut Scope, config: &NcsnppConfig, times: Times) -> Result<Self> {
         let (Some(size), Some(channels)) = (config.image_size, config.channels) else {
             crate::bail!("NCSN++'s configuration without image_size and channels");
         };
@@ -211,10 +211,12 @@ impl Ncsnpp {
             Attention::nin(&mut scope.at(name), of, (groups(of), EPS), FRAC_1_SQRT_2)
         };
         let embedding = FourierEmbedding::new(&mut scope.at(next()), nf, config.fourier_scale)?;
-        let time = (
+        let embedding = (Features::Fourier(embedding), 1.0);
+        let layers = (
             Linear::new(&mut scope.at(next()), 2 * nf, 4 * nf, 1.0)?,
             Linear::new(&mut scope.at(next()), 4 * nf, 4 * nf, 1.0)?,
         );
+        let time = TimeEmbedding::new(scope, embedding, layers, (2 * nf, 4 * nf), times)?;
         let input = Conv2d::new(&mut scope.at(next()), channels, nf, 3, 1.0)?;
 
         let mut modules = Vec::new();
@@ -268,19 +270,14 @@ impl Ncsnpp {
         }
         let norm = GroupNorm::new(&mut scope.at(next()), groups(now), now, EPS)?;
         let output = Conv2d::new(&mut scope.at(next()), now, channels, 3, 0.0)?;
-        Ok(Self { embedding, time, input, modules, norm, output })
+        Ok(Self { time, input, modules, norm, output })
     }
 }
 
 impl OnTape for Ncsnpp {
     fn run(&self, tape: &mut Tape, xs: &Value, condition: Condition) -> Result<Value> {
         ensure!(condition.labels.is_none(), "this network knows no classes");
-        let noise = condition.noise_of(xs.dims()[0])?;
-        let (dtype, device) = (xs.tensor().dtype(), xs.tensor().device().clone());
-        let features = tape.constant(self.embedding.forward(&noise, dtype, &device)?);
-        let emb = self.time.0.forward(tape, &features)?;
-        let emb = silu(tape, &emb)?;
-        let emb = self.time.1.forward(tape, &emb)?;
+        let emb = self.time.forward(tape, xs, condition)?;
         let emb = silu(tape, &emb)?;
 
         let mut pyramid = tape.channels_last(xs)?;
@@ -298,9 +295,12 @@ impl OnTape for Ncsnpp {
                 Module::Halve(block, conv) => {
                     h = block.forward(tape, &h, &emb, condition.dropout)?;
                     let filtered = fir_blur(tape, &pyramid)?;
-                    let plus =
-                        Plus { residual: Some(&h), factor: FRAC_1_SQRT_2, ..Plus::default() };
-                    pyramid = conv.plus(tape, &filtered, plus)?;
+                    let epilogue = ConvEpilogue {
+                        residual: Some(&h),
+                        factor: FRAC_1_SQRT_2,
+                        ..ConvEpilogue::default()
+                    };
+                    pyramid = conv.forward_with(tape, &filtered, epilogue)?;
                     h = pyramid.clone();
                     kept.push(h.clone());
                 }

@@ -1,10 +1,11 @@
-//! A network as a denoiser (EDM) and as a consistency function (boundary scalings).
+//! A network as a denoiser (EDM), as a consistency function (boundary scalings), and as a map
+//! between two noise levels.
 
 use super::network::{Condition, Network};
-use crate::Result;
 use crate::nn::Masks;
-use crate::process::{Parameterization, Scaling};
-use crate::seam::{ConsistencyFunction, Denoiser};
+use crate::process::{Coefficients, Parameterization, Scaling, time_condition};
+use crate::seam::{ConsistencyFunction, Denoiser, TwoTimeMap, one_a_sample, per_sample};
+use crate::{Result, bail};
 use candle_core::Tensor;
 
 /// The EDM denoiser around a network: a teacher.
@@ -63,6 +64,48 @@ impl ConsistencyFunction for ConsistencyModel {
     }
 }
 
+/// A map between two noise levels, around a network that is conditioned on both:
+/// G(x, t, s) = (s / t) x + (1 - s / t) g(x, t, s), where g has EDM's scalings, as in consistency
+/// trajectory models (Kim et al. 2023). G(x, t, t) = x by construction.
+pub struct TwoTimeModel {
+    network: Box<dyn Network>,
+    scaling: Scaling,
+}
+
+impl TwoTimeModel {
+    /// Wrap `network`, built for [`Times::Two`](super::Times::Two); `sigma_data` is the standard
+    /// deviation of the data.
+    pub fn new(network: Box<dyn Network>, sigma_data: f64) -> Self {
+        Self { network, scaling: Scaling::Edm { sigma_data } }
+    }
+
+    fn run(&self, x: &Tensor, t: &[f64], s: &[f64], on: Condition) -> Result<Tensor> {
+        let batch = x.dims().first().copied().unwrap_or(1);
+        let (t, s) = (one_a_sample(t, batch)?, one_a_sample(s, batch)?);
+        if let Some((t, s)) = t.iter().zip(&s).find(|(t, s)| !(0.0 < **s && s <= t)) {
+            bail!("a map from noise level t = {t} to s = {s}: needs 0 < s <= t");
+        }
+        let column = |of: &dyn Fn(Coefficients, f64) -> f64| {
+            let each = t.iter().zip(&s).map(|(t, s)| of(self.scaling.at(*t), s / t));
+            per_sample(&each.collect::<Vec<f64>>(), x)
+        };
+        let skip = column(&|c, ratio| ratio + (1.0 - ratio) * c.c_skip)?;
+        let out = column(&|c, ratio| (1.0 - ratio) * c.c_out)?;
+        let inner = x.broadcast_mul(&column(&|c, _| c.c_in)?)?;
+        let noise = |levels: &[f64]| levels.iter().map(|t| time_condition(*t)).collect::<Vec<_>>();
+        let (first, second) = (noise(&t), noise(&s));
+        let on = Condition { noise: &first, second: Some(&second), ..on };
+        let answer = self.network.forward(&inner, on)?;
+        Ok((x.broadcast_mul(&skip)? + answer.broadcast_mul(&out)?)?)
+    }
+}
+
+impl TwoTimeMap for TwoTimeModel {
+    fn map(&self, x: &Tensor, t: &[f64], s: &[f64]) -> Result<Tensor> {
+        self.run(x, t, s, Condition::default())
+    }
+}
+
 /// A model that is conditioned on classes, or that has dropout.
 #[derive(Clone, Copy)]
 pub struct Conditioned<'a, M> {
@@ -78,7 +121,7 @@ impl<'a, M> Conditioned<'a, M> {
     }
 
     fn condition(&self) -> Condition<'_> {
-        Condition { noise: &[], labels: self.labels, dropout: self.dropout }
+        Condition { labels: self.labels, dropout: self.dropout, ..Condition::default() }
     }
 
     pub(super) fn parts(&self) -> (&'a M, Condition<'_>) {
@@ -89,6 +132,12 @@ impl<'a, M> Conditioned<'a, M> {
 impl Denoiser for Conditioned<'_, EdmDenoiser> {
     fn denoise(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         self.of.run(x, t, self.condition())
+    }
+}
+
+impl TwoTimeMap for Conditioned<'_, TwoTimeModel> {
+    fn map(&self, x: &Tensor, t: &[f64], s: &[f64]) -> Result<Tensor> {
+        self.of.run(x, t, s, self.condition())
     }
 }
 

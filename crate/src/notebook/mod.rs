@@ -12,7 +12,7 @@ mod run;
 mod show;
 mod values;
 
-pub use budget::{Budget, budget};
+pub use budget::budget;
 #[doc(hidden)]
 pub use cell::{cell_failed, cell_loaded, error_printed};
 pub use cell::{macros, start};

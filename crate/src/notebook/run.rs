@@ -63,8 +63,21 @@ impl Run {
     /// Wait for its end and take its result. Prints where it is every few seconds, except
     /// under `cargo lab run`, which shows progress itself.
     ///
+    /// ```no_run
+    /// # use consistency::prelude::*;
+    /// # let experiment = Experiment::parse("")?;
+    /// let run = Run::start(&experiment, 0)?;
+    /// match run.join() {
+    ///     Ok(trained) => println!("{}", trained.folder()),
+    ///     Err(error) if error.is_diverged() => println!("too large a learning rate: {error}"),
+    ///     Err(error) => return Err(error),
+    /// }
+    /// # Ok::<(), consistency::Error>(())
+    /// ```
+    ///
     /// # Errors
-    /// What stopped it; or a result that was already taken.
+    /// What stopped it ([`Error::is_stopped`] after [`Run::stop`], [`Error::is_diverged`]); or a
+    /// result that was already taken.
     pub fn join(&self) -> Result<Trained> {
         let thread = self.thread.lock().ok().and_then(|mut thread| thread.take());
         let Some(thread) = thread else {

@@ -5,6 +5,14 @@ use candle_core::{DType, Tensor};
 use polars::prelude::DataFrame;
 
 /// All values of a tensor in order, as f64.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use consistency::notebook::values;
+/// let x = Tensor::new(&[[1.0f32, 0.5], [0.25, 2.0]], &Device::Cpu)?; // (2, 2)
+/// assert_eq!(values(&x)?, [1.0, 0.5, 0.25, 2.0]);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub fn values(x: &Tensor) -> Result<Vec<f64>> {
     Ok(x.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?)
 }
@@ -36,6 +44,13 @@ pub fn paths(times: &[f64], states: &[Tensor]) -> Result<Vec<(Vec<f64>, Vec<f64>
 }
 
 /// The mean of the squares of all values.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use consistency::notebook::mean_square;
+/// assert_eq!(mean_square(&Tensor::new(&[3.0f32, 4.0], &Device::Cpu)?)?, 12.5);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub fn mean_square(x: &Tensor) -> Result<f64> {
     let all = values(x)?;
     Ok(all.iter().map(|v| v * v).sum::<f64>() / all.len().max(1) as f64)

@@ -1,21 +1,18 @@
 //! What is reproduced, as a TOML file.
 
-use super::effort::Effort;
+use super::evaluation::Evaluation;
 use super::variants::{changes, number, overlay};
-use crate::bounds::{POINTS, within};
+use crate::bounds::within;
 use crate::experiment::{EXACT, Experiment};
-use crate::process::NoiseRange;
-use crate::record::{from_toml, read_text};
-use crate::sample::{Multistep, Sampler};
+use crate::record::{Budget, from_toml, read_text};
 use crate::{Context, Error, Result, bail, ensure};
 use polars::df;
 use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::path::{Path, PathBuf};
 
-/// A reproduction: an experiment, the seeds it is run with, and how it is judged.
+/// A reproduction: an experiment, the seeds it is run with, and how its samples are evaluated.
 ///
 /// Its variants are the same file with some values replaced: what an ablation compares, or the
 /// released code where it departs from the paper. `NAME.VARIANT` is the name of one.
@@ -42,8 +39,8 @@ pub struct Reproduction {
     /// The published number that it should give, where it is the paper's own experiment.
     #[serde(default)]
     pub published: Option<Published>,
-    /// How its samples are judged.
-    pub evaluate: Evaluate,
+    /// How its samples are drawn and evaluated.
+    pub evaluate: Evaluation,
     /// The experiment without `name`, `seed` and the teacher's folder.
     experiment: toml::Table,
     /// The values that each variant changes, in any part of the file.
@@ -59,80 +56,6 @@ pub struct Published {
     pub dataset: String,
     /// The method, as named there.
     pub method: String,
-}
-
-/// How samples are drawn and judged.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Evaluate {
-    /// How many samples of each kind.
-    pub samples: usize,
-    /// For a consistency model: the noise levels after T, for each kind of sampling; none for
-    /// one step.
-    #[serde(default)]
-    pub taus: Vec<Vec<f64>>,
-    /// For a teacher: the points of Heun's grid, for each kind of sampling.
-    #[serde(default)]
-    pub points: Vec<usize>,
-    /// For a teacher: other samplers.
-    #[serde(default)]
-    pub solvers: Vec<BySolver>,
-    /// For a teacher: noise levels from which its samples are solved down again, as the second
-    /// step of a student that made no error would.
-    #[serde(default)]
-    pub again: Vec<f64>,
-    /// Noise levels at which training images are denoised: how good the last step of a multistep
-    /// sampler is if everything before it was right.
-    #[serde(default)]
-    pub from_data: Vec<f64>,
-    /// What judges them.
-    #[serde(default = "by_pixels_and_classifier")]
-    pub by: Vec<By>,
-}
-
-/// A teacher's sampler and its grid.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BySolver {
-    /// The sampler.
-    pub sampler: Sampler,
-    /// The points of its Karras grid.
-    pub points: usize,
-}
-
-/// What samples are judged by, against the training images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum By {
-    /// The Frechet distance on pixels, of which there may be at most 1024, and their total variance
-    /// over that of the data: below 1, samples are too near the mean.
-    Pixels,
-    /// The Frechet distance on the features of a classifier that is trained on the data, on at
-    /// most 20 000 of them ([`judging_classifier`](super::judging_classifier)).
-    Classifier,
-    /// FID, KID (100 subsets of 1000), the Inception score, precision and recall: for colour
-    /// images, against at most 50 000 of the training images, chosen by a fixed key. The weights
-    /// are on the Hub.
-    Inception,
-}
-
-impl Evaluate {
-    // Noise levels at which something is drawn lie on the way from T to eps.
-    fn check_levels(&self, noise: NoiseRange) -> Result<()> {
-        let NoiseRange { eps, t_max, .. } = noise;
-        for taus in &self.taus {
-            let sigmas = [&[t_max], taus.as_slice()].concat();
-            let chain = Multistep { sigmas: &sigmas, eps, clip: false, s_noise: 1.0 };
-            chain.check().context("evaluate.taus")?;
-        }
-        let inside = (Bound::Excluded(eps), Bound::Included(t_max));
-        self.again.iter().try_for_each(|tau| within("evaluate.again", *tau, inside))?;
-        self.from_data.iter().try_for_each(|tau| within("evaluate.from_data", *tau, inside))
-    }
-}
-
-fn by_pixels_and_classifier() -> Vec<By> {
-    vec![By::Pixels, By::Classifier]
 }
 
 /// Variants that differ in one number.
@@ -169,7 +92,7 @@ impl Reproduction {
         let path = folder.join(base).join("experiment.toml");
         if !path.is_file() {
             bail!(
-                "there is no reproduction '{base}'; there are {}",
+                not_found: "there is no reproduction '{base}'; there are {}",
                 Self::names(folder)?.join(", ")
             );
         }
@@ -230,7 +153,7 @@ impl Reproduction {
 
     fn no_variant(&self, variant: &str) -> Error {
         let known: Vec<&str> = self.variants.keys().map(String::as_str).collect();
-        Error::new(format!("there is no variant '{variant}'; there are {}", known.join(", ")))
+        Error::not_found(format!("there is no variant '{variant}'; there are {}", known.join(", ")))
     }
 
     /// What its variants sweep: a number of the experiment by its path, its value here, and the
@@ -278,23 +201,7 @@ impl Reproduction {
     fn check(&self) -> Result<()> {
         ensure!(!self.seeds.is_empty(), "seeds = []: give at least one");
         within("number of seeds", self.seeds.len(), ..=1000)?;
-        within("evaluate.samples", self.evaluate.samples, 2..=10_000_000)?;
-        for by in &self.evaluate.solvers {
-            by.sampler.check().context("evaluate.solvers")?;
-            within("evaluate.solvers.points", by.points, 2..=POINTS)?;
-        }
-        let points = &self.evaluate.points;
-        points.iter().try_for_each(|n| within("evaluate.points", *n, 2..=POINTS))?;
-        let Evaluate { taus, points, solvers, .. } = &self.evaluate;
-        ensure!(
-            taus.len() + points.len() + solvers.len() > 0,
-            "evaluate: give taus (a consistency model), or points or solvers (a denoiser)"
-        );
-        ensure!(
-            self.evaluate.again.is_empty() || !self.evaluate.points.is_empty(),
-            "evaluate.again: give points, the grid of Heun's way"
-        );
-        ensure!(!self.evaluate.by.is_empty(), "evaluate.by: pixels, classifier or inception");
+        self.evaluate.check()?;
         for key in ["name", "seed"] {
             ensure!(
                 !self.experiment.contains_key(key),
@@ -303,7 +210,7 @@ impl Reproduction {
         }
         // The rest is checked as an experiment.
         let device = "cuda"; // Some precisions are a GPU's alone.
-        let experiment = self.experiment(self.seeds[0], Effort::Full, device, Some("a-teacher"))?;
+        let experiment = self.experiment(self.seeds[0], Budget::Full, device, Some("a-teacher"))?;
         self.evaluate.check_levels(experiment.noise)
     }
 
@@ -314,7 +221,7 @@ impl Reproduction {
     pub fn experiment(
         &self,
         seed: u64,
-        effort: Effort,
+        budget: Budget,
         device: &str,
         teacher: Option<&str>,
     ) -> Result<Experiment> {
@@ -334,7 +241,7 @@ impl Reproduction {
         training.insert("device".to_string(), device.into());
         let iterations = training.get("iterations").and_then(toml::Value::as_integer);
         let iterations = iterations.and_then(|count| u64::try_from(count).ok());
-        if let Some(count) = iterations.and_then(|count| i64::try_from(effort.of(count)).ok()) {
+        if let Some(count) = iterations.and_then(|count| i64::try_from(budget.of(count)).ok()) {
             training.insert("iterations".to_string(), count.into());
         }
         let text = toml::to_string(&table).map_err(|e| Error::new(e.to_string()))?;
@@ -350,14 +257,14 @@ impl Reproduction {
         &self,
         folder: &Path,
         seed: u64,
-        effort: Effort,
+        budget: Budget,
         device: &str,
     ) -> Result<String> {
         let mut run = None;
         for teacher in self.teachers(folder)?.iter().rev() {
-            run = Some(teacher.experiment(seed, effort, device, run.as_deref())?.folder()?);
+            run = Some(teacher.experiment(seed, budget, device, run.as_deref())?.folder()?);
         }
-        self.experiment(seed, effort, device, run.as_deref())?.hash()
+        self.experiment(seed, budget, device, run.as_deref())?.hash()
     }
 
     /// The reproductions that it builds on: its teacher, that one's teacher, and so on.
@@ -379,8 +286,8 @@ impl Reproduction {
         Ok(found)
     }
 
-    /// How many samples an effort draws.
-    pub fn samples(&self, effort: Effort) -> usize {
-        (effort.of(self.evaluate.samples as u64) as usize).max(100).min(self.evaluate.samples)
+    /// How many samples are drawn with this budget.
+    pub fn samples(&self, budget: Budget) -> usize {
+        (budget.of(self.evaluate.samples as u64) as usize).max(100).min(self.evaluate.samples)
     }
 }

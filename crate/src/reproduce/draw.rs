@@ -1,33 +1,34 @@
-//! Samples of a trained network, each kind by its noise levels and each sample from its own noise.
+//! The kinds of sampling of a reproduction: what each does with a batch of samples.
 
 use super::sampling::Sampling;
 use crate::data::{Images, part_rows};
 use crate::experiment::{Experiment, Trained};
-use crate::model::{Conditioned, ConsistencyModel, EdmDenoiser};
+use crate::model::{ConsistencyModel, EdmDenoiser};
 use crate::process::{Solver, TimeGrid, perturb};
 use crate::rng::Key;
-use crate::sample::{Multistep, pf_ode};
-use crate::seam::{ConsistencyFunction, Counted, Denoiser};
+use crate::sample::{Classes, Draws, Multistep, SampleBatch, pf_ode};
+use crate::seam::{ConsistencyFunction, Denoiser};
 use crate::{Result, bail};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
+use std::collections::HashMap;
 use std::ops::Range;
+
+/// Samples that are drawn and evaluated at a time. Metrics are summed batch by batch: another
+/// number here would change the last digits of what is recorded.
+pub(super) const BATCH: usize = 500;
 
 enum Model {
     Teacher(EdmDenoiser),
     Student(ConsistencyModel),
 }
 
-/// Draws samples of one kind of sampling. The noise and the class of a sample are its own, in
-/// every batch.
+/// Draws samples of one kind of sampling.
 pub(super) struct Draw<'a> {
     model: Model,
     experiment: &'a Experiment,
     sampling: &'a Sampling,
-    device: Device,
-    shape: Vec<usize>,
-    /// How many classes the network is conditioned on; none for a network without classes.
-    classes: Option<usize>,
-    /// The training images and the rows that are taken of them, where samples are made from data.
+    draws: Draws,
+    /// The training images, and which of them are used, where samples are made from data.
     real: Option<(Images, Vec<u32>)>,
     key: Key,
 }
@@ -55,16 +56,20 @@ impl<'a> Draw<'a> {
             }
             _ => None,
         };
-        Ok(Self {
-            model,
-            experiment,
-            sampling,
-            device: trained.params().device().clone(),
+        let classes = match experiment.network.classes() {
+            Some(count) => Classes::Random { key: key.stream("class"), count },
+            None => Classes::None,
+        };
+        let draws = Draws {
             shape: shape.to_vec(),
-            classes: experiment.network.classes(),
-            real,
-            key,
-        })
+            device: trained.params().device().clone(),
+            start: key.stream("z"),
+            renoise: key.stream("renoise"),
+            classes,
+            given: HashMap::new(),
+            at_once: BATCH,
+        };
+        Ok(Self { model, experiment, sampling, draws, real, key })
     }
 
     /// The samples of these indices, and the network evaluations of each.
@@ -72,51 +77,44 @@ impl<'a> Draw<'a> {
     /// # Errors
     /// Noise levels outside the experiment's; a network that fails.
     pub fn draw(&self, samples: Range<u64>) -> Result<(Tensor, usize)> {
-        let labels = match self.classes {
-            Some(count) => {
-                let drawn = self.key.stream("class").integers(samples.clone(), 0..count)?;
-                Some(drawn.into_iter().map(|class| class as u32).collect::<Vec<u32>>())
-            }
-            None => None,
-        };
-        let labels = labels.as_deref();
+        let (draws, device) = (&self.draws, &self.draws.device);
         match &self.model {
             Model::Teacher(denoiser) => {
-                let counted = Counted::new(Conditioned::new(denoiser, labels, None));
-                Ok((self.by_teacher(&counted, samples)?, counted.nfe()))
+                draws.of_denoiser(denoiser, samples, device, |d, batch| self.by_teacher(d, batch))
             }
-            Model::Student(f) => {
-                let counted = Counted::new(Conditioned::new(f, labels, None));
-                Ok((self.by_student(&counted, samples)?, counted.nfe()))
+            Model::Student(model) => {
+                draws.of_consistency_model(model, samples, device, |f, batch| {
+                    self.by_student(f, batch)
+                })
             }
         }
     }
 
-    fn by_teacher(&self, denoiser: &dyn Denoiser, samples: Range<u64>) -> Result<Tensor> {
+    fn by_teacher(&self, denoiser: &dyn Denoiser, batch: &SampleBatch) -> Result<Tensor> {
         let noise = self.experiment.noise;
-        let z = self.noise(&self.key.stream("z"), samples.clone())?;
+        let z = batch.start()?;
         match self.sampling {
-            Sampling::Solver(by) => {
-                let (key, first) = (self.key.stream("solver"), samples.start);
-                by.sampler.sample_from(denoiser, &z, &noise.karras(by.points)?, &key, first)
+            Sampling::Solver(solver) => {
+                let (key, first) = (self.key.stream("solver"), batch.indices().start);
+                solver.sampler.sample_from(denoiser, &z, &noise.karras(solver.points)?, &key, first)
             }
-            Sampling::Again { tau, points } => {
+            Sampling::Renoised { tau, points } => {
                 let x = pf_ode(denoiser, Solver::Heun, &z, &noise.karras(*points)?)?;
-                let z = self.noise(&self.key.stream("renoise").step(0), samples)?;
+                let z = batch.renoise(0)?;
                 // The noise of level eps that x already has is part of the level.
                 let level = (tau * tau - noise.eps * noise.eps).sqrt();
                 self.solved(denoiser, &perturb(&x, &[level], &z)?, *tau, *points)
             }
             Sampling::FromData { tau, points: Some(points) } => {
-                let x = perturb(&self.real(samples)?, &[*tau], &z)?;
+                let x = perturb(&self.real(batch.indices())?, &[*tau], &z)?;
                 self.solved(denoiser, &x, *tau, *points)
             }
             other => bail!("{}: not for a teacher", other.name()),
         }
     }
 
-    // Solves `x` of noise level `tau` by Heun, along the points below `tau` of the whole grid: what
-    // a student of that grid without error would give.
+    // Solves the PF ODE by Heun from `x` at noise level `tau`, on the points of the whole grid below
+    // `tau`. A student of that grid without error would give the same.
     fn solved(
         &self,
         denoiser: &dyn Denoiser,
@@ -131,36 +129,30 @@ impl<'a> Draw<'a> {
         pf_ode(denoiser, Solver::Heun, &(x / tau)?, &grid)
     }
 
-    fn by_student(&self, f: &dyn ConsistencyFunction, samples: Range<u64>) -> Result<Tensor> {
+    fn by_student(&self, f: &dyn ConsistencyFunction, batch: &SampleBatch) -> Result<Tensor> {
         let noise = self.experiment.noise;
-        let z = self.noise(&self.key.stream("z"), samples.clone())?;
+        let z = batch.start()?;
         match self.sampling {
             Sampling::Multistep { taus } => {
                 let sigmas: Vec<f64> =
                     std::iter::once(noise.t_max).chain(taus.iter().copied()).collect();
-                let renoise = self.key.stream("renoise");
                 let chain =
                     Multistep { sigmas: &sigmas, eps: noise.eps, clip: false, s_noise: 1.0 };
-                chain.sample(f, &z, |n, _| self.noise(&renoise.step(n as u64), samples.clone()))
+                chain.sample(f, &z, |n, _| batch.renoise(n))
             }
             Sampling::FromData { tau, points: None } => {
-                f.origin(&perturb(&self.real(samples)?, &[*tau], &z)?, &[*tau])
+                f.origin(&perturb(&self.real(batch.indices())?, &[*tau], &z)?, &[*tau])
             }
             other => bail!("{}: not for a consistency model", other.name()),
         }
     }
 
-    fn noise(&self, key: &Key, samples: Range<u64>) -> Result<Tensor> {
-        key.normal(samples, &self.shape, DType::F32, &self.device)
-    }
-
-    // A part of the training images. Where there are no more of them than samples: all of them in
-    // their order, and after the last the first again.
+    // Training images, one for each sample. Where there are fewer images than samples, they repeat.
     fn real(&self, samples: Range<u64>) -> Result<Tensor> {
         let Some((real, rows)) = &self.real else {
             bail!("{} takes no images", self.sampling.name())
         };
         let rows: Vec<u32> = samples.map(|i| rows[(i % rows.len() as u64) as usize]).collect();
-        Ok(real.batch(&rows, DType::F32)?.to_device(&self.device)?)
+        Ok(real.batch(&rows, DType::F32)?.to_device(&self.draws.device)?)
     }
 }

@@ -5,8 +5,8 @@
 
 mod config;
 mod draw;
-mod effort;
-mod judges;
+mod evaluation;
+mod evaluator;
 pub mod paper;
 mod report;
 mod results;
@@ -14,9 +14,9 @@ mod run;
 mod sampling;
 mod variants;
 
-pub use config::{By, BySolver, Evaluate, Published, Reproduction, Sweep, folder};
-pub use effort::Effort;
-pub use judges::judging_classifier;
+pub use config::{Published, Reproduction, Sweep, folder};
+pub use evaluation::{Evaluation, MetricFamily, SamplerOnGrid};
+pub use evaluator::evaluation_classifier;
 pub use report::{Report, published, report};
 pub use results::{Row, interval, read as read_results};
 pub use run::{Options, reproduce};

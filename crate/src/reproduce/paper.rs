@@ -2,10 +2,10 @@
 //! levels and schedules, and the published numbers.
 
 use super::config::{Reproduction, folder};
-use super::effort::Effort;
 use crate::experiment::Experiment;
 use crate::plot::Figure;
 use crate::process::TimeGrid;
+use crate::record::Budget;
 use crate::{Error, Result, bail};
 use polars::df;
 use polars::prelude::{DataFrame, DataType};
@@ -18,7 +18,7 @@ const MOMENTS: u64 = 400;
 /// # Errors
 /// As [`Reproduction::read`].
 pub fn experiment(name: &str) -> Result<Experiment> {
-    Reproduction::read(&folder(), name)?.experiment(0, Effort::Full, "cuda", Some("its-teacher"))
+    Reproduction::read(&folder(), name)?.experiment(0, Budget::Full, "cuda", Some("its-teacher"))
 }
 
 /// The noise level at which a consistency model's second step starts, of the reproduction `name`.

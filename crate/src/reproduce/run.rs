@@ -1,22 +1,20 @@
-//! One reproduction: each seed trained, sampled, judged and recorded.
+//! One reproduction: each seed is trained, sampled, evaluated and recorded.
 
 use super::config::Reproduction;
-use super::draw::Draw;
-use super::effort::Effort;
-use super::judges::{Finding, Judges};
+use super::draw::{BATCH, Draw};
+use super::evaluator::{Evaluator, Measurement};
 use super::results::{self, Row};
 use super::sampling::Sampling;
 use crate::experiment::{Experiment, Monitor, Trained, train};
 use crate::method::Gives;
 use crate::plot::Figure;
+use crate::record::Budget;
 use crate::record::write_atomically;
 use crate::rng::Key;
 use crate::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
 use std::path::PathBuf;
 
-/// Samples drawn at a time.
-const BATCH: usize = 500;
 /// Samples in the picture that is kept.
 const SHOWN: usize = 100;
 
@@ -25,10 +23,10 @@ const SHOWN: usize = 100;
 pub struct Options {
     /// `reproductions/`.
     pub folder: PathBuf,
-    /// Where runs are kept; they resume there.
+    /// Where runs are kept, and resumed.
     pub runs: PathBuf,
-    /// How much of it.
-    pub effort: Effort,
+    /// How many of the steps and samples.
+    pub budget: Budget,
     /// `cpu`, `cuda` or `cuda:N`.
     pub device: String,
     /// The seeds; those of the reproduction where none is given.
@@ -37,7 +35,7 @@ pub struct Options {
 
 /// Run the reproduction `name` and keep its numbers in its folder, which it returns. A run that
 /// was interrupted goes on from its last checkpoint; one that is finished is not repeated.
-/// `tell` hears what is going on.
+/// `tell` is called with each line of progress.
 ///
 /// # Errors
 /// No such reproduction; training, sampling or writing that fails.
@@ -48,15 +46,15 @@ pub fn reproduce(name: &str, options: &Options, tell: &mut dyn FnMut(String)) ->
         false => options.seeds.clone(),
     };
     let mut all = Vec::new();
-    let mut judges = None;
+    let mut evaluator = None;
     for seed in seeds {
         let trained = trained(&reproduction, options, seed, tell)?;
-        // The data and the judges are the same for all seeds.
-        let judges = match &judges {
-            Some(judges) => judges,
-            None => judges.insert(Judges::new(&reproduction.evaluate.by, &trained)?),
+        // The data and what they are compared by are the same for all seeds.
+        let evaluator = match &evaluator {
+            Some(evaluator) => evaluator,
+            None => evaluator.insert(Evaluator::new(&reproduction.evaluate.by, &trained)?),
         };
-        let rows = judge(&reproduction, &trained, judges, options, seed)
+        let rows = evaluate(&reproduction, &trained, evaluator, options, seed)
             .with_context(|| format!("{name}, seed {seed}"))?;
         for row in &rows {
             tell(format!("{name}, seed {seed}: {}, {}: {:.4}", row.sampler, row.metric, row.value));
@@ -89,47 +87,47 @@ fn trained_by(
     seed: u64,
     tell: &mut dyn FnMut(String),
 ) -> Result<Trained> {
-    let (name, Options { effort, device, .. }) = (&reproduction.name, options);
-    let experiment = reproduction.experiment(seed, *effort, device, teacher)?;
+    let (name, Options { budget, device, .. }) = (&reproduction.name, options);
+    let experiment = reproduction.experiment(seed, *budget, device, teacher)?;
     let steps = experiment.training.iterations;
     // A substitute never bears the real one's name.
     if let Some(wanted) = reproduction.dataset() {
         let got = experiment.data.reported_name()?;
         ensure!(
             got == wanted,
-            "{name} is of the dataset '{wanted}', and what was read is '{got}': no number of the \
-             one is a number of the other"
+            "{name} is an experiment on the dataset '{wanted}', but what was read is '{got}': a \
+             number measured on one is not a number of the other"
         );
     }
     tell(format!("{name}, seed {seed}: {steps} steps on {device}"));
     train(&experiment, &options.runs, &Monitor::default(), 0)
 }
 
-fn judge(
+fn evaluate(
     reproduction: &Reproduction,
     trained: &Trained,
-    judges: &Judges,
+    evaluator: &Evaluator,
     options: &Options,
     seed: u64,
 ) -> Result<Vec<Row>> {
     let experiment = trained.experiment();
-    let count = reproduction.samples(options.effort);
+    let count = reproduction.samples(options.budget);
     let mut rows = Vec::new();
     let key = Key::new(seed).stream("reproduce");
     for sampling in kinds(reproduction, experiment)? {
-        let draw = Draw::new(trained, &sampling, judges.shape(), count, key)?;
-        let (mut judged, mut nfe) = (judges.start()?, 0);
+        let draw = Draw::new(trained, &sampling, evaluator.shape(), count, key)?;
+        let (mut accumulated, mut nfe) = (evaluator.start()?, 0);
         for first in (0..count).step_by(BATCH) {
             let (samples, evaluations) =
                 draw.draw(first as u64..(first + BATCH).min(count) as u64)?;
             nfe = evaluations;
-            judged.add(&samples)?;
+            accumulated.add(&samples)?;
             if first == 0 {
                 let cpu = samples.to_device(&Device::Cpu)?;
                 picture(reproduction, options, seed, &sampling, &cpu)?;
             }
         }
-        for Finding { metric, value, judge, reference } in judged.finish()? {
+        for Measurement { metric, value, judge, reference } in accumulated.finish()? {
             rows.push(Row {
                 sampler: sampling.name(),
                 nfe: nfe as u64,
@@ -137,7 +135,7 @@ fn judge(
                 value,
                 samples: count as u64,
                 iterations: experiment.training.iterations,
-                budget: options.effort.name().to_string(),
+                budget: options.budget.name().to_string(),
                 provenance: trained.provenance()?,
                 judge: Some(judge),
                 reference: Some(reference),
@@ -147,7 +145,7 @@ fn judge(
     Ok(rows)
 }
 
-/// The kinds of sampling, which are the teacher's or a consistency model's.
+/// The kinds of sampling: all for a teacher, or all for a consistency model.
 fn kinds(reproduction: &Reproduction, experiment: &Experiment) -> Result<Vec<Sampling>> {
     let teacher = experiment.method.gives() == Gives::Denoiser;
     ensure!(
@@ -171,7 +169,7 @@ fn picture(
     sampling: &Sampling,
     samples: &Tensor,
 ) -> Result<()> {
-    let Some(name) = reproduction.picture(sampling, seed, options.effort) else { return Ok(()) };
+    let Some(name) = reproduction.picture(sampling, seed, options.budget) else { return Ok(()) };
     let path = reproduction.folder(&options.folder).join(name);
     let shown = samples.narrow(0, 0, SHOWN.min(samples.dims()[0]))?;
     let title = format!("{}: {}, seed {seed}", reproduction.name, sampling.name());

@@ -1,34 +1,36 @@
 //! Kinds of sampling, and what they are called in results and pictures.
 
-use super::config::{BySolver, Reproduction};
-use super::effort::Effort;
+use super::config::Reproduction;
+use super::evaluation::SamplerOnGrid;
+use crate::record::Budget;
 use crate::sample::Sampler;
 
 /// How the samples of a reproduction are drawn.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Sampling {
-    /// A consistency model's: from T, and again from each of these noise levels.
+    /// A consistency model's samples: one step from T, and one from each of these noise levels.
     Multistep {
         /// The noise levels after T; none for one step.
         taus: Vec<f64>,
     },
-    /// A teacher's: a sampler on a Karras grid.
-    Solver(BySolver),
-    /// A teacher's by Heun, renoised to level tau and solved down again along the points of its
-    /// grid below tau: the two steps of a student of that grid without error.
-    Again {
+    /// A teacher's samples by a sampler on a Karras grid.
+    Solver(SamplerOnGrid),
+    /// A teacher's samples by Heun, renoised to level tau, from which Heun solves the PF ODE again
+    /// on the points of the grid below tau. A student without error would give the same in two
+    /// steps.
+    Renoised {
         /// The noise level.
         tau: f64,
         /// The points of the whole grid.
         points: usize,
     },
-    /// Training images with noise of level tau, denoised: what the last step of a multistep sampler
-    /// gives if everything before it was right.
+    /// Training images with noise of level tau, denoised. This is what the last step of multistep
+    /// sampling gives when everything before it was right.
     FromData {
         /// The noise level.
         tau: f64,
-        /// The points of a teacher's whole grid, of which it takes those below tau; none for a
-        /// consistency model, which takes one step.
+        /// For a teacher, the points of the whole grid, of which those below tau are used; none for
+        /// a consistency model, which takes one step.
         points: Option<usize>,
     },
 }
@@ -42,8 +44,8 @@ impl Sampling {
                 let levels: Vec<String> = taus.iter().map(short).collect();
                 format!("{} steps, tau {}", taus.len() + 1, levels.join(" and "))
             }
-            Self::Solver(by) => format!("{}, {} points", by.sampler.name(), by.points),
-            Self::Again { tau, points } => {
+            Self::Solver(solver) => format!("{}, {} points", solver.sampler.name(), solver.points),
+            Self::Renoised { tau, points } => {
                 format!("Heun, {points} points, again from tau {}", short(tau))
             }
             Self::FromData { tau, points: None } => format!("from data, tau {}", short(tau)),
@@ -53,10 +55,10 @@ impl Sampling {
         }
     }
 
-    /// Whether a denoiser is sampled.
+    /// Whether the samples are those of a denoiser.
     pub(super) fn is_of_teacher(&self) -> bool {
         match self {
-            Self::Solver(_) | Self::Again { .. } => true,
+            Self::Solver(_) | Self::Renoised { .. } => true,
             Self::FromData { points, .. } => points.is_some(),
             Self::Multistep { .. } => false,
         }
@@ -69,14 +71,14 @@ fn short(tau: &f64) -> String {
 }
 
 impl Reproduction {
-    /// The kinds of sampling that it is judged by, in the order of its file.
+    /// The kinds of sampling that are evaluated, in the order of its file.
     pub fn samplings(&self) -> Vec<Sampling> {
         let taus = self.evaluate.taus.iter().map(|taus| Sampling::Multistep { taus: taus.clone() });
-        let heun = |points: &usize| BySolver { sampler: Sampler::heun(), points: *points };
+        let heun = |points: &usize| SamplerOnGrid { sampler: Sampler::heun(), points: *points };
         let points = self.evaluate.points.iter().map(heun);
         let solvers = points.chain(self.evaluate.solvers.iter().copied()).map(Sampling::Solver);
         let again = self.evaluate.points.first().map(|points| {
-            self.evaluate.again.iter().map(|tau| Sampling::Again { tau: *tau, points: *points })
+            self.evaluate.again.iter().map(|tau| Sampling::Renoised { tau: *tau, points: *points })
         });
         let from_data = self.evaluate.from_data.iter().map(|tau| Sampling::FromData {
             tau: *tau,
@@ -87,7 +89,7 @@ impl Reproduction {
 
     /// The file of the first samples, in the reproduction's folder; none for an ablation, nor for
     /// what comes from the data or from the other samplers.
-    pub fn picture(&self, sampling: &Sampling, seed: u64, effort: Effort) -> Option<String> {
+    pub fn picture(&self, sampling: &Sampling, seed: u64, budget: Budget) -> Option<String> {
         let prefix = match self.variant() {
             None => String::new(),
             Some(variant) if self.reduced => format!("{variant}-"),
@@ -95,12 +97,12 @@ impl Reproduction {
         };
         match sampling {
             Sampling::Multistep { .. } => {}
-            Sampling::Solver(by) if by.sampler == Sampler::heun() => {}
+            Sampling::Solver(solver) if solver.sampler == Sampler::heun() => {}
             _ => return None,
         }
         let name = sampling.name().replace(", ", "-").replace(' ', "-");
-        Some(match effort {
-            Effort::Full => format!("{prefix}{name}-{seed}.png"),
+        Some(match budget {
+            Budget::Full => format!("{prefix}{name}-{seed}.png"),
             other => format!("{prefix}{name}-{seed}-{}.png", other.name()),
         })
     }

@@ -1,6 +1,6 @@
 //! EDM's stochastic sampler (Karras et al. 2022, algorithm 2), over any one-step solver.
 
-use super::sampler::Noise;
+use super::noise::Noise;
 use crate::bounds::{LARGEST, within};
 use crate::process::{Solver, TimeGrid, perturb};
 use crate::seam::Denoiser;

@@ -1,6 +1,6 @@
 //! The predictor-corrector sampler of Score SDE (Song et al. 2021, algorithm 2).
 
-use super::sampler::Noise;
+use super::noise::Noise;
 use crate::Result;
 use crate::process::{TimeGrid, perturb};
 use crate::seam::Denoiser;

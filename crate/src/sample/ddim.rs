@@ -1,6 +1,6 @@
 //! DDIM (Song, Meng and Ermon 2021) and Euler's ancestral sampler.
 
-use super::sampler::Noise;
+use super::noise::Noise;
 use crate::Result;
 use crate::process::{TimeGrid, perturb, pf_ode_slope};
 use crate::seam::Denoiser;

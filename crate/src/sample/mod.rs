@@ -9,12 +9,15 @@ mod corrector;
 mod ddim;
 mod deis;
 mod dpm;
+mod draw;
 mod multistep;
+mod noise;
 mod sampler;
 mod search;
 mod whole;
 
 pub use churn::Churn;
+pub use draw::{Classes, Draws, SampleBatch};
 pub use multistep::{Multistep, grid_steps, multistep, one_step};
 pub use sampler::Sampler;
 pub use search::{Search, ternary_search};

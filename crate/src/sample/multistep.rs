@@ -77,14 +77,30 @@ impl Multistep<'_> {
         &self,
         f: &dyn ConsistencyFunction,
         z: &Tensor,
+        noise: impl FnMut(usize, &Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        self.check()?;
+        self.sample_from(f, &(z * self.sigmas[0])?, noise, Ok)
+    }
+
+    /// The same from `start`, which has noise of the first level. `change` is applied to each
+    /// answer of f after clipping: editing puts what is known back there.
+    ///
+    /// # Errors
+    /// As [`Multistep::check`]; what `noise` and `change` give.
+    pub fn sample_from(
+        &self,
+        f: &dyn ConsistencyFunction,
+        start: &Tensor,
         mut noise: impl FnMut(usize, &Tensor) -> Result<Tensor>,
+        change: impl Fn(Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
         self.check()?;
         let answer = |x: &Tensor, sigma: f64| -> Result<Tensor> {
             let x = f.origin(x, &[sigma])?;
-            Ok(if self.clip { x.clamp(-1.0, 1.0)? } else { x })
+            change(if self.clip { x.clamp(-1.0, 1.0)? } else { x })
         };
-        let mut x = answer(&(z * self.sigmas[0])?, self.sigmas[0])?;
+        let mut x = answer(start, self.sigmas[0])?;
         for (n, &tau) in self.sigmas[1..].iter().enumerate() {
             let spread = self.s_noise * (tau * tau - self.eps * self.eps).sqrt();
             let x_tau = perturb(&x, &[spread], &noise(n, &x)?)?;

@@ -5,6 +5,7 @@ use super::corrector::predictor_corrector;
 use super::ddim::{ancestral, ddim};
 use super::deis::deis;
 use super::dpm::{dpm2, dpm3};
+use super::noise::Noise;
 use crate::bounds::within;
 use crate::process::{Solver, TimeGrid};
 use crate::rng::Key;
@@ -211,18 +212,5 @@ impl Sampler {
             }
             Self::DpmSolver2 | Self::DpmSolver3 | Self::Ancestral => Ok(()),
         }
-    }
-}
-
-/// The noise of a batch whose first sample is number `first`, by step.
-pub(super) struct Noise<'a> {
-    key: &'a Key,
-    first: u64,
-}
-
-impl Noise<'_> {
-    /// Noise in the shape of `x`, of draw number `step`.
-    pub(super) fn of_step(&self, step: usize, x: &Tensor) -> Result<Tensor> {
-        self.key.step(step as u64).normal_like(x, self.first)
     }
 }

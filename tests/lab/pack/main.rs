@@ -70,7 +70,7 @@ fn a_pack_serves_another_clone_until_its_sources_change() -> Tested {
     let (good, text) = run(&world.to, &["setup"])?;
     assert!(!good, "{text}");
     assert!(
-        text.contains("is not used any more, crate/src/lib.rs has other content: compiling"),
+        text.contains("is no longer used (crate/src/lib.rs has other content): compiling"),
         "{text}"
     );
     let (good, text) = run(&world.to, &["data", "list"])?;
@@ -86,7 +86,7 @@ fn another_machine_compiler_or_clone_is_refused_with_both_values() -> Tested {
     let before = world.state();
     let refused = |change: &dyn Fn(&mut Value), texts: &[&str]| -> Tested {
         let (good, text) = world.unpack(&world.edited(change, &json!([]))?)?;
-        assert!(!good && text.contains("edited.tar is not for here:"), "{text}");
+        assert!(!good && text.contains("edited.tar cannot be unpacked here:"), "{text}");
         for wanted in texts {
             assert!(text.contains(wanted), "{wanted}: {text}");
         }
@@ -156,7 +156,7 @@ fn another_machine_compiler_or_clone_is_refused_with_both_values() -> Tested {
     let (good, text) = told(lab(&unpack).current_dir(&world.to).env("LAB_PYTHON", old))?;
     assert!(!good && text.contains("Python here is 3.9.18, and 3.10 or newer is needed"), "{text}");
     let (good, text) = world.unpack(&world.edited(|m| m["format"] = json!(9), &json!([]))?)?;
-    assert!(!good && text.contains("has the form 9, and this `cargo lab` reads form 1"), "{text}");
+    assert!(!good && text.contains("has format 9, and this `cargo lab` reads format 1"), "{text}");
     Ok(())
 }
 
@@ -175,7 +175,7 @@ fn a_damaged_pack_is_refused() -> Tested {
     let refused = |what: &str, bytes: &[u8]| -> Tested {
         fs::write(&file, bytes)?;
         let (good, text) = world.unpack(&file)?;
-        let wanted = "damaged.tar is damaged, cut off or no pack of `cargo lab pack`: ";
+        let wanted = "damaged.tar is damaged, cut off or was not made by `cargo lab pack`: ";
         assert!(!good && text.contains(wanted), "{what}: {text}");
         assert!(text.contains("Copy it again"), "{what}: {text}");
         assert_eq!(world.state(), before, "{what}: it wrote something");
@@ -208,9 +208,9 @@ fn a_hostile_pack_is_refused() -> Tested {
     let outside = world.folder.0.join("outside");
     let absolute = outside.to_string_lossy();
     let members = [
-        (json!({ "name": absolute, "type": "0" }), "is no path inside a folder"),
-        (json!({ "name": "../../outside", "type": "0" }), "is no path inside a folder"),
-        (json!({ "name": "venv/../../../outside", "type": "0" }), "is no path inside a folder"),
+        (json!({ "name": absolute, "type": "0" }), "is not a path inside a folder"),
+        (json!({ "name": "../../outside", "type": "0" }), "is not a path inside a folder"),
+        (json!({ "name": "venv/../../../outside", "type": "0" }), "is not a path inside a folder"),
         (json!({ "name": "venv/a", "type": "2", "link": absolute }), "is a link or a device"),
         (json!({ "name": "venv/a", "type": "2", "link": "lib" }), "is a link or a device"),
         (
@@ -238,7 +238,7 @@ fn a_hostile_pack_is_refused() -> Tested {
     // And a lab with a link in it is not packed.
     std::os::unix::fs::symlink("/etc", world.from.join(".lab/venv/share/link"))?;
     let (good, text) = run(&world.from, &["pack", "other.tar"])?;
-    assert!(!good && text.contains("share/link is a link or no regular file"), "{text}");
+    assert!(!good && text.contains("share/link is a link or not a regular file"), "{text}");
     assert!(!world.from.join("other.tar").exists());
     Ok(())
 }

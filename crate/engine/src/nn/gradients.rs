@@ -34,7 +34,7 @@ impl Gradients {
         let mut sum = 0.0;
         for (name, gradient) in &self.tensors {
             let squares = ops::sum_of_squares(gradient)?;
-            ensure!(squares.is_finite(), "the gradient of {name} is not finite");
+            ensure!(diverged: squares.is_finite(), "the gradient of {name} is not finite");
             sum += squares;
         }
         Ok(sum.sqrt())

@@ -1,6 +1,6 @@
 //! Layers on a tape: parameters under their names, and what they do.
 
-use super::ops::{Norm, Plus, Resampling, Shape2d};
+use super::ops::{ConvEpilogue, Norm, Resampling, Shape2d};
 use super::params::{Init, Parameter, Scope};
 use super::tape::{Tape, Value};
 use crate::rng::Key;
@@ -125,12 +125,17 @@ impl Conv2d {
 
     /// `xs`: (B, H, W, C_in) to (B, H', W', C_out).
     pub fn forward(&self, tape: &mut Tape, xs: &Value) -> Result<Value> {
-        self.plus(tape, xs, Plus::default())
+        self.forward_with(tape, xs, ConvEpilogue::default())
     }
 
-    /// The same with what `plus` adds, in the same pass.
-    pub fn plus(&self, tape: &mut Tape, xs: &Value, plus: Plus) -> Result<Value> {
-        Ok(tape.convolution(xs, &self.weight, &self.bias, self.shape, plus)?)
+    /// The same with what `epilogue` adds, in the same pass.
+    pub fn forward_with(
+        &self,
+        tape: &mut Tape,
+        xs: &Value,
+        epilogue: ConvEpilogue,
+    ) -> Result<Value> {
+        Ok(tape.convolution(xs, &self.weight, &self.bias, self.shape, epilogue)?)
     }
 }
 

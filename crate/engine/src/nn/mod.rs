@@ -28,7 +28,7 @@ pub use layers::{
     Act, Attention, Conv2d, Dropout, GroupNorm, Linear, Masks, Padding, average_pool2, concatenate,
     fir_blur, fir_down2, fir_up2, silu, upsample_nearest2,
 };
-pub use ops::Plus;
+pub use ops::ConvEpilogue;
 pub use optim::{Optimizer, OptimizerConfig, OptimizerKind};
 pub use params::{Init, Parameter, Params, Scope};
 pub use pool::{average_pool3, max_pool, position_mean, relu, resize_bilinear};

@@ -228,10 +228,15 @@ pub struct Scope<'a> {
     prefix: String,
 }
 
-impl<'a> Scope<'a> {
-    // A network built here has no numbers: its parameters' names and shapes are noted.
-    pub(super) fn describe(shapes: &'a mut Shapes) -> Self {
-        Self { source: Source::Describe(shapes), prefix: String::new() }
+impl Shapes {
+    /// Those of the network that `build` builds; no memory is taken for its parameters.
+    ///
+    /// # Errors
+    /// A configuration that no network can have.
+    pub fn of<N>(build: impl FnOnce(&mut Scope) -> Result<N>) -> Result<Self> {
+        let mut shapes = Self::default();
+        build(&mut Scope { source: Source::Describe(&mut shapes), prefix: String::new() })?;
+        Ok(shapes)
     }
 }
 

@@ -1,6 +1,5 @@
 //! The names and shapes of a network's parameters, without their numbers.
 
-use super::params::Scope;
 use crate::{Result, ensure};
 use candle_core::Tensor;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,16 +15,6 @@ pub struct Shapes {
 }
 
 impl Shapes {
-    /// Those of the network that `build` builds; no memory is taken for its parameters.
-    ///
-    /// # Errors
-    /// A configuration that no network can have.
-    pub fn of<N>(build: impl FnOnce(&mut Scope) -> Result<N>) -> Result<Self> {
-        let mut shapes = Self::default();
-        build(&mut Scope::describe(&mut shapes))?;
-        Ok(shapes)
-    }
-
     /// Those of `tensors`.
     pub fn of_tensors(tensors: &BTreeMap<String, Tensor>) -> Self {
         tensors.iter().map(|(name, tensor)| (name.clone(), tensor.dims().to_vec())).collect()

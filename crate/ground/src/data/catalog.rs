@@ -208,8 +208,8 @@ pub fn entry(name: &str) -> Result<Entry> {
     match all.into_iter().find(|entry| entry.name == name.replace('-', "_")) {
         Some(entry) => Ok(entry),
         None => bail!(
-            "there is no dataset '{name}'; there are {}, and a path names a folder of images, a \
-             Parquet file or an entry of your own (.toml)",
+            not_found: "there is no dataset '{name}'; there are {}, and a path names a folder of \
+             images, a Parquet file or an entry of your own (.toml)",
             names.join(", ")
         ),
     }

@@ -193,7 +193,7 @@ impl Dataset {
     fn elsewhere(&self) -> Error {
         let how = self.entry.how.as_deref();
         let how = how.unwrap_or("its entry names no repository of the Hub");
-        Error::new(format!("{}: {how}", self.entry.name))
+        Error::not_found(format!("{}: {how}", self.entry.name))
     }
 
     fn hub_files(&self, split: &str) -> Result<Vec<PathBuf>> {
@@ -259,7 +259,7 @@ impl Dataset {
             }
             let names: Vec<&str> = self.entry.splits.keys().map(String::as_str).collect();
             let (of, names) = (&self.entry.name, names.join(", "));
-            Error::new(format!("{of} has no split '{name}'; it has {names}"))
+            Error::not_found(format!("{of} has no split '{name}'; it has {names}"))
         })
     }
 }

@@ -75,7 +75,7 @@ pub(super) fn bytes() -> Result<Bytes> {
     for (row, line) in text.lines().enumerate() {
         let values: Vec<u8> = line
             .split(',')
-            .map(|v| v.trim().parse().map_err(|_| Error::new(format!("'{v}' is no number"))))
+            .map(|v| v.trim().parse().map_err(|_| Error::new(format!("'{v}' is not a number"))))
             .collect::<Result<_>>()
             .with_context(|| format!("digits, line {}", row + 1))?;
         ensure!(

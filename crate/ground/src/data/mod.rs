@@ -32,6 +32,16 @@ use candle_core::Tensor;
 /// and a batch takes the next rows of it, so that each row comes once per epoch.
 ///
 /// The rows depend on the key and the step alone.
+///
+/// ```
+/// use consistency::data::batch_rows;
+/// use consistency::rng::Key;
+/// let key = Key::new(0).stream("order");
+/// // Two batches of 3 are an epoch of 6 rows.
+/// let mut epoch = [batch_rows(6, 3, 0, &key), batch_rows(6, 3, 1, &key)].concat();
+/// epoch.sort();
+/// assert_eq!(epoch, [0, 1, 2, 3, 4, 5]);
+/// ```
 pub fn batch_rows(rows: usize, batch: usize, step: u64, key: &Key) -> Vec<u32> {
     let mut picked = Vec::with_capacity(batch);
     let mut position = step as u128 * batch as u128;
@@ -60,6 +70,14 @@ pub fn part_rows(rows: usize, count: usize, key: &Key) -> Vec<u32> {
 }
 
 /// The rows `rows` of `data`, on its device.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use consistency::data::select;
+/// let data = Tensor::new(&[[0.0f32, 1.0], [2.0, 3.0], [4.0, 5.0]], &Device::Cpu)?; // (3, 2)
+/// assert_eq!(select(&data, &[2, 0])?.to_vec2::<f32>()?, [[4.0, 5.0], [0.0, 1.0]]);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub fn select(data: &Tensor, rows: &[u32]) -> Result<Tensor> {
     let index = Tensor::from_slice(rows, rows.len(), data.device())?;
     Ok(data.index_select(&index, 0)?)

@@ -23,6 +23,14 @@ pub fn spirals(
 }
 
 /// Two facing half circles within about \[-1, 1\]^2, `count` points under `key`, `(count, 2)`.
+///
+/// ```
+/// use candle_core::{DType, Device};
+/// use consistency::{data::moons, rng::Key};
+/// let points = moons(100, 0.05, &Key::new(0), DType::F32, &Device::Cpu)?;
+/// assert_eq!(points.dims(), [100, 2]);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub fn moons(count: usize, noise: f64, key: &Key, dtype: DType, device: &Device) -> Result<Tensor> {
     curve(count, noise, key, dtype, device, |u, second| {
         let angle = PI * u;

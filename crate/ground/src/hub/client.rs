@@ -54,7 +54,12 @@ impl From<Error> for Failure {
 
 impl Failure {
     pub(super) fn new(kind: FailureKind, message: String) -> Self {
-        Self { error: Error::new(message), kind }
+        let error = match kind {
+            FailureKind::NoEntry => Error::not_found(message),
+            FailureKind::Passing(_) => Error::offline(message),
+            _ => Error::new(message),
+        };
+        Self { error, kind }
     }
 
     pub(super) fn passing(message: String) -> Self {
@@ -78,7 +83,7 @@ impl Client {
         let endpoint: Uri = settings
             .endpoint
             .parse()
-            .map_err(|_| Error::new("the Hub's endpoint is no address of a server"))?;
+            .map_err(|_| Error::new("the Hub's endpoint is not the address of a server"))?;
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
             // Followed in `follow`, which knows who may see the token.
@@ -106,7 +111,7 @@ impl Client {
 
     /// The error as it may be shown.
     pub(super) fn error(&self, error: Error) -> Error {
-        Error::new(self.clean(&error.to_string()))
+        error.reworded(|message| self.clean(message))
     }
 
     /// A note to the person, on stderr.
@@ -163,7 +168,7 @@ impl Client {
         self.agent.run(request).map_err(|error| {
             let Failure { error, kind } = self.failed(url, error);
             let error = match through {
-                Some(proxy) => Error::new(format!("{error} (through {proxy})")),
+                Some(proxy) => error.reworded(|error| format!("{error} (through {proxy})")),
                 None => error,
             };
             Failure { error, kind }
@@ -186,12 +191,12 @@ impl Client {
         }
         Err(Failure::new(
             FailureKind::Final,
-            format!("{} is sent on more than {REDIRECTS} times, to {}", shown(url), shown(&at)),
+            format!("{} is redirected more than {REDIRECTS} times, to {}", shown(url), shown(&at)),
         ))
     }
 
     /// What `attempt` gives, made again while it fails for a temporary reason: `retries` times,
-    /// with waits that double. `attempt` is told how often it was made before; `true` in its
+    /// with waits that double. `attempt` takes how often it was made before; `true` in its
     /// failure says that it made progress, which starts the count anew.
     pub(super) fn retry<T>(
         &self,
@@ -208,8 +213,9 @@ impl Client {
             since_progress = if progress { 0 } else { since_progress };
             let FailureKind::Passing(asked) = failure.kind else { return Err(failure) };
             if since_progress == retries {
-                let error = Error::new(format!("{} ({})", failure.error, attempts(made)));
-                return Err(Failure { error, ..failure });
+                let Failure { error, kind } = failure;
+                let error = error.reworded(|error| format!("{error} ({})", attempts(made)));
+                return Err(Failure { error, kind });
             }
             let doubled = self.settings.backoff.saturating_mul(1 << since_progress.min(16));
             std::thread::sleep(asked.unwrap_or(doubled).min(LONGEST_WAIT));
@@ -278,9 +284,9 @@ pub(super) fn redirect(
         Err(Failure::new(FailureKind::Final, message))
     };
     match to {
-        None => wrong("and names no place to go on to"),
+        None => wrong("and gives no address to redirect to"),
         Some(to) if from.starts_with("https:") && !to.starts_with("https:") => {
-            wrong("and sends on to a place without encryption")
+            wrong("and redirects to an address without encryption")
         }
         Some(to) => Ok(Some(to)),
     }

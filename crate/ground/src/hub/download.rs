@@ -97,7 +97,7 @@ impl Download<'_> {
             // What was asked for and what is there do not match: start from the beginning.
             StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if start > 0 => {
                 fs::remove_file(part).with_context(|| format!("deleting {}", part.display()))?;
-                let message = format!("{}: the server cannot go on at byte {start}", shown(&url));
+                let message = format!("{}: the server cannot resume at byte {start}", shown(&url));
                 return Err(Failure::passing(message));
             }
             status => {
@@ -195,7 +195,7 @@ impl Download<'_> {
             None => format!("the ETag {etag} was announced"),
         };
         let message = format!(
-            "{}: {announced}, and {came}; twice, so it is no accident of the line: the file may \
+            "{}: {announced}, and {came}; twice, so it is not the connection: the file may \
              have just been replaced, or a proxy changes it",
             shown(url)
         );

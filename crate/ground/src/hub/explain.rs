@@ -3,6 +3,7 @@
 use super::client::{Client, Failure, FailureKind, shown, text};
 use super::settings::LONGEST_WAIT;
 use super::target::Target;
+use crate::Error;
 use std::time::Duration;
 use ureq::http::{HeaderMap, StatusCode};
 
@@ -42,13 +43,12 @@ impl Client {
             429 => format!("{}: the server asks for fewer requests", shown(url)),
             _ => shown(url).to_string(),
         };
-        let mut failure = self.stays(status, headers, message);
         if matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504) {
             let after = text(headers, "retry-after").and_then(|text| text.parse().ok());
             let after = after.map(|s: u64| Duration::from_secs(s).min(LONGEST_WAIT));
-            failure.kind = FailureKind::Passing(after);
+            return Failure::new(FailureKind::Passing(after), answered(status, headers, &message));
         }
-        failure
+        self.stays(status, headers, message)
     }
 
     /// Why a repository is closed, and the key to it.
@@ -57,7 +57,9 @@ impl Client {
             (None, _) => {
                 "set HF_TOKEN to a token of yours (https://huggingface.co/settings/tokens)"
             }
-            (Some(_), "GatedRepo") => "the token that was sent (HF_TOKEN) has not been let in",
+            (Some(_), "GatedRepo") => {
+                "the token that was sent (HF_TOKEN) has not been granted access"
+            }
             (Some(_), _) => {
                 "the token that was sent (HF_TOKEN) was refused: it is wrong, has expired or \
                  may not read this"
@@ -78,11 +80,22 @@ impl Client {
         headers: &HeaderMap,
         message: String,
     ) -> Failure {
-        // The server's own words, as far as they fit on a line.
-        let said = text(headers, "x-error-message").map(brief).unwrap_or_default();
-        let said = if said.is_empty() { said } else { format!(": {said}") };
-        Failure::new(FailureKind::Final, format!("{message} [status {}{said}]", status.as_u16()))
+        let message = answered(status, headers, &message);
+        match text(headers, "x-error-code") {
+            // What the Hub says of a repository that is not there depends on the token.
+            code if status == StatusCode::NOT_FOUND || code == Some("RepoNotFound") => {
+                Error::not_found(message).into()
+            }
+            _ => Failure::new(FailureKind::Final, message),
+        }
     }
+}
+
+// With the status, and the server's own words as far as they fit on a line.
+fn answered(status: StatusCode, headers: &HeaderMap, message: &str) -> String {
+    let said = text(headers, "x-error-message").map(brief).unwrap_or_default();
+    let said = if said.is_empty() { said } else { format!(": {said}") };
+    format!("{message} [status {}{said}]", status.as_u16())
 }
 
 /// The beginning of a server's text, on one line.

@@ -117,7 +117,7 @@ impl Folder {
         make_parent(&path)?;
         let (limit, part) = (client.settings.lock, self.part(etag));
         let length = || fs::metadata(&part).map_or(0, |data| data.len());
-        let (mut seen, mut changed, mut told) = (length(), Instant::now(), false);
+        let (mut seen, mut changed, mut noted) = (length(), Instant::now(), false);
         loop {
             let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
             let file = file.with_context(|| format!("opening {}", path.display()))?;
@@ -134,14 +134,14 @@ impl Folder {
             }
             if changed.elapsed() > limit {
                 bail!(
-                    "{} is held by another process that has not got on for {} s: end that \
+                    "{} is held by another process that has made no progress for {} s: end that \
                      process, then ask again",
                     path.display(),
                     limit.as_secs_f64()
                 );
             }
-            if !told && changed.elapsed() > Duration::from_secs(1) {
-                told = true;
+            if !noted && changed.elapsed() > Duration::from_secs(1) {
+                noted = true;
                 client.note(&format!("note: waiting for another process: {}", path.display()));
             }
             sleep(Duration::from_millis(50));

@@ -20,7 +20,7 @@ impl Repository {
         if self.client.settings.offline {
             let names = self.matching_cached(pattern);
             ensure!(
-                !names.is_empty(),
+                not_found: !names.is_empty(),
                 "no file {pattern} of {} is in the cache, and HF_HUB_OFFLINE forbids to ask for it",
                 self.id
             );
@@ -31,7 +31,7 @@ impl Repository {
             all.into_iter().filter(|name| matches(pattern, name)).collect();
         names.sort();
         if names.is_empty() {
-            bail!("{} has no file {pattern} at revision {}", self.id, self.revision);
+            bail!(not_found: "{} has no file {pattern} at revision {}", self.id, self.revision);
         }
         Ok(names)
     }

@@ -60,7 +60,7 @@ impl Client {
             }
         }
         let first = target.url(&self.settings.endpoint);
-        let message = format!("{} is sent on in a circle, to {}", shown(&first), shown(&url));
+        let message = format!("{} is redirected in a circle, to {}", shown(&first), shown(&url));
         Err(Failure::new(FailureKind::Final, message))
     }
 
@@ -95,10 +95,10 @@ impl Client {
             }
             Some(commit) => commit,
             None if pinned => target.revision.to_string(),
-            None => return refuse("the server names no commit (X-Repo-Commit)".into()),
+            None => return refuse("the server gives no commit (X-Repo-Commit)".into()),
         };
         let Some(etag) = said.linked_etag.or(said.etag) else {
-            return refuse("the server names no hash of the file (ETag)".into());
+            return refuse("the server gives no hash of the file (ETag)".into());
         };
         if !is_blob_name(&etag) || self.clean(&etag) != etag {
             return refuse(format!("its ETag {etag:?} cannot be the name of a file"));

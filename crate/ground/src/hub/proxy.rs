@@ -113,7 +113,7 @@ impl Proxy {
         }
         let wrong = || {
             Error::new(format!(
-                "{self} is no address of a proxy: give http://HOST:PORT, or unset {}",
+                "{self} is not the address of a proxy: give http://HOST:PORT, or unset {}",
                 self.name
             ))
         };

@@ -204,7 +204,7 @@ impl Repository {
 
     fn not_cached(&self, name: &str) -> Failure {
         let Self { id, revision, client, .. } = self;
-        Error::new(format!(
+        Error::not_found(format!(
             "{name} of {id} at revision {revision} is not in the cache ({}), and HF_HUB_OFFLINE \
              forbids to fetch it: unset HF_HUB_OFFLINE, or copy the cache of a machine that has it",
             client.settings.cache.display()

@@ -152,7 +152,7 @@ impl fmt::Debug for HubSettings {
 pub(super) fn check_endpoint(endpoint: &str) -> Result<()> {
     let wrong = || {
         let shown = scrub(endpoint, None);
-        Error::new(format!("{shown:?} is no address of a server; give https://HOST"))
+        Error::new(format!("{shown:?} is not the address of a server; give https://HOST"))
     };
     let uri: ureq::http::Uri = endpoint.parse().map_err(|_| wrong())?;
     match (uri.scheme_str(), uri.host(), uri.query()) {
@@ -212,6 +212,6 @@ fn flag(name: &str, value: &dyn Fn(&str) -> Option<String>) -> Result<bool> {
 fn seconds(text: &str) -> Result<Duration> {
     match text.trim().parse::<f64>() {
         Ok(seconds) if seconds > 0.0 && seconds <= 86_400.0 => Ok(Duration::from_secs_f64(seconds)),
-        _ => bail!("{text:?} is no number of seconds above 0 and up to a day"),
+        _ => bail!("{text:?} is not a number of seconds above 0 and up to a day"),
     }
 }

@@ -94,7 +94,8 @@ pub(super) fn check_id(id: &str) -> Result<()> {
     };
     ensure!(
         id.len() <= 96 && id.split('/').count() <= 2 && id.split('/').all(fine),
-        "{id:?} is no repository of the Hub: give OWNER/NAME of letters, digits and single - _ ."
+        "{id:?} is not the name of a repository of the Hub: give OWNER/NAME of \
+         letters, digits and single - _ ."
     );
     Ok(())
 }
@@ -109,7 +110,7 @@ pub(super) fn check_revision(revision: &str) -> Result<()> {
     };
     ensure!(
         revision.len() <= 200 && revision.split('/').all(fine),
-        "{revision:?} is no revision: give a branch, a tag or a commit, as main"
+        "{revision:?} is not a revision: give a branch, a tag or a commit, as main"
     );
     Ok(())
 }
@@ -124,7 +125,7 @@ pub(super) fn check_name(name: &str) -> Result<()> {
     };
     ensure!(
         name.len() <= 1024 && name.split('/').all(fine),
-        "{name:?} is no file of a repository: give its path in it, as unet/config.json"
+        "{name:?} is not a file of a repository: give its path in it, as unet/config.json"
     );
     Ok(())
 }

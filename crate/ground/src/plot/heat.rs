@@ -1,6 +1,6 @@
 //! Heat maps in a PNG: their cells, and the bar that shows what the colours mean.
 
-use super::png::{Area, FINE, TEXT, failed, font};
+use super::canvas::{Area, FINE, TEXT, failed, font};
 use crate::Result;
 use plotters::prelude::*;
 use plotters::style::colors::colormaps::{ColorMap, ViridisRGB};

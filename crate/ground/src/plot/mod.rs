@@ -2,6 +2,7 @@
 //! that a figure can be seen in JupyterLab, on a printed page and in a diff.
 
 mod axis;
+mod canvas;
 mod clip;
 mod heat;
 mod images;

@@ -1,34 +1,19 @@
 //! A figure as a PNG, drawn by plotters at twice the size and averaged down, which gives
 //! its lines smooth edges.
 
+use super::canvas::{Area, FINE, TEXT, average, failed, font, register_fonts};
 use super::clip::{clip, inside};
 use super::heat::{color_bar, extremes, heat_cells};
 use super::{Figure, Mark, Montage, Panel, color};
-use crate::{Error, Result};
-use plotters::coord::Shift;
+use crate::Result;
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::prelude::*;
-use plotters::style::{FontStyle, register_font};
 use std::ops::Range;
-use std::sync::Once;
 
-/// Subpixels per pixel, in each direction.
-pub(super) const FINE: usize = 2;
 /// The size of one panel in pixels.
 const PANEL: (usize, usize) = (860, 540);
-/// Text height in pixels.
-pub(super) const TEXT: usize = 19;
-
-static FONT: &[u8] = include_bytes!("../../assets/DejaVuSans-subset.ttf");
-static REGISTER: Once = Once::new();
-
-pub(super) type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
-
 pub(super) fn figure(figure: &Figure) -> Result<Vec<u8>> {
-    REGISTER.call_once(|| {
-        // The font is part of this file, so reading it does not fail.
-        let _ = register_font("sans-serif", FontStyle::Normal, FONT);
-    });
+    register_fonts();
     let (rows, columns) = (figure.rows(), figure.columns.min(figure.panels.len()));
     let (width, height) = size(figure, rows, columns);
     let mut fine = vec![255u8; width * height * FINE * FINE * 3];
@@ -94,10 +79,6 @@ fn centred(area: &Area, text: &str, height: usize) -> Result<()> {
     let style = font(height).into_text_style(area).pos(Pos::new(HPos::Center, VPos::Center));
     area.draw(&Text::new(text.to_string(), (width as i32 / 2, tall as i32 / 2), style))
         .map_err(failed)
-}
-
-pub(super) fn font(height: usize) -> FontDesc<'static> {
-    FontDesc::new(FontFamily::SansSerif, (height * FINE) as f64, FontStyle::Normal)
 }
 
 // An axis whose ticks are ours.
@@ -307,25 +288,6 @@ fn picture(montage: &Montage, area: &Area) -> Result<()> {
     Ok(())
 }
 
-fn average(fine: &[u8], width: usize, height: usize) -> Vec<u8> {
-    let mut rgb = Vec::with_capacity(width * height * 3);
-    for y in 0..height {
-        for x in 0..width {
-            for c in 0..3 {
-                let mut sum = 0usize;
-                for dy in 0..FINE {
-                    for dx in 0..FINE {
-                        let at = ((y * FINE + dy) * width * FINE + x * FINE + dx) * 3 + c;
-                        sum += usize::from(fine[at]);
-                    }
-                }
-                rgb.push((sum / (FINE * FINE)) as u8);
-            }
-        }
-    }
-    rgb
-}
-
 /// A PNG of `width * height` RGB pixels.
 pub(super) fn encode(rgb: &[u8], width: usize, height: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -337,8 +299,4 @@ pub(super) fn encode(rgb: &[u8], width: usize, height: usize) -> Vec<u8> {
     let done = encoder.write_header().and_then(|mut writer| writer.write_image_data(rgb));
     debug_assert!(done.is_ok(), "{done:?}");
     bytes
-}
-
-pub(super) fn failed(error: impl std::fmt::Display) -> Error {
-    Error::new(error.to_string())
 }

@@ -20,6 +20,18 @@ use candle_core::{D, DType, Device, Storage, Tensor};
 /// few MB per thread. A result is the same to the bit for any number of threads, and whatever else
 /// is in the batch. It carries no gradient to `x`, and an `x` for which a gradient is tracked is
 /// refused. A sample with a NaN or an infinity in it gives NaN; the other samples are not affected.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use consistency::process::Empirical;
+/// use consistency::seam::Denoiser;
+/// // Two points of data, -1 and 1: D(x, t) = tanh(x / t^2).
+/// let data = Empirical::new(&Tensor::new(&[[-1.0f64], [1.0]], &Device::Cpu)?)?;
+/// let x = Tensor::new(&[[2.0f64]], &Device::Cpu)?; // (1, 1)
+/// let x0 = data.denoise(&x, &[2.0])?.to_vec2::<f64>()?;
+/// assert!((x0[0][0] - 0.5f64.tanh()).abs() < 1e-12);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Empirical {
     data: Tensor,    // (N, D), f64, contiguous, on the CPU

@@ -9,6 +9,22 @@ use candle_core::{DType, Device, Tensor};
 
 /// The consistency function that a solver defines: its steps along a grid, from the
 /// grid point t down to eps. It has zero consistency loss on that grid (Theorem 1).
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use consistency::process::{FlowMap, GaussianMixture, NoiseRange, Solver};
+/// use consistency::seam::ConsistencyFunction;
+/// let normal = GaussianMixture::new(vec![1.0], vec![vec![0.0]], vec![1.0])?; // N(0, 1)
+/// let grid = NoiseRange::default().karras(18)?;
+/// let (t, next) = (grid.times()[17], grid.times()[16]);
+/// let x = Tensor::new(&[[80.0f64]], &Device::Cpu)?; // (1, 1), at T
+/// let x_next = Solver::Heun.step(&normal, &x, &[t], &[next])?;
+/// // Two points of one trajectory have one origin.
+/// let f = FlowMap::new(normal, Solver::Heun, grid);
+/// let (a, b) = (f.origin(&x, &[t])?, f.origin(&x_next, &[next])?);
+/// assert_eq!(a.to_vec2::<f64>()?, b.to_vec2::<f64>()?);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub struct FlowMap<D> {
     denoiser: D,
     solver: Solver,
@@ -68,6 +84,20 @@ impl<D: Denoiser> ConsistencyFunction for FlowMap<D> {
 /// by extrapolation of Gragg's midpoint rule (Bulirsch and Stoer; Hairer, Norsett and Wanner,
 /// *Solving Ordinary Differential Equations I*, II.9), of order 14, with a separate step size for
 /// each sample. Everything is in f64.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use consistency::process::{ExactFlow, GaussianMixture};
+/// use consistency::seam::ConsistencyFunction;
+/// let normal = GaussianMixture::new(vec![1.0], vec![vec![0.0]], vec![1.0])?; // N(0, 1)
+/// let f = ExactFlow::new(normal, 0.002)?;
+/// let x = Tensor::new(&[[80.0f64]], &Device::Cpu)?; // (1, 1), at T = 80
+/// // x_t / sqrt(1 + t^2) stays the same on a trajectory of N(0, 1).
+/// let origin = f.origin(&x, &[80.0])?.to_vec2::<f64>()?[0][0];
+/// let exact = 80.0 * ((1.0f64 + 0.002 * 0.002) / (1.0 + 6400.0)).sqrt();
+/// assert!((origin - exact).abs() < 1e-9);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub struct ExactFlow<D> {
     denoiser: D,
     eps: f64,
@@ -251,6 +281,6 @@ impl<D: Denoiser> TwoTimeMap for ExactFlow<D> {
                 !there
             });
         }
-        bail!("{} samples are still on their way after {STEPS} steps", paths.len())
+        bail!("{} samples have not arrived after {STEPS} steps", paths.len())
     }
 }

@@ -6,6 +6,16 @@ use serde::{Deserialize, Serialize};
 
 /// The noise levels of the process: from `eps`, where solving stops, to `t_max`,
 /// where sampling starts; `rho` shapes the grids between them.
+///
+/// ```
+/// use consistency::process::NoiseRange;
+/// let noise = NoiseRange { t_max: 3.0, ..NoiseRange::default() };
+/// let grid = noise.karras(3)?;
+/// assert_eq!((grid.first(), grid.last()), (0.002, 3.0));
+/// // More points near eps: the middle one is far below the middle of the range.
+/// assert!(grid.times()[1] < 0.3);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NoiseRange {
@@ -89,6 +99,15 @@ impl NoiseRange {
 }
 
 /// Noise levels in increasing order, eps = t_1 < t_2 < .. < t_N = T.
+///
+/// ```
+/// use consistency::process::TimeGrid;
+/// let grid = TimeGrid::new(vec![0.5, 1.0, 4.0])?;
+/// assert_eq!((grid.points(), grid.max_gap()), (3, 3.0));
+/// // The pairs (t_n, t_{n+1}) that a consistency loss compares.
+/// assert_eq!(grid.neighbours(&[1, 2])?, (vec![0.5, 1.0], vec![1.0, 4.0]));
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct TimeGrid(Vec<f64>);
 

@@ -15,6 +15,18 @@ use std::path::Path;
 const HEAVIEST: f64 = 1e12;
 
 /// p_data = sum_k w_k N(m_k, s_k^2 I), with s_k = 0 allowed (a point mass).
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use consistency::process::GaussianMixture;
+/// use consistency::seam::Denoiser;
+/// // N(0, 1) in one dimension: D(x, t) = x / (1 + t^2).
+/// let normal = GaussianMixture::new(vec![1.0], vec![vec![0.0]], vec![1.0])?;
+/// let x = Tensor::new(&[[5.0f64]], &Device::Cpu)?; // (1, 1)
+/// let x0 = normal.denoise(&x, &[2.0])?.to_vec2::<f64>()?;
+/// assert!((x0[0][0] - 1.0).abs() < 1e-12);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GaussianMixture {

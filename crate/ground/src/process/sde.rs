@@ -8,6 +8,15 @@ use crate::seam::{Denoiser, per_sample};
 use candle_core::Tensor;
 
 /// x_t = x_0 + t z: a draw of p_t given x_0, for one noise level or one per sample.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use consistency::process::perturb;
+/// let x0 = Tensor::new(&[[1.0f64, -1.0]], &Device::Cpu)?; // (1, 2)
+/// let z = Tensor::new(&[[0.5f64, 0.25]], &Device::Cpu)?;
+/// assert_eq!(perturb(&x0, &[80.0], &z)?.to_vec2::<f64>()?, [[41.0, 19.0]]);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub fn perturb(x0: &Tensor, t: &[f64], z: &Tensor) -> Result<Tensor> {
     Ok((x0 + z.broadcast_mul(&per_sample(t, x0)?)?)?)
 }

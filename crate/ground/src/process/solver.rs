@@ -8,11 +8,34 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 /// The slope of the PF ODE, d = (x - D(x, t)) / t.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use consistency::process::{GaussianMixture, pf_ode_slope};
+/// let normal = GaussianMixture::new(vec![1.0], vec![vec![0.0]], vec![1.0])?; // N(0, 1)
+/// let x = Tensor::new(&[[5.0f64]], &Device::Cpu)?; // (1, 1)
+/// // D(5, 2) = 5 / (1 + 4) = 1, and (5 - 1) / 2 = 2.
+/// let slope = pf_ode_slope(&normal, &x, &[2.0])?.to_vec2::<f64>()?;
+/// assert!((slope[0][0] - 2.0).abs() < 1e-12);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub fn pf_ode_slope(denoiser: &dyn Denoiser, x: &Tensor, t: &[f64]) -> Result<Tensor> {
     Ok((x - denoiser.denoise(x, t)?)?.broadcast_div(&per_sample(t, x)?)?)
 }
 
 /// A one-step ODE solver.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use consistency::process::{GaussianMixture, Solver};
+/// let normal = GaussianMixture::new(vec![1.0], vec![vec![0.0]], vec![1.0])?; // N(0, 1)
+/// let x = Tensor::new(&[[5.0f64]], &Device::Cpu)?; // (1, 1)
+/// // The slope at t = 2 is 2: Euler's step to t = 1.5 goes to 5 - 0.5 * 2.
+/// let next = Solver::Euler.step(&normal, &x, &[2.0], &[1.5])?.to_vec2::<f64>()?;
+/// assert!((next[0][0] - 4.0).abs() < 1e-12);
+/// assert_eq!((Solver::Heun.order(), Solver::Heun.evaluations()), (2, 2));
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Solver {
@@ -78,6 +101,22 @@ impl Solver {
 
 /// The PF-ODE trajectory of `x` from T down to eps along `grid`: N tensors, the first
 /// `x` itself at T, the last at eps.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use consistency::process::{GaussianMixture, NoiseRange, Solver, trajectory};
+/// use consistency::seam::Counted;
+/// let normal = GaussianMixture::new(vec![1.0], vec![vec![0.0]], vec![1.0])?; // N(0, 1)
+/// let (normal, grid) = (Counted::new(normal), NoiseRange::default().karras(18)?);
+/// let x = Tensor::new(&[[80.0f64]], &Device::Cpu)?; // (1, 1), at T
+/// let path = trajectory(&normal, Solver::Heun, &x, &grid)?;
+/// // 18 points, and two evaluations in each of the 17 steps between them.
+/// assert_eq!((path.len(), normal.nfe()), (18, 34));
+/// // x_t / sqrt(1 + t^2) stays the same on a trajectory of N(0, 1).
+/// let origin = path[17].to_vec2::<f64>()?[0][0];
+/// assert!((origin - 80.0 / (1.0f64 + 6400.0).sqrt()).abs() < 0.1);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub fn trajectory(
     denoiser: &dyn Denoiser,
     solver: Solver,

@@ -14,7 +14,7 @@ use std::path::Path;
 /// The folder or the disk refuses; the old file is left as it was.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let Some((folder, name)) = path.parent().zip(path.file_name()) else {
-        return Err(Error::new(format!("{} is no place for a file", path.display())));
+        return Err(Error::new(format!("{} is not a path for a file", path.display())));
     };
     let temporary = folder.join(format!(".{}.{}.tmp", name.display(), std::process::id()));
     let write = || -> std::io::Result<()> {

@@ -9,10 +9,10 @@
 mod archive;
 mod machine;
 
-use crate::place::{Place, Turn};
+use crate::place::{Place, Turn, given};
 use crate::say::{self, Step};
 use crate::setup::{self, Sources, Toolchain};
-use crate::{Result, cli, files, library};
+use crate::{Result, commands, files};
 use machine::Machine;
 use serde_json::{Value, json};
 use std::ffi::OsString;
@@ -33,12 +33,12 @@ pub fn pack(place: &Place, file: Option<&str>) -> Result<ExitCode> {
     let sources = Sources::of(&place.project)?;
     let library = setup::all(place, &turn)?;
     let toolchain = Toolchain::find()?;
-    let program = library::program(place, &turn, &toolchain, &library)?;
+    let program = commands::program(place, &turn, &toolchain, &library)?;
     if let Some(how) = Sources::of(&place.project)?.difference(&sources) {
         return Err(format!("{how} since packing began; pack again when nothing changes"));
     }
     let machine = Machine::here(place, &toolchain)?;
-    let file = cli::given(&match file {
+    let file = given(&match file {
         Some(file) => file.to_string(),
         None => format!("consistency-lab-{}.tar", machine.system.replace(' ', "-")),
     });
@@ -81,7 +81,7 @@ fn contents(
     let mut found = vec![
         ("evcxr/bin/evcxr_jupyter".to_string(), place.evcxr()),
         ("evcxr/version".to_string(), place.shared.join("evcxr/version")),
-        (format!("library/{}", library::PROGRAM), program.to_path_buf()),
+        (format!("library/{}", setup::PROGRAM), program.to_path_buf()),
     ];
     let cargo = setup::cargo_home(place);
     // It does not exist if the standard library's source is missing.
@@ -144,7 +144,7 @@ fn commit(place: &Place) -> String {
 /// # Errors
 /// The file is damaged, or it is not for this machine or clone: every reason with its remedy.
 pub fn unpack(place: &Place, file: &str) -> Result<ExitCode> {
-    let file = cli::given(file);
+    let file = given(file);
     let path = file.as_os_str();
     let toolchain = Toolchain::find()?;
     let mut step = Step::start(format!("unpack: {}", file.display()));
@@ -156,7 +156,7 @@ pub fn unpack(place: &Place, file: &str) -> Result<ExitCode> {
             .map_err(|e| format!("{}: its manifest is not JSON: {e}", file.display()))?;
         suits(place, &machine, &file, &manifest)?;
         let turn = Turn::to_set_up(place)?;
-        let staged = place.shared.join(UNPACKING);
+        let staged = place.unpacking();
         files::remove(&staged)?;
         let done = put(place, &turn, &toolchain, path, &manifest, &staged, &mut step);
         files::remove(&staged)?;
@@ -175,14 +175,11 @@ pub fn unpack(place: &Place, file: &str) -> Result<ExitCode> {
     }
 }
 
-/// The folder, beside its places, in which a pack is taken apart.
-pub const UNPACKING: &str = ".unpacking";
-
 fn suits(place: &Place, machine: &Machine, file: &Path, manifest: &Value) -> Result<()> {
     let shown = file.display();
     if manifest["format"] != FORMAT {
         return Err(format!(
-            "{shown} has the form {}, and this `cargo lab` reads form {FORMAT}: check out the \
+            "{shown} has format {}, and this `cargo lab` reads format {FORMAT}: check out the \
              commit it was made from ({})",
             manifest["format"], manifest["commit"]
         ));
@@ -192,7 +189,7 @@ fn suits(place: &Place, machine: &Machine, file: &Path, manifest: &Value) -> Res
         manifest["contents"]["files"].as_u64(),
         manifest["contents"]["bytes"].as_u64(),
     ) else {
-        return Err(format!("{shown}: its manifest names no sources or no contents"));
+        return Err(format!("{shown}: its manifest lists no sources or no contents"));
     };
     let mut reasons = machine.refusals(&manifest["machine"]);
     if let Some(how) = Sources::of(&place.project)?.difference(&sources) {
@@ -205,8 +202,8 @@ fn suits(place: &Place, machine: &Machine, file: &Path, manifest: &Value) -> Res
     }
     match reasons.as_slice() {
         [] => Ok(()),
-        [reason] => Err(format!("{shown} is not for here: {reason}")),
-        several => Err(format!("{shown} is not for here:\n- {}", several.join("\n- "))),
+        [reason] => Err(format!("{shown} cannot be unpacked here: {reason}")),
+        several => Err(format!("{shown} cannot be unpacked here:\n- {}", several.join("\n- "))),
     }
 }
 

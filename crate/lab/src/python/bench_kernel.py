@@ -4,7 +4,7 @@ bench_kernel.py PROJECT EVCXR [--stock]
 
 Prints a table: kernel ready, first cell with a tensor, ten warm cells, memory when idle,
 the gradients across cells; with --stock the same for stock evcxr_jupyter with the library
-as a `:dep`, which it first compiles (that time is told apart).
+as a `:dep`, which it first compiles (that time has its own row).
 """
 
 import os

@@ -179,7 +179,7 @@ class Run:
             if error:
                 self.expected.append(f"{self.where(index)}: {error}")
             if wanted and not error:
-                return f"{self.where(index)} was to fail (tag raises-exception) and did not"
+                return f"{self.where(index)} should have failed (tag raises-exception) and did not"
         return None
 
     def run(self):
@@ -195,7 +195,7 @@ class Run:
             resources={"metadata": {"path": str(self.path.parent)}},
             # One output for lines that were printed one by one, however they came.
             coalesce_streams=True,
-            # Whatever fails, it is told here and not by nbclient.
+            # Failures are reported here and not by nbclient.
             allow_errors=False,
             on_cell_executed=lambda **_: client.join_printed(),
         )

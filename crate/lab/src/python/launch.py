@@ -26,14 +26,14 @@ def find_project():
     named = os.environ.get("LAB_PROJECT")
     if named:
         if not (pathlib.Path(named) / MARK).is_file():
-            stop(f"LAB_PROJECT={named} is no clone of Consistency Lab")
+            stop(f"LAB_PROJECT={named} is not a clone of Consistency Lab")
         return pathlib.Path(named).resolve()
     here = pathlib.Path.cwd().resolve()
     for folder in [here, *here.parents]:
         if (folder / MARK).is_file():
             return folder
     stop(
-        f"{here} does not lie in a clone of Consistency Lab. Start Jupyter with `cargo lab open`, "
+        f"{here} is not in a clone of Consistency Lab. Start Jupyter with `cargo lab open`, "
         "work in a folder of the clone, or set LAB_PROJECT to it"
     )
 

@@ -44,7 +44,7 @@ def walk(name, path):
     elif stat.S_ISREG(status.st_mode):
         yield name, path, status
     else:
-        stop(f"{path} is a link or no regular file, and a pack holds none: remove it")
+        stop(f"{path} is a link or not a regular file, and a pack holds neither: remove it")
 
 
 def info(name, size, mode=0o644, mtime=0):
@@ -122,10 +122,10 @@ def whole(file):
                 hash.update(data)
             sums += f"{hash.hexdigest()}  {member.name}\n"
         if tar.extractfile(members[2]).read() != sums.encode():
-            raise tarfile.ReadError("its content has other SHA-256 sums than it names")
+            raise tarfile.ReadError("the SHA-256 sums of its content differ from those it lists")
         return tar, tar.extractfile(members[0]).read()
     except BROKEN as error:
-        stop(f"{file} is damaged, cut off or no pack of `cargo lab pack`: {error}. {remedy}")
+        stop(f"{file} is damaged, cut off or was not made by `cargo lab pack`: {error}. {remedy}")
 
 
 def check(file):
@@ -145,7 +145,7 @@ def extract(file, folder):
                          "Nothing was unpacked: do not trust this file")
                 parts = name.split("/")
                 if "" in parts or "." in parts or ".." in parts or "\\" in name:
-                    stop(f"{file}: {name!r} is no path inside a folder. "
+                    stop(f"{file}: {name!r} is not a path inside a folder. "
                          "Nothing was unpacked: do not trust this file")
                 if member.isdir():
                     continue

@@ -1,6 +1,6 @@
 //! The project's release build, with the library linked once more as a dylib.
 
-use super::Kind;
+use super::kind::Kind;
 use super::toolchain::Toolchain;
 use crate::Result;
 use crate::place::{Place, Turn};
@@ -128,7 +128,7 @@ fn once(
         }
     }
     let Some(library) = library else {
-        return Err(format!("cargo built {PACKAGE} and did not say where"));
+        return Err(format!("cargo built {PACKAGE} but did not report the file"));
     };
     if fresh {
         step.end("up to date");

@@ -1,6 +1,6 @@
 //! The kernelspecs `consistency` and `consistency-cuda`, inside the venv and nowhere else.
 
-use super::Kind;
+use super::kind::Kind;
 use crate::Result;
 use crate::files;
 use crate::place::Place;

@@ -1,13 +1,12 @@
 //! The kernel's library: each build in a folder of its own, so that a kernel which is
 //! alive goes on with the build it started with.
 
-use super::Kind;
 use super::build::{self, Build};
 use super::headers;
+use super::kind::Kind;
 use super::no_async;
 use super::rust_src;
 use super::toolchain::Toolchain;
-use super::unpacked;
 use crate::Result;
 use crate::files::{self, Hash};
 use crate::place::{Place, Turn};
@@ -15,6 +14,10 @@ use crate::say;
 use serde_json::json;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+
+/// The program of the commands that need the library, which is also its package. A pack brings it
+/// in the library's folder.
+pub const PROGRAM: &str = "consistency-cli";
 
 /// A build of the library that kernels can start with.
 pub struct Library {
@@ -36,7 +39,7 @@ impl Library {
         if path.is_file() {
             Ok(lock)
         } else {
-            Err(format!("the library {} was replaced in this moment; try again", self.id))
+            Err(format!("the library {} was replaced just now; try again", self.id))
         }
     }
 }
@@ -47,12 +50,6 @@ impl Library {
 /// # Errors
 /// The crate does not compile: the last good build stays current, and the message says so.
 pub fn ensure(place: &Place, turn: &Turn, toolchain: &Toolchain, kind: Kind) -> Result<Library> {
-    if kind == Kind::Cpu
-        && let Some(library) = unpacked::current(place, toolchain)?
-    {
-        say::line("==> library: from a pack, built from these very sources");
-        return Ok(library);
-    }
     let build = build::run(place, turn, toolchain, kind).map_err(|error| {
         let kept = match current_of(place, kind) {
             Some(library) => format!(

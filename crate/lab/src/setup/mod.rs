@@ -5,6 +5,7 @@ mod build;
 mod evcxr;
 mod headers;
 mod kernelspec;
+mod kind;
 mod library;
 mod no_async;
 mod rust_src;
@@ -14,7 +15,7 @@ pub mod unpacked;
 mod venv;
 
 pub use evcxr::VERSION as EVCXR_VERSION;
-pub use library::{Library, built_by, current, sweep};
+pub use library::{Library, PROGRAM, built_by, current, sweep};
 pub use rust_src::{cargo_home, missing as rust_src_missing};
 pub use sources::Sources;
 pub use toolchain::{Toolchain, nvcc};
@@ -22,25 +23,8 @@ pub use venv::system_python;
 
 use crate::Result;
 use crate::place::{Place, Turn};
-
-/// The two kernels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// `consistency`, on the CPU.
-    Cpu,
-    /// `consistency-cuda`, on the CPU and on NVIDIA GPUs.
-    Cuda,
-}
-
-impl Kind {
-    /// The file that names the library that its kernels start with.
-    fn current(self) -> &'static str {
-        match self {
-            Self::Cpu => "current",
-            Self::Cuda => "current-cuda",
-        }
-    }
-}
+use crate::say;
+use kind::Kind;
 
 /// Everything a kernel needs: the library of this clone, the venv, evcxr_jupyter, the kernelspec.
 /// Returns the library that is now current.
@@ -54,7 +38,7 @@ pub fn all(place: &Place, turn: &Turn) -> Result<Library> {
         let venv = scope.spawn(|| venv::ensure(place, turn));
         let evcxr = || evcxr::ensure(place, turn, &toolchain);
         let beside = many.then(|| scope.spawn(evcxr));
-        let library = library::ensure(place, turn, &toolchain, Kind::Cpu);
+        let library = library(place, turn, &toolchain);
         let evcxr = match beside {
             Some(beside) => beside.join().unwrap_or_else(|_| panicked("evcxr_jupyter")),
             None if library.is_ok() => evcxr(),
@@ -69,6 +53,15 @@ pub fn all(place: &Place, turn: &Turn) -> Result<Library> {
     rust_src::fetch(place, turn, &toolchain)?;
     kernelspec::ensure(place, Kind::Cpu)?;
     Ok(library)
+}
+
+// The library of the CPU's kernel: from a pack, as long as it fits the sources, or compiled.
+fn library(place: &Place, turn: &Turn, toolchain: &Toolchain) -> Result<Library> {
+    if let Some(library) = unpacked::current(place, toolchain)? {
+        say::line("==> library: from a pack that was built from these sources");
+        return Ok(library);
+    }
+    library::ensure(place, turn, toolchain, Kind::Cpu)
 }
 
 /// The same, and a second kernel whose library also runs on NVIDIA GPUs.

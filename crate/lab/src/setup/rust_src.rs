@@ -64,7 +64,7 @@ pub fn ensure(toolchain: &Toolchain) {
         Err(error) => {
             step.end("not installed");
             say::note(&format!(
-                "rust-src is missing and could not be had ({error}). Notebooks run, but a `let` \
+                "rust-src is missing and could not be installed ({error}). Notebooks run, but a `let` \
                  of a type of the standard library needs its type written out. With a network: \
                  rustup component add rust-src"
             ));

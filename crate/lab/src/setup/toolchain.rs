@@ -82,7 +82,7 @@ pub fn nvcc() -> Result<PathBuf> {
     let homes = homes.map(PathBuf::from).chain([PathBuf::from("/usr/local/cuda")]);
     let homes = homes.map(|home| home.join("bin").join("nvcc"));
     named.into_iter().chain(found).chain(homes).find(|file| file.is_file()).ok_or_else(|| {
-        "there is no CUDA toolkit here: `nvcc` lies neither in PATH nor in CUDA_HOME/bin nor in \
+        "there is no CUDA toolkit here: `nvcc` is neither in PATH nor in CUDA_HOME/bin nor in \
          /usr/local/cuda/bin. Install NVIDIA's toolkit (12.8 or later), or set CUDA_HOME to it; the \
          kernel for the CPU (`cargo lab setup`) needs none"
             .to_string()

@@ -1,10 +1,11 @@
 //! What came in a pack: put in its places, and used for as long as the library's sources are
 //! those that it was built from.
 
-use super::library::{self, Library};
+use super::kind::Kind;
+use super::library::{self, Library, PROGRAM};
 use super::sources::Sources;
 use super::toolchain::Toolchain;
-use super::{Kind, evcxr, rust_src, venv};
+use super::{evcxr, rust_src, venv};
 use crate::Result;
 use crate::files::{self, Hash};
 use crate::place::Place;
@@ -31,7 +32,7 @@ pub fn current(place: &Place, toolchain: &Toolchain) -> Result<Option<Library>> 
     let origin = json_of(&path)?;
     let Some(sources) = Sources::from_json(&origin["sources"]) else {
         return Err(format!(
-            "{} names no sources; remove it, and the library is compiled here",
+            "{} lists no sources; remove it, and the library is compiled here",
             path.display()
         ));
     };
@@ -39,14 +40,14 @@ pub fn current(place: &Place, toolchain: &Toolchain) -> Result<Option<Library>> 
     let reason = if let Some(how) = Sources::of(&place.project)?.difference(&sources) {
         how
     } else if !library::built_by(&library, toolchain) {
-        "it was built by another Rust than the one here".to_string()
+        "it was built by a different Rust compiler than the one here".to_string()
     } else if launch["set"]["LAB_PROJECT"] != json!(place.project) {
         "the clone was moved".to_string()
     } else {
         return Ok(Some(library));
     };
     say::note(&format!(
-        "the unpacked library ({}) is not used any more, {reason}: compiling",
+        "the unpacked library ({}) is no longer used ({reason}): compiling",
         origin["commit"].as_str().unwrap_or("an unknown commit")
     ));
     Ok(None)
@@ -66,9 +67,7 @@ pub fn movable(library: &Library) -> Result<Vec<(String, PathBuf)>> {
     for entry in fs::read_dir(&library.folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if !["evcxr", "launch.json", "lock", ORIGIN, crate::library::PROGRAM]
-            .contains(&name.as_str())
-        {
+        if !["evcxr", "launch.json", "lock", ORIGIN, PROGRAM].contains(&name.as_str()) {
             found.push((name, entry.path()));
         }
     }

@@ -1,6 +1,7 @@
 //! The model card of an export: what was recorded, and nothing else.
 
 use crate::experiment::run::Trained;
+use crate::record::page::{Block, Cell, Table, columns, markdown};
 use crate::{Context, Error, Result, ensure};
 use polars::prelude::{CsvReadOptions, CsvReader, SerReader};
 use std::fmt::Write;
@@ -23,30 +24,27 @@ impl Card {
             "license = '{}': letters, digits, '-', '_' and '.'",
             self.license.as_deref().unwrap_or_default()
         );
-        let mut text = self.front(trained.experiment().data.repository()?);
         let experiment = trained.experiment();
-        let (name, kind) = (&experiment.name, experiment.method.name());
         let size = shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
-        let _ = write!(
-            text,
-            "\n# {name}\n\nA consistency model (Song, Dhariwal, Chen and Sutskever, 2023) for images \
-             of {size} (channels, height, width), by {kind}, of {} parameters. Trained with \
-             Consistency Lab; `experiment.toml` is its whole configuration. These are the averaged \
-             parameters.\n",
+        let mut blocks = vec![Block::Text(format!(
+            "A consistency model (Song, Dhariwal, Chen and Sutskever, 2023) for images of {size} \
+             (channels, height, width), by {}, of {} parameters. Trained with Consistency Lab; \
+             `experiment.toml` is its whole configuration. These are the averaged parameters.",
+            experiment.method.name(),
             trained.params().count()
-        );
-        text += "\n## Recorded\n\n| | last row |\n|---|---|\n";
+        ))];
         let table = trained.table();
-        for column in table.columns() {
+        let recorded = table.columns().iter().map(|column| {
             let last = table.column(column).last().copied();
-            let _ = writeln!(text, "| {column} | {} |", last.map_or_else(String::new, short));
-        }
-        text += "\n## Where the numbers come from\n\n| | |\n|---|---|\n";
-        for (field, value) in provenance(trained.run_folder().path())? {
-            let _ = writeln!(text, "| {field} | {value} |");
-        }
-        text += USE;
-        Ok(text)
+            (column.to_string(), last.map_or_else(String::new, short))
+        });
+        blocks.push(heading("Recorded"));
+        blocks.push(rows("last row", recorded));
+        blocks.push(heading("Where the numbers come from"));
+        blocks.push(rows("", provenance(trained.run_folder().path())?.into_iter()));
+        blocks.extend(usage());
+        let front = self.front(experiment.data.repository()?);
+        Ok(front + "\n" + &markdown(&experiment.name, &blocks))
     }
 
     fn front(&self, dataset: Option<String>) -> String {
@@ -62,23 +60,31 @@ impl Card {
     }
 }
 
-const USE: &str = r#"
-## Use
+fn heading(text: &str) -> Block {
+    Block::Heading(2, text.to_string())
+}
 
-From Python, with DIR this folder or the name of its repository on the Hub:
+/// A table of names and values.
+fn rows(head: &str, values: impl Iterator<Item = (String, String)>) -> Block {
+    let rows = values.map(|(name, value)| vec![Cell::Text(name), Cell::Text(value)]).collect();
+    Block::Table(Table { columns: columns("", &["", head]), rows })
+}
 
-```python
-from diffusers import ConsistencyModelPipeline
+fn usage() -> [Block; 5] {
+    let text = |text: &str| Block::Text(text.to_string());
+    [
+        heading("Use"),
+        text("From Python, with DIR this folder or the name of its repository on the Hub:"),
+        Block::Code("python", PYTHON.to_string()),
+        text("From Consistency Lab:"),
+        Block::Code("sh", "cargo lab sample --model DIR --steps 1 --out grid.png\n".to_string()),
+    ]
+}
+
+const PYTHON: &str = r#"from diffusers import ConsistencyModelPipeline
 
 pipeline = ConsistencyModelPipeline.from_pretrained("DIR")
 image = pipeline(num_inference_steps=1).images[0]
-```
-
-From Consistency Lab:
-
-```sh
-cargo lab sample --model DIR --steps 1 --out grid.png
-```
 "#;
 
 fn short(value: f64) -> String {

@@ -145,7 +145,7 @@ fn missing(source: &Source, at: &str, options: &LoadOptions) -> Result<crate::Er
         false => format!("{source} holds no {wanted}"),
     };
     let there = Variants::of(&source.names(&format!("{at}diffusion_pytorch_model")), at);
-    Ok(crate::Error::new(match there {
+    Ok(crate::Error::not_found(match there {
         Variants { plain: true, .. } if options.variant.is_some() => {
             format!("{wanted}; it has weights that are no variant: leave the variant out")
         }

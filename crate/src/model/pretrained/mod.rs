@@ -13,7 +13,8 @@ pub use flax::{FlaxOptions, FlaxParams};
 pub use scheduler::{CmSchedule, Kind};
 pub use source::Source;
 
-use super::network::{Network, NetworkConfig};
+use super::config::NetworkConfig;
+use super::network::Network;
 use super::unet::{UNet, UNetConfig};
 use super::vp::VariancePreserving;
 use super::wrap::{Conditioned, ConsistencyModel, EdmDenoiser};

@@ -28,7 +28,7 @@ impl Source {
     /// No folder there.
     pub fn folder(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        ensure!(path.is_dir(), "there is no folder {}", path.display());
+        ensure!(not_found: path.is_dir(), "there is no folder {}", path.display());
         Ok(Self(Place::Folder(path.to_path_buf())))
     }
 
@@ -38,7 +38,7 @@ impl Source {
     /// No such file, or one whose name says that it is something else.
     pub fn file_of_flax(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        ensure!(path.is_file(), "there is no file {}", path.display());
+        ensure!(not_found: path.is_file(), "there is no file {}", path.display());
         ensure!(
             path.extension().is_none_or(|end| end == "msgpack"),
             "{} is a file: known are folders in diffusers' layout, and flax files, whose name \
@@ -98,10 +98,10 @@ impl Source {
     pub fn file(&self, name: &str) -> Result<PathBuf> {
         match &self.0 {
             Place::Hub(repository) => repository.file(name),
-            Place::Flax(path) => bail!("{} is one file, without {name}", path.display()),
+            Place::Flax(path) => bail!(not_found: "{} is one file, without {name}", path.display()),
             Place::Folder(folder) => {
                 let path = folder.join(name);
-                ensure!(path.is_file(), "{} holds no {name}", folder.display());
+                ensure!(not_found: path.is_file(), "{} holds no {name}", folder.display());
                 Ok(path)
             }
         }

@@ -10,6 +10,7 @@ pub(crate) use json::DIFFUSERS;
 
 use super::blocks::{Common, Names, ResBlock, Size};
 use super::network::{Condition, Network, OnTape, Taped};
+use super::time::{Features, TimeEmbedding, Times};
 use crate::nn::{
     Act, Attention, ClassEmbedding, Conv2d, GroupNorm, Linear, Padding, PositionalEmbedding, Scope,
     Tape, Value, concatenate, silu, upsample_nearest2,
@@ -59,8 +60,7 @@ impl Change {
 /// A U-Net.
 #[derive(Clone, Debug)]
 pub struct UNet {
-    embedding: PositionalEmbedding,
-    time: (Linear, Linear),
+    time: TimeEmbedding,
     classes: Option<ClassEmbedding>,
     input: Conv2d,
     down: Vec<Level>,
@@ -76,7 +76,7 @@ impl UNet {
     ///
     /// # Errors
     /// A configuration that no network has.
-    pub(super) fn new(scope: &mut Scope, config: &UNetConfig) -> Result<Self> {
+    pub(super) fn new(scope: &mut Scope, config: &UNetConfig, times: Times) -> Result<Self> {
         config.check()?;
         let (down_types, up_types) = config.levels()?;
         let (Some(inputs), Some(outputs)) = (config.in_channels, config.out_channels) else {
@@ -103,10 +103,12 @@ impl UNet {
 
         let embedding =
             PositionalEmbedding::new(features, config.flip_sin_to_cos, config.freq_shift)?;
-        let time = (
+        let embedding = (Features::Positional(embedding), TIME_SCALE);
+        let layers = (
             Linear::new(&mut scope.at("time_embedding.linear_1"), features, width, 1.0)?,
             Linear::new(&mut scope.at("time_embedding.linear_2"), width, width, 1.0)?,
         );
+        let time = TimeEmbedding::new(scope, embedding, layers, (features, width), times)?;
         let classes = match config.num_class_embeds {
             Some(count) => {
                 Some(ClassEmbedding::new(&mut scope.at("class_embedding"), count, width)?)
@@ -215,7 +217,7 @@ impl UNet {
         let norm = GroupNorm::new(&mut scope.at("conv_norm_out"), groups, now, config.norm_eps)?;
         let output = Conv2d::new(&mut scope.at("conv_out"), now, outputs, 3, 0.0)?;
         let centre = config.center_input_sample;
-        Ok(Self { embedding, time, classes, input, down, middle, up, norm, output, centre })
+        Ok(Self { time, classes, input, down, middle, up, norm, output, centre })
     }
 
     /// The network of `config` in `scope`, which takes time steps as they are rather than c_noise:
@@ -224,17 +226,22 @@ impl UNet {
     /// # Errors
     /// A configuration that no network has.
     pub fn at_time_steps(scope: &mut Scope, config: &UNetConfig) -> Result<Box<dyn Network>> {
-        let network = AtTimeSteps(Self::new(scope, config)?);
+        let mut network = Self::new(scope, config, Times::One)?;
+        network.time.scale = 1.0;
         Ok(Box::new(Taped::new(scope, network)))
     }
+}
 
-    fn evaluate(&self, tape: &mut Tape, xs: &Value, steps: &[f64], on: Condition) -> Result<Value> {
+/// An attention as a block of its own for checkpointing.
+pub(super) fn attend(tape: &mut Tape, attention: &Attention, xs: &Value) -> Result<Value> {
+    let own = attention.clone();
+    tape.block(&[xs], move |tape, v| own.forward(tape, &v[0]))
+}
+
+impl OnTape for UNet {
+    fn run(&self, tape: &mut Tape, xs: &Value, on: Condition) -> Result<Value> {
         let batch = xs.dims()[0];
-        let (dtype, device) = (xs.tensor().dtype(), xs.tensor().device().clone());
-        let features = tape.constant(self.embedding.forward(steps, dtype, &device)?);
-        let emb = self.time.0.forward(tape, &features)?;
-        let emb = silu(tape, &emb)?;
-        let mut emb = self.time.1.forward(tape, &emb)?;
+        let mut emb = self.time.forward(tape, xs, on)?;
         match (&self.classes, on.labels) {
             (Some(classes), Some(labels)) => {
                 ensure!(labels.len() == batch, "{} classes for {batch} samples", labels.len());
@@ -292,28 +299,5 @@ impl UNet {
         let h = self.norm.forward(tape, &h, Act::Silu)?;
         let ys = self.output.forward(tape, &h)?;
         Ok(tape.channels_first(&ys)?)
-    }
-}
-
-/// An attention as a block of its own for checkpointing.
-pub(super) fn attend(tape: &mut Tape, attention: &Attention, xs: &Value) -> Result<Value> {
-    let own = attention.clone();
-    tape.block(&[xs], move |tape, v| own.forward(tape, &v[0]))
-}
-
-impl OnTape for UNet {
-    fn run(&self, tape: &mut Tape, xs: &Value, condition: Condition) -> Result<Value> {
-        let noise = condition.noise_of(xs.dims()[0])?;
-        let steps: Vec<f64> = noise.iter().map(|c| TIME_SCALE * c).collect();
-        self.evaluate(tape, xs, &steps, condition)
-    }
-}
-
-struct AtTimeSteps(UNet);
-
-impl OnTape for AtTimeSteps {
-    fn run(&self, tape: &mut Tape, xs: &Value, condition: Condition) -> Result<Value> {
-        let steps = condition.noise_of(xs.dims()[0])?;
-        self.0.evaluate(tape, xs, &steps, condition)
     }
 }

@@ -1,13 +1,13 @@
 //! What the variants of a reproduction change: one table and one figure each.
 
 use super::super::config::Sweep;
-use super::super::effort::Effort;
 use super::super::sampling::Sampling;
 use super::numbers::{Entry, METRICS, ORIGIN, metrics};
 use super::ours::{heads, rows};
-use super::page::{Block, Picture, Table, columns};
 use crate::Result;
 use crate::plot::Figure;
+use crate::record::Budget;
+use crate::record::page::{Block, Picture, Table, columns};
 use std::path::Path;
 
 /// One table per reproduction that has variants, and its figure where anything was measured.
@@ -25,37 +25,38 @@ pub(super) fn blocks(folder: &Path, entries: &[Entry]) -> Result<Vec<Block>> {
             continue;
         }
         blocks.push(Block::Heading(3, format!("Ablation of {}", base.reproduction.name)));
-        let effort = shared(base, &variants);
-        blocks.push(Block::Table(table(base, &variants, effort)));
-        blocks.extend(figure(base, &variants, effort)?);
+        let budget = shared(base, &variants);
+        blocks.push(Block::Table(table(base, &variants, budget)));
+        blocks.extend(figure(base, &variants, budget)?);
     }
     Ok(blocks)
 }
 
 // The largest budget that the reproduction itself and a variant were run with: numbers of
 // different budgets say nothing about what differs.
-fn shared(base: &Entry, variants: &[Entry]) -> Option<Effort> {
-    let ran = |entry: &Entry, effort: Effort| {
-        entry.reproduction.samplings().iter().any(|one| entry.measured(one, effort).is_some())
+fn shared(base: &Entry, variants: &[Entry]) -> Option<Budget> {
+    let ran = |entry: &Entry, budget: Budget| {
+        entry.reproduction.samplings().iter().any(|one| entry.measured(one, budget).is_some())
     };
-    Effort::ALL
+    Budget::ALL
         .into_iter()
-        .find(|effort| ran(base, *effort) && variants.iter().any(|variant| ran(variant, *effort)))
+        .rev()
+        .find(|budget| ran(base, *budget) && variants.iter().any(|variant| ran(variant, *budget)))
 }
 
-fn table(base: &Entry, variants: &[Entry], effort: Option<Effort>) -> Table {
+fn table(base: &Entry, variants: &[Entry], budget: Option<Budget>) -> Table {
     let metrics = metrics(std::iter::once(base).chain(variants));
     let mut names = vec!["variant".to_string(), "sampling".to_string(), "NFE".to_string()];
     names.extend(heads(&metrics));
     names.extend(ORIGIN.map(String::from));
     let all = std::iter::once(base).chain(variants).flat_map(|entry| {
         let pick = |sampling: &Sampling| {
-            let same = effort.and_then(|effort| entry.measured(sampling, effort));
+            let same = budget.and_then(|budget| entry.measured(sampling, budget));
             same.or_else(|| entry.best(sampling))
         };
         let mut samplings = entry.reproduction.samplings();
         samplings.retain(|sampling| {
-            !matches!(sampling, Sampling::Again { .. } | Sampling::FromData { .. })
+            !matches!(sampling, Sampling::Renoised { .. } | Sampling::FromData { .. })
         });
         rows(entry, &samplings, &metrics, label(entry), &pick)
     });
@@ -71,13 +72,13 @@ fn label(entry: &Entry) -> &str {
 type Value = (f64, Option<f64>);
 
 /// One number of every variant that has it, and beside it each number that the variants sweep.
-fn figure(base: &Entry, variants: &[Entry], effort: Option<Effort>) -> Result<Option<Block>> {
-    let (Some(effort), Some(sampling)) = (effort, base.reproduction.samplings().into_iter().next())
+fn figure(base: &Entry, variants: &[Entry], budget: Option<Budget>) -> Result<Option<Block>> {
+    let (Some(budget), Some(sampling)) = (budget, base.reproduction.samplings().into_iter().next())
     else {
         return Ok(None);
     };
     let of = |entry: &Entry, metric: &str| -> Option<Value> {
-        let (mean, half, _) = entry.measured(&sampling, effort)?.value(metric)?;
+        let (mean, half, _) = entry.measured(&sampling, budget)?.value(metric)?;
         Some((mean, half))
     };
     // Only a distance: smaller is better.
@@ -104,7 +105,7 @@ fn figure(base: &Entry, variants: &[Entry], effort: Option<Effort>) -> Result<Op
             panels.push(sweep_of(&sweep, here, points, metric));
         }
     }
-    let title = format!("{name}: {metric}, {}, budget {}", sampling.name(), effort.name());
+    let title = format!("{name}: {metric}, {}, budget {}", sampling.name(), budget.name());
     let figure = match panels.as_slice() {
         [one] => one.clone().titled(&title),
         many => Figure::panels(&title, 2, many),
@@ -113,7 +114,7 @@ fn figure(base: &Entry, variants: &[Entry], effort: Option<Effort>) -> Result<Op
         "{metric} of `{name}` and its variants; {}, budget {}; means with 95 % intervals over the \
          seeds",
         sampling.name(),
-        effort.name()
+        budget.name()
     );
     let file = format!("figures/ablation-{name}.png");
     let picture = Picture { caption, file, png: figure.png()?, pixels: false };

@@ -1,10 +1,9 @@
 //! A model card for what was trained: what it is, on what data, how good, made how.
 
-use super::markdown;
 use super::numbers::{Entry, ORIGIN, metrics};
 use super::ours::{heads, rows};
-use super::page::{Block, Table, columns};
 use crate::data::Dataset;
+use crate::record::page::{Block, Table, columns, markdown};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -59,7 +58,7 @@ fn card(entry: &Entry) -> Result<String> {
         "`cargo lab reproduce {name}` trains it, samples it and judges it; `cargo lab export` \
          makes a folder for diffusers of a run whose network is a U-Net."
     )));
-    Ok(markdown::page(name, &blocks))
+    Ok(markdown(name, &blocks))
 }
 
 fn data(entry: &Entry) -> Result<String> {

@@ -1,6 +1,6 @@
 //! A page as one HTML file: its style and its pictures are inside, it loads nothing.
 
-use super::page::{Block, Cell, Column, Picture, Table};
+use crate::record::page::{Block, Cell, Column, Picture, Table};
 use base64::Engine;
 use std::fmt::Write;
 
@@ -23,6 +23,9 @@ pub(super) fn page(title: &str, blocks: &[Block]) -> String {
             }
             Block::Text(paragraph) => {
                 let _ = writeln!(text, "<p>{}</p>", words(paragraph));
+            }
+            Block::Code(_, code) => {
+                let _ = writeln!(text, "<pre><code>{}</code></pre>", escape(code));
             }
             Block::Table(of) => table(of, &mut text),
             Block::Pictures(all) => pictures(all, &mut text),

@@ -3,19 +3,17 @@
 mod ablations;
 mod cards;
 mod html;
-mod markdown;
 mod numbers;
 mod ours;
-mod page;
 mod published;
 
 pub use published::published;
 
 use super::config::Reproduction;
+use crate::record::page::{Block, markdown};
 use crate::record::write_atomically;
 use crate::{Context, Result};
 use numbers::Entry;
-use page::Block;
 use std::path::{Path, PathBuf};
 
 const TITLE: &str = "Reproductions";
@@ -69,7 +67,7 @@ pub fn report(folder: &Path) -> Result<Report> {
 impl Report {
     /// The text of `REPORT.md`; its pictures are files beside it.
     pub fn markdown(&self) -> String {
-        markdown::page(TITLE, &self.blocks)
+        markdown(TITLE, &self.blocks)
     }
 
     /// The text of `report.html`, which loads nothing: style and pictures are inside.

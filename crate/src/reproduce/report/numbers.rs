@@ -1,14 +1,14 @@
 //! What was measured of a reproduction, sampling by sampling.
 
 use super::super::config::Reproduction;
-use super::super::effort::Effort;
 use super::super::results::{self, Row, interval};
 use super::super::sampling::Sampling;
-use super::page::Cell;
 use crate::Result;
 use crate::data::{entry, name_in_revision};
 use crate::experiment::{DataConfig, Experiment};
 use crate::method::Gives;
+use crate::record::Budget;
+use crate::record::page::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -54,7 +54,7 @@ impl Entry {
     pub fn read(folder: &Path, name: &str) -> Result<Self> {
         let reproduction = Reproduction::read(folder, name)?;
         // Some precisions exist only on a GPU.
-        let experiment = reproduction.experiment(0, Effort::Full, "cuda", Some("the-teacher"))?;
+        let experiment = reproduction.experiment(0, Budget::Full, "cuda", Some("the-teacher"))?;
         let mut known: BTreeMap<(u64, String, String), String> = BTreeMap::new();
         let mut rows = Vec::new();
         for row in results::read(&reproduction.folder(folder))? {
@@ -63,13 +63,13 @@ impl Entry {
             if of.experiment != name || reproduction.dataset().is_some_and(other) {
                 continue;
             }
-            let effort = Effort::named(&row.budget)?;
+            let budget = Budget::named(&row.budget)?;
             let key = (of.seed, row.budget.clone(), of.device.clone());
             let configuration = match known.get(&key) {
                 Some(known) => known.clone(),
-                None => reproduction.configuration(folder, of.seed, effort, &of.device)?,
+                None => reproduction.configuration(folder, of.seed, budget, &of.device)?,
             };
-            let samples = reproduction.samples(effort) as u64;
+            let samples = reproduction.samples(budget) as u64;
             let current = of.configuration == configuration && row.samples == samples;
             known.insert(key, configuration);
             rows.push((row, current));
@@ -115,13 +115,13 @@ impl Entry {
 
     /// What `sampling` gave with the largest budget that was run.
     pub fn best(&self, sampling: &Sampling) -> Option<Measured> {
-        Effort::ALL.into_iter().find_map(|effort| self.measured(sampling, effort))
+        Budget::ALL.into_iter().rev().find_map(|budget| self.measured(sampling, budget))
     }
 
     /// What `sampling` gave with this budget. Rows of an earlier configuration count where
     /// there are no others.
-    pub fn measured(&self, sampling: &Sampling, effort: Effort) -> Option<Measured> {
-        let (sampler, budget) = (sampling.name(), effort.name());
+    pub fn measured(&self, sampling: &Sampling, budget: Budget) -> Option<Measured> {
+        let (sampler, budget) = (sampling.name(), budget.name());
         let of = |current: bool| -> Vec<Row> {
             let ours = self.rows.iter().filter(|(row, is)| {
                 *is == current && row.sampler == sampler && row.budget == budget

@@ -1,9 +1,9 @@
 //! Our own reproductions: one table per dataset.
 
-use super::super::effort::Effort;
 use super::super::sampling::Sampling;
 use super::numbers::{Entry, ORIGIN, metrics};
-use super::page::{Block, Cell, Picture, Table, columns};
+use crate::record::Budget;
+use crate::record::page::{Block, Cell, Picture, Table, columns};
 use crate::{Context, Result};
 use std::path::Path;
 
@@ -116,21 +116,22 @@ fn pictures(folder: &Path, entries: &[&Entry]) -> Result<Vec<Picture>> {
     let mut all = Vec::new();
     for Entry { reproduction, .. } in entries {
         for sampling in reproduction.samplings() {
-            let files = Effort::ALL
+            let files = Budget::ALL
                 .into_iter()
-                .flat_map(|effort| reproduction.seeds.iter().map(move |seed| (*seed, effort)));
+                .rev()
+                .flat_map(|budget| reproduction.seeds.iter().map(move |seed| (*seed, budget)));
             let found = files
-                .filter_map(|(seed, effort)| {
-                    Some((seed, effort, reproduction.picture(&sampling, seed, effort)?))
+                .filter_map(|(seed, budget)| {
+                    Some((seed, budget, reproduction.picture(&sampling, seed, budget)?))
                 })
                 .find(|(.., file)| reproduction.folder(folder).join(file).is_file());
-            let Some((seed, effort, file)) = found else { continue };
+            let Some((seed, budget, file)) = found else { continue };
             let path = reproduction.folder(folder).join(&file);
             let png =
                 std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
             let name = &reproduction.name;
             let caption =
-                format!("{name}, {}: seed {seed}, budget {}", sampling.name(), effort.name());
+                format!("{name}, {}: seed {seed}, budget {}", sampling.name(), budget.name());
             let file = reproduction.folder(Path::new("")).join(file).display().to_string();
             all.push(Picture { caption, file, png, pixels: true });
         }

@@ -4,7 +4,7 @@ use super::super::config::Reproduction;
 use super::super::sampling::Sampling;
 use super::numbers::{Entry, Measured, ORIGIN};
 use super::ours::not_run;
-use super::page::{Block, Cell, Column, Table, columns};
+use crate::record::page::{Block, Cell, Column, Table, columns};
 use crate::record::read_text;
 use crate::sample::Sampler;
 use crate::{Context, Error, Result, ensure};
@@ -183,8 +183,8 @@ fn rows(line: &Line, entries: &[Entry]) -> Vec<Vec<Cell>> {
 fn is_of(sampling: &Sampling, same: bool, line: &Line) -> bool {
     match sampling {
         Sampling::Multistep { taus } => same && line.nfe == (taus.len() + 1).to_string(),
-        Sampling::Solver(by) => {
-            let method = match by.sampler {
+        Sampling::Solver(solver) => {
+            let method = match solver.sampler {
                 Sampler::Heun { .. } => return same,
                 Sampler::Ddim { eta: 0.0 } => "DDIM",
                 Sampler::DpmSolver2 => "DPM-solver-2",
@@ -192,9 +192,9 @@ fn is_of(sampling: &Sampling, same: bool, line: &Line) -> bool {
                 Sampler::Deis { order: 3 } => "3-DEIS",
                 _ => return false,
             };
-            line.method == method && line.nfe == by.sampler.nfe_of(by.points).to_string()
+            line.method == method && line.nfe == solver.sampler.nfe_of(solver.points).to_string()
         }
-        Sampling::Again { .. } | Sampling::FromData { .. } => false,
+        Sampling::Renoised { .. } | Sampling::FromData { .. } => false,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Convolution with any window by gathering rows: each output position is the sum, over the places
 //! of its window, of an input row times a matrix. Nothing is unfolded.
 
+use super::epilogue::Epilogue;
 use super::panels::{self, Panels};
 use super::product::{DEPTH, Start, multiply, outer};
 use super::simd::{self, Kernel, Vector};
@@ -13,28 +14,6 @@ const ROWS: usize = 192;
 const GRADIENT_ROWS: usize = 96;
 /// Input channels of one task of a weight's gradient.
 const CHANNELS: usize = 16;
-
-/// What is added to a convolution before it is stored: (y + per_sample + residual) factor.
-#[derive(Clone, Copy)]
-pub(crate) struct Epilogue<'a, T> {
-    /// (O)
-    pub bias: Option<&'a [T]>,
-    /// (B, O) or (1, O)
-    pub per_sample: Option<&'a [T]>,
-    /// The shape of the output.
-    pub residual: Option<&'a [T]>,
-    pub factor: T,
-}
-
-impl<T: Real> Epilogue<'_, T> {
-    pub fn none() -> Self {
-        Self { bias: None, per_sample: None, residual: None, factor: T::one() }
-    }
-
-    fn is_more_than_bias(&self) -> bool {
-        self.per_sample.is_some() || self.residual.is_some() || self.factor != T::one()
-    }
-}
 
 /// A convolution of `batch` images.
 #[derive(Clone, Copy)]

@@ -6,6 +6,7 @@
 
 pub(crate) mod attention;
 pub(crate) mod convolution;
+pub(crate) mod epilogue;
 pub(crate) mod group_norm;
 pub(crate) mod panels;
 pub(crate) mod pointwise;

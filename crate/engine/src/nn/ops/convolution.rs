@@ -2,7 +2,8 @@
 
 use super::{tensor, tensors, with_real, with_values};
 use crate::nn::Parameter;
-use crate::nn::kernels::convolution::{Convolution, Epilogue, sum_positions, sum_rows};
+use crate::nn::kernels::convolution::{Convolution, sum_positions, sum_rows};
+use crate::nn::kernels::epilogue::Epilogue;
 use crate::nn::kernels::window::Window;
 use crate::nn::tape::{Slots, Tape, Value};
 use candle_core::{Result, Tensor, bail};
@@ -16,7 +17,7 @@ pub(crate) struct Shape2d {
 
 /// What a convolution adds: (y + per_sample + residual) factor.
 #[derive(Clone, Copy, Debug)]
-pub struct Plus<'a> {
+pub struct ConvEpilogue<'a> {
     /// (B, C) or (1, C), the same at every position.
     pub per_sample: Option<&'a Value>,
     /// A tensor of the output's shape.
@@ -25,7 +26,7 @@ pub struct Plus<'a> {
     pub factor: f64,
 }
 
-impl Default for Plus<'_> {
+impl Default for ConvEpilogue<'_> {
     fn default() -> Self {
         Self { per_sample: None, residual: None, factor: 1.0 }
     }
@@ -39,7 +40,7 @@ impl Tape {
         weight: &Parameter,
         bias: &Parameter,
         shape: Shape2d,
-        plus: Plus,
+        epilogue: ConvEpilogue,
     ) -> Result<Value> {
         let (batch, height, width, inputs) = xs.tensor().dims4()?;
         let (outputs, of, rows, columns) = weight.tensor().dims4()?;
@@ -49,12 +50,12 @@ impl Tape {
         let window = Window::new((height, width), (rows, columns), shape.stride, shape.padding)?;
         let (down, across) = window.output();
         let dims = (batch, down, across, outputs);
-        if let Some(residual) = plus.residual
+        if let Some(residual) = epilogue.residual
             && residual.tensor().dims4()? != dims
         {
             bail!("a convolution's output is {dims:?}, its residual {:?}", residual.dims());
         }
-        if let Some(added) = plus.per_sample
+        if let Some(added) = epilogue.per_sample
             && added
                 .tensor()
                 .dims2()
@@ -64,12 +65,12 @@ impl Tape {
             bail!("{:?} cannot be added to the samples of {dims:?}", added.dims());
         }
         let of = Convolution { batch, window, inputs, outputs };
-        let per_sample = plus.per_sample.cloned();
-        let residual = plus.residual.cloned();
+        let per_sample = epilogue.per_sample.cloned();
+        let residual = epilogue.residual.cloned();
         let on_kernels = self.on_kernels(xs.tensor());
         let settings = self.settings();
         let ys = if on_kernels {
-            forward(&of, xs, weight, bias, &per_sample, &residual, plus.factor)?
+            forward(&of, xs, weight, bias, &per_sample, &residual, epilogue.factor)?
         } else {
             let mut ys = tensors::convolution(settings, xs.tensor(), weight.tensor(), &window)?
                 .broadcast_add(bias.tensor())?;
@@ -79,13 +80,13 @@ impl Tape {
             if let Some(residual) = &residual {
                 ys = (ys + residual.tensor())?;
             }
-            if plus.factor == 1.0 { ys } else { (ys * plus.factor)? }
+            if epilogue.factor == 1.0 { ys } else { (ys * epilogue.factor)? }
         };
         let inputs: Vec<&Value> =
             [Some(xs), per_sample.as_ref(), residual.as_ref()].into_iter().flatten().collect();
         let (saved, added, residual) = (xs.clone(), per_sample.clone(), residual.clone());
         let (weights, biases) = (weight.clone(), bias.clone());
-        let factor = plus.factor;
+        let factor = epilogue.factor;
         let backward = move |dys: Tensor, slots: &mut Slots| {
             let dys = if factor == 1.0 { dys } else { (dys * factor)? };
             if let Some(residual) = &residual {

@@ -2,7 +2,8 @@
 
 use super::{tensor, tensors, with_real, with_values};
 use crate::nn::Parameter;
-use crate::nn::kernels::convolution::{Convolution, Epilogue, sum_rows};
+use crate::nn::kernels::convolution::{Convolution, sum_rows};
+use crate::nn::kernels::epilogue::Epilogue;
 use crate::nn::kernels::window::Window;
 use crate::nn::tape::{Slots, Tape, Value};
 use candle_core::{Result, Tensor, bail};

@@ -14,7 +14,7 @@ mod resample;
 mod tensors;
 mod update;
 
-pub use convolution::Plus;
+pub use convolution::ConvEpilogue;
 pub(crate) use convolution::Shape2d;
 pub(crate) use group_norm::Norm;
 pub(crate) use resample::Resampling;

@@ -69,16 +69,16 @@ fn other(bytes: &[u8]) -> String {
         _ => "",
     };
     if !known.is_empty() {
-        return format!("no image that is read: {known}");
+        return format!("not an image format that is read: {known}");
     }
     let start = &bytes[..bytes.len().min(24)];
     match std::str::from_utf8(start) {
         Ok(text) if !text.chars().any(|c| c.is_control() && !c.is_whitespace()) => {
-            format!("no image: the text {text:?}")
+            format!("not an image: the text {text:?}")
         }
         _ => {
             let hex: Vec<String> = start.iter().take(4).map(|b| format!("{b:02x}")).collect();
-            format!("no image that is known: it begins with the bytes {}", hex.join(" "))
+            format!("not a known image format: it begins with the bytes {}", hex.join(" "))
         }
     }
 }

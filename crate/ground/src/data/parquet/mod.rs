@@ -67,7 +67,7 @@ impl Table {
         let mut start = Vec::new();
         (&mut file).take(64).read_to_end(&mut start).with_context(reading)?;
         decode::refuse_pointer(path, &start)?;
-        let damaged = || format!("{} is no Parquet file, or a damaged one", path.display());
+        let damaged = || format!("{} is not a Parquet file, or is damaged", path.display());
         let metadata = guard("polars-parquet", || read_metadata(&mut file));
         let metadata = metadata.with_context(damaged)?;
         let rows = metadata.row_groups.iter().map(RowGroupMetadata::num_rows);

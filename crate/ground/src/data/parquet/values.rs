@@ -49,7 +49,9 @@ impl<'a> Found<'a> {
             Self::Text(text) => Ok(Label::Text(text)),
             Self::Number(number) => match u32::try_from(number) {
                 Ok(number) => Ok(Label::Number(number)),
-                Err(_) => bail!("the label {number} is no class: 0 or above, within 32 bits"),
+                Err(_) => {
+                    bail!("the label {number} is not a class: it must be 0 or more, in 32 bits")
+                }
             },
         }
     }

@@ -64,7 +64,7 @@ impl Destination<'_> {
     fn send_file(&self, file: &LocalFile, oid: &str, answer: &Value) -> Result<(), Failure> {
         let said = answer["objects"].as_array().into_iter().flatten();
         let Some(object) = said.into_iter().find(|object| object["oid"] == json!(oid)) else {
-            let message = format!("the store of large files says nothing of {}", file.name);
+            let message = format!("the store of large files gives no answer about {}", file.name);
             return Err(Error::new(message).into());
         };
         if let Some(error) = object["error"]["message"].as_str() {
@@ -134,7 +134,7 @@ impl Destination<'_> {
             let answer = self.put(address, &[], &piece, progress)?;
             let etag = text(&answer, "etag").map(str::to_string);
             let etag = etag.ok_or_else(|| {
-                Error::new(format!("{}: the store names no ETag of part {number}", shown(address)))
+                Error::new(format!("{}: the store gives no ETag of part {number}", shown(address)))
             })?;
             parts.push(json!({"partNumber": number, "etag": etag}));
         }
@@ -203,7 +203,11 @@ impl Piece<'_> {
         };
         let (file, size) = open().with_context(|| format!("reading {}", path.display()))?;
         let was = self.file.size;
-        ensure!(size == was, "{} had {was} bytes and has {size}: it is written to", path.display());
+        ensure!(
+            size == was,
+            "{} had {was} bytes and has {size}: it is being written to",
+            path.display()
+        );
         Ok(file.take(self.length))
     }
 }

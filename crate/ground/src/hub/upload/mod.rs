@@ -173,7 +173,7 @@ impl Destination<'_> {
         if self.upload.private && found["private"] != json!(true) {
             let page = format!("{}/{}", self.client.settings.endpoint, self.id);
             return Err(Error::new(format!(
-                "{} is public, and was to be private: make it private at \
+                "{} is public but should be private: make it private at \
                  {page}/settings, or upload without that wish",
                 self.id
             ))
@@ -190,7 +190,7 @@ impl Destination<'_> {
         });
         let described = described.collect::<Result<Vec<Value>>>()?;
         let path = self.api(&format!("/preupload/{}", encode(&self.upload.revision)));
-        let what = "asking how the files travel";
+        let what = "asking how to upload the files";
         let answer = self.expect_json(what, &path, &json!({"files": described}), &[])?;
         let mode = |file: &LocalFile| {
             let said = answer["files"].as_array().into_iter().flatten();

@@ -89,7 +89,7 @@ impl LocalFile {
 
 /// The files below `folder` in order of their names, without git's own.
 pub(super) fn files(folder: &Path) -> Result<Vec<LocalFile>> {
-    ensure!(folder.is_dir(), "there is no folder {}", folder.display());
+    ensure!(not_found: folder.is_dir(), "there is no folder {}", folder.display());
     let mut found = Vec::new();
     walk(folder, "", &mut found)?;
     ensure!(!found.is_empty(), "the folder {} has no files", folder.display());
@@ -119,7 +119,7 @@ fn walk(folder: &Path, prefix: &str, found: &mut Vec<LocalFile>) -> Result<()> {
             walk(&path, &format!("{name}/"), found)?;
         } else {
             check_name(&name).with_context(|| path.display().to_string())?;
-            ensure!(data.is_file(), "{} is no file", path.display());
+            ensure!(data.is_file(), "{} is not a file", path.display());
             found.push(LocalFile { name, path, size: data.len() });
         }
     }

@@ -3,7 +3,7 @@
 // By index: registers are arrays of constant length, and every loop is unrolled.
 #![allow(clippy::needless_range_loop)]
 
-use super::super::convolution::Epilogue;
+use super::super::epilogue::Epilogue;
 use super::super::panels::{self, Panels};
 use super::super::product::{DEPTH, Start, multiply};
 use super::super::simd::{self, Kernel, Lanes, Vector};

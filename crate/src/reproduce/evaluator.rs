@@ -1,6 +1,6 @@
-//! What judges a reproduction's samples: distances from the images of its training.
+//! How a reproduction's samples are evaluated: metrics that compare them with the training images.
 
-use super::config::By;
+use super::evaluation::MetricFamily;
 use crate::data::{Images, part_rows};
 use crate::evaluate::{Classifier, ClassifierConfig, Inception, InceptionFeatures, Statistics};
 use crate::experiment::Trained;
@@ -13,33 +13,33 @@ use candle_core::{DType, Device, Tensor};
 const PIXELS: usize = 1024;
 /// Images at a time.
 const BATCH: usize = 500;
-/// The most images that a classifier is trained on, chosen by key, and its training steps.
-const TAUGHT: usize = 20_000;
+/// The most images that the classifier is trained on, chosen by key, and its training steps.
+const TRAINED_ON: usize = 20_000;
 const STEPS: u64 = 1000;
 /// The parts of the Inception score.
 const SPLITS: usize = 10;
-/// The most real images that Inception looks at, chosen by key: as many as the paper has samples.
-const LOOKED_AT: usize = 50_000;
+/// The most real images that Inception evaluates, chosen by key: as many as the paper has samples.
+const INCEPTION_IMAGES: usize = 50_000;
 /// The reference of a number that depends on the samples alone.
 const NO_REFERENCE: &str = "none: of the samples alone";
 
-/// The judges, with what they know about the real images.
-pub(super) struct Judges {
+/// Computes the metrics, with the statistics of the real images that they need.
+pub(super) struct Evaluator {
     shape: Vec<usize>,
     pixels: Option<(Origin, Statistics)>,
     classifier: Option<(Origin, Classifier, Statistics)>,
     inception: Option<(Origin, Inception, InceptionFeatures)>,
 }
 
-/// What a judge is, and which real images it compares with.
+/// What is compared, and with which real images: the columns `judge` and `reference`.
 #[derive(Clone)]
 struct Origin {
     judge: String,
     reference: String,
 }
 
-/// One number of a judge, with what its record says of it.
-pub(super) struct Finding {
+/// The value of one metric, with what is recorded beside it.
+pub(super) struct Measurement {
     pub metric: &'static str,
     pub value: f64,
     /// What was compared: pixels, or the features of which network.
@@ -48,31 +48,35 @@ pub(super) struct Finding {
     pub reference: String,
 }
 
-/// What the judges have seen of one set of samples.
-pub(super) struct Judged<'a> {
-    judges: &'a Judges,
+/// The statistics of the samples so far.
+pub(super) struct Accumulated<'a> {
+    evaluator: &'a Evaluator,
     pixels: Option<Statistics>,
     classifier: Option<Statistics>,
     inception: Vec<InceptionFeatures>,
 }
 
-impl Judges {
-    /// The judges `by`, for samples of what `trained` was trained on.
-    pub fn new(by: &[By], trained: &Trained) -> Result<Self> {
+impl Evaluator {
+    /// For these metrics, and samples of a network that was trained on the same images as
+    /// `trained`.
+    pub fn new(families: &[MetricFamily], trained: &Trained) -> Result<Self> {
         let data = &trained.experiment().data;
         let (real, split) = (data.images()?, data.split());
-        let mut judges =
+        let mut evaluator =
             Self { shape: real.shape().to_vec(), pixels: None, classifier: None, inception: None };
-        for kind in by {
-            match kind {
-                By::Pixels => judges.pixels = Some(of_pixels(&real, split)?),
-                By::Classifier => judges.classifier = Some(of_classifier(&real, split)?),
-                By::Inception => {
-                    judges.inception = Some(of_inception(&real, split, trained.params().device())?)
+        for family in families {
+            match family {
+                MetricFamily::Pixels => evaluator.pixels = Some(of_pixels(&real, split)?),
+                MetricFamily::Classifier => {
+                    evaluator.classifier = Some(of_classifier(&real, split)?)
+                }
+                MetricFamily::Inception => {
+                    evaluator.inception =
+                        Some(of_inception(&real, split, trained.params().device())?)
                 }
             }
         }
-        Ok(judges)
+        Ok(evaluator)
     }
 
     /// The shape of one sample.
@@ -80,12 +84,12 @@ impl Judges {
         &self.shape
     }
 
-    /// Start to judge: nothing is seen yet.
-    pub fn start(&self) -> Result<Judged<'_>> {
+    /// Statistics of no samples yet.
+    pub fn start(&self) -> Result<Accumulated<'_>> {
         let same =
             |known: &Statistics| Statistics::new(known.features().clone(), known.mean().len());
-        Ok(Judged {
-            judges: self,
+        Ok(Accumulated {
+            evaluator: self,
             pixels: self.pixels.as_ref().map(|(_, known)| same(known)).transpose()?,
             classifier: self.classifier.as_ref().map(|(.., known)| same(known)).transpose()?,
             inception: Vec::new(),
@@ -93,39 +97,41 @@ impl Judges {
     }
 }
 
-impl Judged<'_> {
+impl Accumulated<'_> {
     /// Add samples, (B, C, H, W); they are clipped to \[-1, 1\] as images are.
     pub fn add(&mut self, samples: &Tensor) -> Result<()> {
         let samples = samples.clamp(-1f32, 1f32)?;
-        if let Some((_, inception, _)) = &self.judges.inception {
+        if let Some((_, inception, _)) = &self.evaluator.inception {
             self.inception.push(inception.evaluate(&samples.affine(0.5, 0.5)?)?);
         }
         let samples = samples.to_device(&Device::Cpu)?;
         if let Some(seen) = &mut self.pixels {
             seen.add(&samples)?;
         }
-        let classifier = &self.judges.classifier;
+        let classifier = &self.evaluator.classifier;
         if let (Some(seen), Some((_, classifier, _))) = (&mut self.classifier, classifier) {
             seen.add(&classifier.evaluate(&samples)?)?;
         }
         Ok(())
     }
 
-    /// Each metric's number.
-    pub fn finish(self) -> Result<Vec<Finding>> {
+    /// The value of each metric.
+    pub fn finish(self) -> Result<Vec<Measurement>> {
         let mut all = Vec::new();
         let mut add = |origin: &Origin, metric, value| {
             let Origin { judge, reference } = origin.clone();
-            all.push(Finding { metric, value, judge, reference });
+            all.push(Measurement { metric, value, judge, reference });
         };
-        if let (Some(seen), Some((origin, real))) = (&self.pixels, &self.judges.pixels) {
+        if let (Some(seen), Some((origin, real))) = (&self.pixels, &self.evaluator.pixels) {
             add(origin, "Frechet distance on pixels", seen.frechet_distance(real)?);
             add(origin, "variance over the data's", seen.variance()? / real.variance()?);
         }
-        if let (Some(seen), Some((origin, _, real))) = (&self.classifier, &self.judges.classifier) {
+        if let (Some(seen), Some((origin, _, real))) =
+            (&self.classifier, &self.evaluator.classifier)
+        {
             add(origin, "Frechet distance on classifier features", seen.frechet_distance(real)?);
         }
-        if let Some((origin, _, real)) = &self.judges.inception {
+        if let Some((origin, _, real)) = &self.evaluator.inception {
             let seen = &InceptionFeatures::join(&self.inception)?;
             let manifold = real.precision_recall(seen)?;
             let kid = real.kid(seen, &Key::new(0).stream("judge").stream("kid"))?;
@@ -141,8 +147,7 @@ impl Judged<'_> {
     }
 }
 
-/// The real images `rows` of a split, as a record names them: different images have a different
-/// hash.
+/// The recorded name of the images `rows` of a split; different images have different hashes.
 fn named(real: &Images, split: &str, rows: &[u32]) -> Result<String> {
     Ok(format!("{split}, {} of {}, {}", rows.len(), real.len(), real.hash_of(rows)?))
 }
@@ -155,7 +160,10 @@ fn parts<'a>(real: &'a Images, rows: &'a [u32]) -> impl Iterator<Item = Result<T
     rows.chunks(BATCH).map(|rows| real.batch(rows, DType::F32))
 }
 
-fn gathered(real: &Images, of: impl Fn(&Tensor) -> Result<Statistics>) -> Result<Statistics> {
+fn statistics_of_all(
+    real: &Images,
+    of: impl Fn(&Tensor) -> Result<Statistics>,
+) -> Result<Statistics> {
     let rows = all(real);
     let mut parts = parts(real, &rows);
     let Some(first) = parts.next() else { bail!("{} has no images", real.name()) };
@@ -170,31 +178,31 @@ fn of_pixels(real: &Images, split: &str) -> Result<(Origin, Statistics)> {
     let pixels: usize = real.shape().iter().product();
     ensure!(
         pixels <= PIXELS,
-        "evaluate.by: the Frechet distance on pixels is for {PIXELS} of them, these images have \
-         {pixels}; choose classifier or inception"
+        "evaluate.by: the Frechet distance on pixels takes images of at most {PIXELS} numbers, these \
+         have {pixels}; choose classifier or inception"
     );
     let reference = named(real, split, &all(real))?;
     let origin = Origin { judge: "pixels".to_string(), reference };
-    Ok((origin, gathered(real, Statistics::of)?))
+    Ok((origin, statistics_of_all(real, Statistics::of)?))
 }
 
 // Which images a classifier is trained on. The key is not a seed's: all seeds have the same part.
-fn taught(real: &Images) -> Vec<u32> {
-    part_rows(real.len(), TAUGHT, &Key::new(0).stream("judge").stream("taught"))
+fn trained_on(real: &Images) -> Vec<u32> {
+    part_rows(real.len(), TRAINED_ON, &Key::new(0).stream("judge").stream("taught"))
 }
 
-/// The classifier that judges samples of these images (`evaluate.by = ["classifier"]`): trained for
-/// 1000 steps on at most 20 000 of them, chosen by a fixed key, so that it knows all classes
-/// whatever the order of the dataset is. It depends on the images alone, and is the same for every
-/// model that is trained on them.
+/// The classifier on whose features samples of these images are compared (`evaluate.by =
+/// ["classifier"]`). It is trained for 1000 steps on at most 20 000 of the images, chosen by a fixed
+/// key, so that it knows all classes even where the dataset is sorted by class. It depends on the
+/// images alone, and is the same for every model that is trained on them.
 ///
 /// # Errors
 /// Images without classes; as [`Classifier::train`].
-pub fn judging_classifier(real: &Images) -> Result<Classifier> {
+pub fn evaluation_classifier(real: &Images) -> Result<Classifier> {
     let Some(labels) = real.labels() else {
         bail!("evaluate.by: {} has no classes, and so no classifier", real.name());
     };
-    let rows = taught(real);
+    let rows = trained_on(real);
     let labels: Vec<u32> = rows.iter().map(|row| labels[*row as usize]).collect();
     let config = ClassifierConfig { steps: STEPS, ..ClassifierConfig::default() };
     let (images, key) = (real.batch(&rows, DType::F32)?, Key::new(0).stream("judge"));
@@ -202,15 +210,15 @@ pub fn judging_classifier(real: &Images) -> Result<Classifier> {
 }
 
 fn of_classifier(real: &Images, split: &str) -> Result<(Origin, Classifier, Statistics)> {
-    let classifier = judging_classifier(real)?;
-    let statistics = gathered(real, |part| classifier.statistics(part))?;
-    let (name, taught) = (classifier.features().name(), named(real, split, &taught(real))?);
-    let judge = format!("{name}, taught on {taught}");
+    let classifier = evaluation_classifier(real)?;
+    let statistics = statistics_of_all(real, |part| classifier.statistics(part))?;
+    let (name, rows) = (classifier.features().name(), named(real, split, &trained_on(real))?);
+    let judge = format!("{name}, taught on {rows}");
     let origin = Origin { judge, reference: named(real, split, &all(real))? };
     Ok((origin, classifier, statistics))
 }
 
-// On the device of the samples, for it costs more than they do.
+// On the device of the samples: Inception costs more than sampling.
 fn of_inception(
     real: &Images,
     split: &str,
@@ -222,7 +230,8 @@ fn of_inception(
         real.name(),
         real.shape()
     );
-    let rows = part_rows(real.len(), LOOKED_AT, &Key::new(0).stream("judge").stream("looked at"));
+    let rows =
+        part_rows(real.len(), INCEPTION_IMAGES, &Key::new(0).stream("judge").stream("looked at"));
     let inception = Inception::from_hub(&Hub::from_env()?, device)?;
     let parts: Vec<InceptionFeatures> = parts(real, &rows)
         .map(|part| inception.evaluate(&part?.affine(0.5, 0.5)?.to_device(device)?))

@@ -4,7 +4,7 @@ use super::page::{Block, Cell, Table};
 use std::fmt::Write;
 
 /// The Markdown of a page.
-pub(super) fn page(title: &str, blocks: &[Block]) -> String {
+pub fn markdown(title: &str, blocks: &[Block]) -> String {
     let mut text = format!("# {}\n", words(title));
     for block in blocks {
         match block {
@@ -13,6 +13,9 @@ pub(super) fn page(title: &str, blocks: &[Block]) -> String {
             }
             Block::Text(paragraph) => {
                 let _ = write!(text, "\n{}\n", words(paragraph));
+            }
+            Block::Code(language, code) => {
+                let _ = write!(text, "\n```{language}\n{code}```\n");
             }
             Block::Table(of) => table(of, &mut text),
             Block::Pictures(pictures) => {

@@ -29,7 +29,7 @@ pub struct Score {
 }
 
 /// Compares samples with the held-out digits, one table row per method.
-pub struct Judge {
+pub struct DigitsComparison {
     held_out: Tensor,
     reference: Statistics,
     neighbours: Neighbours,
@@ -37,12 +37,12 @@ pub struct Judge {
     rows: Vec<(String, Option<usize>, Option<f64>, Score)>,
 }
 
-impl Judge {
+impl DigitsComparison {
     /// Compare with these digits. The table starts with what real digits reach: the
     /// digits to train on (the floor of the distance), and the held-out ones themselves.
     pub fn new(digits: &Digits) -> Result<Self> {
         let neighbours = Neighbours::new(&digits.train, &digits.train_labels, NEIGHBOURS)?;
-        let mut judge = Self {
+        let mut comparison = Self {
             held_out: digits.held_out.clone(),
             reference: Statistics::of(&digits.held_out)?,
             agreement: neighbours.usual_agreement(&digits.held_out, USUAL)?,
@@ -50,12 +50,13 @@ impl Judge {
             rows: Vec::new(),
         };
         // Random sets of the digits to train on, as many in each as are held out.
-        let rows = batch_rows(digits.train.dims()[0], judge.samples(), 0, &Key::new(0));
+        let rows = batch_rows(digits.train.dims()[0], comparison.samples(), 0, &Key::new(0));
         let real = select(&digits.train, &rows)?;
-        let assigned = judge.neighbours.share_assigned(&digits.held_out, judge.agreement)?;
-        let floor = Score { frechet: judge.score(&real)?.frechet, assigned };
-        judge.rows.push(("real digits".to_string(), None, None, floor));
-        Ok(judge)
+        let assigned =
+            comparison.neighbours.share_assigned(&digits.held_out, comparison.agreement)?;
+        let floor = Score { frechet: comparison.score(&real)?.frechet, assigned };
+        comparison.rows.push(("real digits".to_string(), None, None, floor));
+        Ok(comparison)
     }
 
     /// How many samples a method gives: four times the held-out digits.

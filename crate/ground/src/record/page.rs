@@ -1,13 +1,17 @@
-//! What a report is made of, before it is Markdown or HTML. In texts, what stands in backticks
-//! is code.
+//! What a report and a model card are made of, before they are Markdown or HTML. In texts, what
+//! stands in backticks is code.
+
+pub use super::markdown::markdown;
 
 /// One part of a page.
 #[derive(Clone, Debug)]
-pub(super) enum Block {
+pub enum Block {
     /// A heading of level 2 or 3.
     Heading(u8, String),
     /// A paragraph.
     Text(String),
+    /// Code, in this language.
+    Code(&'static str, String),
     /// A table.
     Table(Table),
     /// Pictures side by side.
@@ -16,7 +20,7 @@ pub(super) enum Block {
 
 /// A PNG.
 #[derive(Clone, Debug)]
-pub(super) struct Picture {
+pub struct Picture {
     /// What it shows.
     pub caption: String,
     /// Its file, from the report's folder.
@@ -29,7 +33,7 @@ pub(super) struct Picture {
 
 /// A table.
 #[derive(Clone, Debug)]
-pub(super) struct Table {
+pub struct Table {
     /// Its columns.
     pub columns: Vec<Column>,
     /// Its rows, one cell per column.
@@ -38,7 +42,7 @@ pub(super) struct Table {
 
 /// A column.
 #[derive(Clone, Debug)]
-pub(super) struct Column {
+pub struct Column {
     /// Whose numbers it has, where a table has several sources.
     pub source: &'static str,
     /// Its heading.
@@ -47,7 +51,7 @@ pub(super) struct Column {
 
 /// A cell.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Cell {
+pub enum Cell {
     /// Words.
     Text(String),
     /// A number with its interval.
@@ -70,6 +74,6 @@ impl Cell {
 }
 
 /// Columns of one source.
-pub(super) fn columns<S: AsRef<str>>(source: &'static str, names: &[S]) -> Vec<Column> {
+pub fn columns<S: AsRef<str>>(source: &'static str, names: &[S]) -> Vec<Column> {
     names.iter().map(|name| Column { source, name: name.as_ref().to_string() }).collect()
 }

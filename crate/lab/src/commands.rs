@@ -4,14 +4,11 @@
 use crate::place::{Place, Turn};
 use crate::process::Logged;
 use crate::say::Step;
-use crate::setup::{Library, Toolchain, unpacked};
+use crate::setup::{Library, PROGRAM, Toolchain, unpacked};
 use crate::{Result, shell};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::ExitCode;
-
-/// The program, which is also its package.
-pub const PROGRAM: &str = "consistency-cli";
 
 /// Run `command` of that program with these arguments.
 ///
@@ -80,5 +77,5 @@ pub fn program(
     let file = messages
         .filter(|message| message["target"]["name"] == PROGRAM)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from));
-    file.ok_or_else(|| format!("cargo built {PROGRAM} and did not say where"))
+    file.ok_or_else(|| format!("cargo built {PROGRAM} but did not report the file"))
 }

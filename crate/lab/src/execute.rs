@@ -5,12 +5,12 @@ use crate::files::{self, Hash};
 use crate::notebooks::Notebook;
 use crate::place::{Place, Turn};
 use crate::process::Logged;
+use crate::python::{jupyter, script};
 use crate::report::{self, Entry};
 use crate::say::{self, Step};
 use crate::setup::Library;
 use serde_json::{Value, json};
 use std::fs;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -111,7 +111,7 @@ fn one(
     files::remove(&scratch)?;
     fs::create_dir_all(&scratch).map_err(|e| format!("making {}: {e}", scratch.display()))?;
     let results = scratch.join("results.jsonl");
-    let script = tool(place, "execute.py", EXECUTE)?;
+    let script = script(place, "execute.py", EXECUTE)?;
     let mut execute = Logged::new(place, &format!("run-{}", notebook.name), place.python());
     execute
         .command()
@@ -172,9 +172,9 @@ fn one(
 fn inputs(library: &Library, request: &Request, notebook: &Notebook) -> Result<String> {
     let text = files::read(&notebook.path)?;
     let parsed: Value = serde_json::from_str(&text)
-        .map_err(|e| format!("{} is no notebook: {e}", notebook.path.display()))?;
+        .map_err(|e| format!("{} is not a notebook: {e}", notebook.path.display()))?;
     let Some(cells) = parsed["cells"].as_array() else {
-        return Err(format!("{} is no notebook: it has no cells", notebook.path.display()));
+        return Err(format!("{} is not a notebook: it has no cells", notebook.path.display()));
     };
     let mut hash = Hash::default();
     hash.add(&library.id).add(&request.budget).add(EXECUTE);
@@ -190,7 +190,7 @@ fn inputs(library: &Library, request: &Request, notebook: &Notebook) -> Result<S
 // Put the outputs of the executed copy into the notebook, without anything that belongs to this
 // machine or this moment.
 fn write_back(place: &Place, turn: &Turn, notebook: &Notebook) -> Result<()> {
-    let script = tool(place, "execute.py", EXECUTE)?;
+    let script = script(place, "execute.py", EXECUTE)?;
     let mut write = Logged::new(place, &format!("write-{}", notebook.name), place.python());
     write
         .command()
@@ -204,20 +204,4 @@ fn write_back(place: &Place, turn: &Turn, notebook: &Notebook) -> Result<()> {
     write.run(turn, |_| {})?;
     say::line(&format!("    wrote the outputs into {}", place.shown(&notebook.path)));
     Ok(())
-}
-
-/// What Jupyter's programs are told: to look for kernelspecs in the venv before the user's own, and
-/// to keep their running state beside ours.
-pub fn jupyter(place: &Place) -> [(&'static str, std::ffi::OsString); 2] {
-    [
-        ("JUPYTER_PREFER_ENV_PATH", "1".into()),
-        ("JUPYTER_RUNTIME_DIR", place.own.join("jupyter").into()),
-    ]
-}
-
-/// A Python program of ours as a file.
-pub fn tool(place: &Place, name: &str, text: &str) -> Result<PathBuf> {
-    let path = place.own.join("tools").join(name);
-    files::write_if_changed(&path, text.as_bytes())?;
-    Ok(path)
 }

@@ -89,8 +89,7 @@ fn each_kind_of_failing_cell_fails() -> Result {
     let path = folder.0.join("tag.ipynb");
     notebook(&path, &["let before = 1;", "!!let fine = 1;", "let after = 2;"])?;
     let (good, text) = told(lab(&["run"]).arg(&path))?;
-    let want =
-        "\nerror: tag: cell 2 (code cell 2 of 3) was to fail (tag raises-exception) and did not";
+    let want = "\nerror: tag: cell 2 (code cell 2 of 3) should have failed (tag raises-exception) and did not";
     assert!(!good && text.contains(want), "{text}");
     Ok(())
 }

@@ -1,0 +1,104 @@
+//! How the samples of a reproduction are drawn and evaluated, as the table `evaluate` of its file.
+
+use crate::bounds::{POINTS, within};
+use crate::process::NoiseRange;
+use crate::sample::{Multistep, Sampler};
+use crate::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+use std::ops::Bound;
+
+/// How samples are drawn and evaluated.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Evaluation {
+    /// How many samples of each kind.
+    pub samples: usize,
+    /// For a consistency model: the noise levels after T, for each kind of sampling; none for
+    /// one step.
+    #[serde(default)]
+    pub taus: Vec<Vec<f64>>,
+    /// For a teacher: the points of Heun's grid, for each kind of sampling.
+    #[serde(default)]
+    pub points: Vec<usize>,
+    /// For a teacher: other samplers.
+    #[serde(default)]
+    pub solvers: Vec<SamplerOnGrid>,
+    /// For a teacher: the noise levels to which its samples are renoised, and from which the PF ODE
+    /// is solved again. This is what a student without error does in its second step.
+    #[serde(default)]
+    pub again: Vec<f64>,
+    /// The noise levels at which training images are denoised: how good the last step of
+    /// multistep sampling is when everything before it was right.
+    #[serde(default)]
+    pub from_data: Vec<f64>,
+    /// The metrics.
+    #[serde(default = "pixels_and_classifier")]
+    pub by: Vec<MetricFamily>,
+}
+
+/// A sampler for a teacher, and its time grid.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SamplerOnGrid {
+    /// The sampler.
+    pub sampler: Sampler,
+    /// The points of its Karras grid.
+    pub points: usize,
+}
+
+/// Metrics that are computed from the same features. Samples are compared with the training
+/// images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MetricFamily {
+    /// The Frechet distance on pixels, of which there may be at most 1024, and their total variance
+    /// over that of the data: below 1, samples are too near the mean.
+    Pixels,
+    /// The Frechet distance on the features of a classifier that is trained on the data, on at
+    /// most 20 000 images ([`evaluation_classifier`](super::evaluation_classifier)).
+    Classifier,
+    /// FID, KID (100 subsets of 1000), the Inception score, precision and recall: for colour
+    /// images, against at most 50 000 of the training images, chosen by a fixed key. The weights
+    /// are on the Hub.
+    Inception,
+}
+
+impl Evaluation {
+    /// Whether its numbers are in range, and there is something to draw and to measure.
+    pub(super) fn check(&self) -> Result<()> {
+        let Self { samples, taus, points, solvers, again, by, .. } = self;
+        within("evaluate.samples", *samples, 2..=10_000_000)?;
+        for solver in solvers {
+            solver.sampler.check().context("evaluate.solvers")?;
+            within("evaluate.solvers.points", solver.points, 2..=POINTS)?;
+        }
+        points.iter().try_for_each(|n| within("evaluate.points", *n, 2..=POINTS))?;
+        ensure!(
+            taus.len() + points.len() + solvers.len() > 0,
+            "evaluate: give taus (a consistency model), or points or solvers (a denoiser)"
+        );
+        ensure!(
+            again.is_empty() || !points.is_empty(),
+            "evaluate.again: give evaluate.points, the grid that the ODE is solved on"
+        );
+        ensure!(!by.is_empty(), "evaluate.by: pixels, classifier or inception");
+        Ok(())
+    }
+
+    /// Whether the noise levels at which something is drawn lie on the way from T to eps.
+    pub(super) fn check_levels(&self, noise: NoiseRange) -> Result<()> {
+        let NoiseRange { eps, t_max, .. } = noise;
+        for taus in &self.taus {
+            let sigmas = [&[t_max], taus.as_slice()].concat();
+            let chain = Multistep { sigmas: &sigmas, eps, clip: false, s_noise: 1.0 };
+            chain.check().context("evaluate.taus")?;
+        }
+        let inside = (Bound::Excluded(eps), Bound::Included(t_max));
+        self.again.iter().try_for_each(|tau| within("evaluate.again", *tau, inside))?;
+        self.from_data.iter().try_for_each(|tau| within("evaluate.from_data", *tau, inside))
+    }
+}
+
+fn pixels_and_classifier() -> Vec<MetricFamily> {
+    vec![MetricFamily::Pixels, MetricFamily::Classifier]
+}
