@@ -67,7 +67,7 @@ pub fn train(steps: u64) -> consistency::Result<Trained> {
         // theta, then theta- = mu theta- + (1 - mu) theta, and the average.
         optimizer.step(&theta, &theta.gradients(&loss)?, 1.0)?;
         target.update(&theta, schedule.mu(k, steps))?;
-        average.update(&theta, 0.999f64.min((1.0 + k as f64) / (10.0 + k as f64)))?;
+        average.follow(&theta, 0.999, k)?;
         if (k + 1) % 500 == 0 {
             println!("step {}: loss {:.4}", k + 1, loss.to_scalar::<f32>()?);
         }

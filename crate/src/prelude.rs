@@ -22,7 +22,7 @@ pub use crate::method::{
     ConsistencyDistillation, ConsistencyTraining, Method, MethodConfig, ScoreMatching,
 };
 pub use crate::model::{
-    ConsistencyModel, EdmDenoiser, MlpConfig, NcsnppConfig, Network, NetworkConfig, Pretrained,
+    ConsistencyModel, EdmDenoiser, Learner, MlpConfig, NcsnppConfig, Network, NetworkConfig, Pretrained,
     UNetConfig,
 };
 pub use crate::nn::{Ema, Optimizer, OptimizerConfig, OptimizerKind, Params};
@@ -39,7 +39,7 @@ pub use crate::record::{Budget, Provenance, Table};
 pub use crate::reproduce::{self, Reproduction};
 pub use crate::rng::Key;
 pub use crate::sample::{self, Churn, Sampler};
-pub use crate::seam::{ConsistencyFunction, Counted, Denoiser, EndingAt, TwoTimeMap};
+pub use crate::seam::{ConsistencyFunction, Counted, Denoiser, EndingAt, TwoTimeMap, per_sample};
 pub use crate::theory::{self, Dual, Limit, Number, Slope, Source, Tangent, TanhModel};
 pub use candle_core::{D, DType, Device, IndexOp, Tensor, Var};
 pub use polars::df;

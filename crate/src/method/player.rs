@@ -122,9 +122,7 @@ impl Player {
             self.optimizer = Optimizer::new(self.config, &self.params)?;
         }
         self.optimizer.step(&self.params, gradients, self.schedule.factor(k))?;
-        // Early on a slow average would remember the start.
-        let warm = (1.0 + k as f64) / (10.0 + k as f64);
-        self.averages.iter().try_for_each(|(rate, ema)| ema.update(&self.params, rate.min(warm)))
+        self.averages.iter().try_for_each(|(rate, ema)| ema.follow(&self.params, *rate, k))
     }
 
     /// Its whole state: tensors by group (`params`, `ema`, `ema.1`, .., `optimizer`) and name.

@@ -3,6 +3,7 @@
 mod blocks;
 mod config;
 mod json;
+mod learner;
 mod limits;
 mod mlp;
 mod ncsnpp;
@@ -14,6 +15,7 @@ mod vp;
 mod wrap;
 
 pub use config::NetworkConfig;
+pub use learner::Learner;
 pub use mlp::MlpConfig;
 pub use ncsnpp::NcsnppConfig;
 pub use network::{Condition, Network};

@@ -34,4 +34,10 @@ impl Ema {
         }
         Ok(())
     }
+
+    /// Move towards `params` after step `k` of a training, counted from 0, at the rate
+    /// min(`rate`, (1 + k) / (10 + k)): early on a slow average would remember the start.
+    pub fn follow(&self, params: &Params, rate: f64, k: u64) -> Result<()> {
+        self.update(params, rate.min((1.0 + k as f64) / (10.0 + k as f64)))
+    }
 }
