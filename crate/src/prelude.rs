@@ -22,8 +22,8 @@ pub use crate::method::{
     ConsistencyDistillation, ConsistencyTraining, Method, MethodConfig, ScoreMatching,
 };
 pub use crate::model::{
-    ConsistencyModel, EdmDenoiser, Learner, MlpConfig, NcsnppConfig, Network, NetworkConfig, Pretrained,
-    UNetConfig,
+    ConsistencyModel, EdmDenoiser, Learner, MlpConfig, NcsnppConfig, Network, NetworkConfig,
+    Pretrained, UNetConfig,
 };
 pub use crate::nn::{Ema, Optimizer, OptimizerConfig, OptimizerKind, Params};
 pub use crate::notebook::{
