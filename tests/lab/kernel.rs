@@ -17,7 +17,7 @@ const GRADIENTS: [&str; 4] = [
 const RIGHT: &str = "Some(Some([2.0, 2.0])) Some(Some([1.0, 1.0]))";
 
 /// Types of the prelude, each bound by a plain `let`.
-const TYPES: [(&str, &str); 90] = [
+const TYPES: [(&str, &str); 94] = [
     ("Tensor", "let a1 = Tensor::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Var", "let a2 = Var::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Device", "let a3 = Device::Cpu;"),
@@ -31,6 +31,9 @@ const TYPES: [(&str, &str); 90] = [
     ("TimeGrid", "let grid = range.karras(8)?;"),
     ("Schedule", "let c1 = Schedule::growing(2, 10, 0.9);"),
     ("Convention", "let c2 = Convention::Code;"),
+    ("Growth", "let c2b = Growth::Doubling;"),
+    ("Decay", "let c2c = Decay::Fixed;"),
+    ("Density", "let c2d = Density::LogNormal { p_mean: -1.1, p_std: 2.0 };"),
     ("Scaling", "let c3 = Scaling::Edm { sigma_data: 0.5 };"),
     ("Coefficients", "let c4 = c3.at(1.0);"),
     ("Parameterization", "let c5 = Parameterization::Skip;"),
@@ -90,6 +93,10 @@ const TYPES: [(&str, &str); 90] = [
     (
         "ConsistencyModel",
         "let model = ConsistencyModel::new(params.frozen(|s| e3.build(s, &[1, 8, 8]))?, Parameterization::Skip, 0.5, 0.002);",
+    ),
+    (
+        "Learner",
+        "let learner = Learner::new(&e3, &[1, 8, 8], &key, |network| EdmDenoiser::new(network, 0.5))?;",
     ),
     ("Ema", "let ema = Ema::new(&params)?;"),
     ("OptimizerKind", "let e4 = OptimizerKind::Radam;"),
