@@ -11,7 +11,8 @@ pub use crate::evaluate::{
     inception_score, kernel_distance, kernel_distance_of_subsets, precision_recall,
 };
 pub use crate::experiment::{
-    Card, DataConfig, Experiment, Monitor, Progress, RunFolder, Trained, Training, train,
+    Card, DataConfig, Experiment, Monitor, Progress, RunFolder, Trained, Training, on_threads,
+    train,
 };
 pub use crate::hub::Hub;
 pub use crate::loss::{

@@ -17,4 +17,4 @@ pub use export::Card;
 pub use monitor::{Monitor, Progress};
 pub use run::{RunFolder, Trained};
 pub(crate) use teacher::EXACT;
-pub use train::train;
+pub use train::{on_threads, train};

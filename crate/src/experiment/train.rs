@@ -34,17 +34,30 @@ pub fn train(
     monitor: &Monitor,
     threads: usize,
 ) -> Result<Trained> {
-    // A thread pool of the run's own sets how many threads work: work does not cross threads at
-    // every operation, and other work in the process is not held up.
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .map_err(|e| crate::Error::new(format!("starting {threads} threads: {e}")))?;
     let folder = RunFolder::create(runs, experiment)?;
-    let ended = pool.install(|| run(experiment, &folder, runs, monitor));
+    let ended = on_threads(threads, || run(experiment, &folder, runs, monitor));
     memory::give_back();
     ended?;
     folder.trained()
+}
+
+/// Do `work` on `threads` threads of its own (0: all cores): two trainings at once on two cores are
+/// fastest on one thread each.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let z = on_threads(1, || Key::new(0).normal(0..8, &[2], DType::F32, &Device::Cpu))?;
+/// assert_eq!(z.dims(), [8, 2]);
+/// # Ok::<(), consistency::Error>(())
+/// ```
+///
+/// # Errors
+/// Threads that cannot be started; what `work` gives.
+pub fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    // A thread pool of its own sets how many threads work: work does not cross threads at every
+    // operation, and other work in the process is not held up.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    pool.map_err(|e| crate::Error::new(format!("starting {threads} threads: {e}")))?.install(work)
 }
 
 fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monitor) -> Result<()> {
