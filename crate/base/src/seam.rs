@@ -1,6 +1,6 @@
 //! The seams: whatever denoises is a [`Denoiser`], whatever maps a point of a trajectory to its
-//! origin is a [`ConsistencyFunction`], and whatever maps it to any later point a
-//! [`TwoTimeMap`].
+//! origin is a [`ConsistencyFunction`], whatever maps it to any later point a [`TwoTimeMap`], and
+//! whatever makes samples of noise at once a [`Generator`].
 //!
 //! Noise levels `t` are given on the host in f64: one per sample, or a single one for the whole
 //! batch. They are known before any network runs, and differences such as `t - eps` keep their
@@ -44,6 +44,29 @@ pub trait TwoTimeMap: Send + Sync {
     /// x_s; `x` is `(B, ..)`, `t` and `s` hold one noise level or `B`; the answer has the shape
     /// of `x`.
     fn map(&self, x: &Tensor, t: &[f64], s: &[f64]) -> Result<Tensor>;
+}
+
+/// A generator: noise and, for a conditional one, classes to samples, in one evaluation.
+///
+/// The output of knowledge distillation, of a distilled flow and of a GAN are generators.
+pub trait Generator: Send + Sync {
+    /// The shape of the noise of one sample.
+    fn noise_shape(&self) -> &[usize];
+
+    /// Samples `(B, ..)` from `z`, `(B, noise_shape..)` with standard deviation 1; `classes` has
+    /// one class per sample for a generator that is conditioned on classes, and is `None` for one
+    /// that is not.
+    fn generate(&self, z: &Tensor, classes: Option<&[u32]>) -> Result<Tensor>;
+}
+
+impl<G: Generator + ?Sized> Generator for &G {
+    fn noise_shape(&self) -> &[usize] {
+        (**self).noise_shape()
+    }
+
+    fn generate(&self, z: &Tensor, classes: Option<&[u32]>) -> Result<Tensor> {
+        (**self).generate(z, classes)
+    }
 }
 
 impl<M: TwoTimeMap + ?Sized> TwoTimeMap for &M {
@@ -130,6 +153,24 @@ impl<F: ConsistencyFunction> ConsistencyFunction for Counted<F> {
     fn origin(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         self.evaluations.fetch_add(1, Ordering::Relaxed);
         self.inner.origin(x, t)
+    }
+}
+
+impl<M: TwoTimeMap> TwoTimeMap for Counted<M> {
+    fn map(&self, x: &Tensor, t: &[f64], s: &[f64]) -> Result<Tensor> {
+        self.evaluations.fetch_add(1, Ordering::Relaxed);
+        self.inner.map(x, t, s)
+    }
+}
+
+impl<G: Generator> Generator for Counted<G> {
+    fn noise_shape(&self) -> &[usize] {
+        self.inner.noise_shape()
+    }
+
+    fn generate(&self, z: &Tensor, classes: Option<&[u32]>) -> Result<Tensor> {
+        self.evaluations.fetch_add(1, Ordering::Relaxed);
+        self.inner.generate(z, classes)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::checkpoint::{self, Checkpoint};
 use super::config::Experiment;
 use crate::method::Gives;
-use crate::model::{ConsistencyModel, EdmDenoiser};
+use crate::model::{ConsistencyModel, EdmDenoiser, OneStepGenerator, TwoTimeModel};
 use crate::nn::{Params, Settings};
 use crate::plot::Figure;
 use crate::record::{Provenance, Table, commit, write_atomically};
@@ -123,7 +123,8 @@ impl Trained {
         let (shape, _) = folder.experiment.data.describe()?;
         let mut params = Params::new(DType::F32, &Device::Cpu);
         let key = crate::rng::Key::new(0);
-        params.init(&key, |scope| folder.experiment.network.build(scope, &shape))?;
+        let Experiment { network, method, .. } = &folder.experiment;
+        params.init(&key, |scope| network.build_for(scope, &shape, method.gives().times()))?;
         let trained = Self { folder, params, averages, table };
         trained.take_average(0)?;
         Ok(trained)
@@ -222,7 +223,7 @@ impl Trained {
         let experiment = &self.folder.experiment;
         match experiment.method.gives() {
             Gives::Denoiser => Ok(EdmDenoiser::new(self.network()?, experiment.sigma_data)),
-            other => bail!("{} trained {}, not a denoiser", experiment.name, other.name()),
+            _ => self.gives_no("denoiser"),
         }
     }
 
@@ -232,19 +233,52 @@ impl Trained {
     /// A run that trained something else.
     pub fn consistency_model(&self) -> Result<ConsistencyModel> {
         let experiment = &self.folder.experiment;
-        let parameterization = match experiment.method.gives() {
-            Gives::Consistency(parameterization) => parameterization,
-            other => {
-                bail!("{} trained {}, not a consistency model", experiment.name, other.name())
-            }
-        };
         let (sigma_data, eps) = (experiment.sigma_data, experiment.noise.eps);
-        Ok(ConsistencyModel::new(self.network()?, parameterization, sigma_data, eps))
+        match experiment.method.gives() {
+            Gives::Consistency(parameterization) => {
+                Ok(ConsistencyModel::new(self.network()?, parameterization, sigma_data, eps))
+            }
+            _ => self.gives_no("consistency model"),
+        }
+    }
+
+    /// The averaged network as a map between two noise levels.
+    ///
+    /// # Errors
+    /// A run that trained something else.
+    pub fn two_time_map(&self) -> Result<TwoTimeModel> {
+        let experiment = &self.folder.experiment;
+        match experiment.method.gives() {
+            Gives::TwoTimeMap => Ok(TwoTimeModel::new(self.network()?, experiment.sigma_data)),
+            _ => self.gives_no("map between two noise levels"),
+        }
+    }
+
+    /// The averaged network as a generator.
+    ///
+    /// # Errors
+    /// A run that trained something else.
+    pub fn generator(&self) -> Result<OneStepGenerator> {
+        let experiment = &self.folder.experiment;
+        let (sigma_data, t_max) = (experiment.sigma_data, experiment.noise.t_max);
+        let (shape, _) = experiment.data.describe()?;
+        match experiment.method.gives() {
+            Gives::Generator => {
+                Ok(OneStepGenerator::new(self.network()?, &shape, sigma_data, t_max))
+            }
+            _ => self.gives_no("generator"),
+        }
+    }
+
+    fn gives_no<T>(&self, wanted: &str) -> Result<T> {
+        let experiment = &self.folder.experiment;
+        bail!("{} trained {}, not a {wanted}", experiment.name, experiment.method.gives().name())
     }
 
     fn network(&self) -> Result<Box<dyn crate::model::Network>> {
-        let (shape, _) = self.folder.experiment.data.describe()?;
-        self.params.frozen(|scope| self.folder.experiment.network.build(scope, &shape))
+        let Experiment { data, network, method, .. } = &self.folder.experiment;
+        let (shape, _) = data.describe()?;
+        self.params.frozen(|scope| network.build_for(scope, &shape, method.gives().times()))
     }
 
     // A student starts from the teacher's weights: the networks must be alike.

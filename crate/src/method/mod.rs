@@ -8,6 +8,8 @@
 mod batch;
 mod consistency_distillation;
 mod consistency_training;
+mod consistency_trajectory;
+mod knowledge_distillation;
 mod player;
 mod progressive_distillation;
 mod score_matching;
@@ -17,6 +19,8 @@ mod student;
 pub use batch::Batch;
 pub use consistency_distillation::ConsistencyDistillation;
 pub use consistency_training::ConsistencyTraining;
+pub use consistency_trajectory::{ConsistencyTrajectory, TrajectoryMaps};
+pub use knowledge_distillation::KnowledgeDistillation;
 pub(crate) use player::average;
 pub use player::{LearningRate, Player};
 pub use progressive_distillation::{ProgressiveDistillation, two_steps_in_one};
@@ -24,6 +28,7 @@ pub use score_matching::ScoreMatching;
 pub use setting::{Setting, Teachers, Weights};
 
 use crate::loss::LpipsConfig;
+use crate::model::Times;
 use crate::process::Parameterization;
 use crate::{Result, ensure};
 use candle_core::Tensor;
@@ -48,6 +53,10 @@ pub enum MethodConfig {
     ConsistencyTraining(ConsistencyTraining),
     /// Progressive distillation.
     ProgressiveDistillation(ProgressiveDistillation),
+    /// Knowledge distillation.
+    KnowledgeDistillation(KnowledgeDistillation),
+    /// A consistency trajectory model, without the adversarial loss.
+    ConsistencyTrajectory(ConsistencyTrajectory),
 }
 
 impl Deref for MethodConfig {
@@ -59,6 +68,8 @@ impl Deref for MethodConfig {
             Self::Distillation(method) => method,
             Self::ConsistencyTraining(method) => method,
             Self::ProgressiveDistillation(method) => method,
+            Self::KnowledgeDistillation(method) => method,
+            Self::ConsistencyTrajectory(method) => method,
         }
     }
 }
@@ -70,6 +81,10 @@ pub enum Gives {
     Denoiser,
     /// A consistency function.
     Consistency(Parameterization),
+    /// A map between two noise levels, whose network is conditioned on both.
+    TwoTimeMap,
+    /// A generator: one evaluation from noise to a sample.
+    Generator,
 }
 
 impl Gives {
@@ -78,6 +93,16 @@ impl Gives {
         match self {
             Self::Denoiser => "a denoiser",
             Self::Consistency(_) => "a consistency model",
+            Self::TwoTimeMap => "a map between two noise levels",
+            Self::Generator => "a generator",
+        }
+    }
+
+    /// How many noise levels its network is conditioned on.
+    pub fn times(&self) -> Times {
+        match self {
+            Self::TwoTimeMap => Times::Two,
+            Self::Denoiser | Self::Consistency(_) | Self::Generator => Times::One,
         }
     }
 }

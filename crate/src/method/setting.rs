@@ -105,7 +105,15 @@ impl Setting<'_> {
     /// # Errors
     /// A parameter that is missing or has another shape, by name.
     pub fn frozen(&self, params: &Params) -> Result<Box<dyn Network>> {
-        params.frozen(|scope| self.network.build(scope, self.shape))
+        self.frozen_for(params, Times::One)
+    }
+
+    /// The same, conditioned on `times` noise levels.
+    ///
+    /// # Errors
+    /// As [`Setting::frozen`].
+    pub fn frozen_for(&self, params: &Params, times: Times) -> Result<Box<dyn Network>> {
+        params.frozen(|scope| self.network.build_for(scope, self.shape, times))
     }
 
     /// A player of `params`, with the experiment's optimizer, schedule and averages.

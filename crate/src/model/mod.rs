@@ -1,7 +1,9 @@
-//! Networks, and the wrappers that make denoisers and consistency functions out of them.
+//! Networks, and the wrappers that make denoisers, consistency functions, two-time maps and
+//! generators out of them.
 
 mod blocks;
 mod config;
+mod generator;
 mod json;
 mod learner;
 mod limits;
@@ -15,6 +17,7 @@ mod vp;
 mod wrap;
 
 pub use config::NetworkConfig;
+pub use generator::OneStepGenerator;
 pub use learner::Learner;
 pub use mlp::MlpConfig;
 pub use ncsnpp::NcsnppConfig;

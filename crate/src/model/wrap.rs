@@ -98,6 +98,25 @@ impl TwoTimeModel {
         let answer = self.network.forward(&inner, on)?;
         Ok((x.broadcast_mul(&skip)? + answer.broadcast_mul(&out)?)?)
     }
+
+    fn denoise_on(&self, x: &Tensor, t: &[f64], on: Condition) -> Result<Tensor> {
+        self.scaling.apply(x, t, |xs, noise| {
+            self.network.forward(xs, Condition { noise, second: Some(noise), ..on })
+        })
+    }
+}
+
+/// g(x, t, t), which is what the map does at s -> t: a denoiser where the map is a flow's.
+impl Denoiser for TwoTimeModel {
+    fn denoise(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        self.denoise_on(x, t, Condition::default())
+    }
+}
+
+impl Denoiser for Conditioned<'_, TwoTimeModel> {
+    fn denoise(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        self.of.denoise_on(x, t, self.condition())
+    }
 }
 
 impl TwoTimeMap for TwoTimeModel {

@@ -6,7 +6,6 @@ use super::evaluator::{Evaluator, Measurement};
 use super::results::{self, Row};
 use super::sampling::Sampling;
 use crate::experiment::{Experiment, Monitor, Trained, train};
-use crate::method::Gives;
 use crate::plot::Figure;
 use crate::record::Budget;
 use crate::record::write_atomically;
@@ -145,21 +144,21 @@ fn evaluate(
     Ok(rows)
 }
 
-/// The kinds of sampling: all for a teacher, or all for a consistency model.
+/// The kinds of sampling, all of them of what a run gives.
 fn kinds(reproduction: &Reproduction, experiment: &Experiment) -> Result<Vec<Sampling>> {
-    let teacher = experiment.method.gives() == Gives::Denoiser;
-    ensure!(
-        !teacher || reproduction.evaluate.taus.is_empty(),
-        "evaluate.taus: for a consistency model alone"
-    );
-    ensure!(
-        teacher
-            || reproduction.evaluate.points.is_empty()
-                && reproduction.evaluate.solvers.is_empty()
-                && reproduction.evaluate.again.is_empty(),
-        "evaluate.points, evaluate.solvers, evaluate.again: for a teacher alone"
-    );
-    Ok(reproduction.samplings())
+    let (samplings, gives) = (reproduction.samplings(), experiment.method.gives());
+    for sampling in &samplings {
+        ensure!(
+            sampling.fits(gives),
+            "evaluate: '{}' is not for {}, which {} gives: points, solvers and again are for a \
+             denoiser, taus for a consistency model or a map between two noise levels, taus = [[]] \
+             for a generator, gammas for a map",
+            sampling.name(),
+            gives.name(),
+            experiment.method.name()
+        );
+    }
+    Ok(samplings)
 }
 
 fn picture(
