@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use consistency::model::{Condition, EdmDenoiser, Network};
 use consistency::rng::Key;
 use consistency::sample::{Classes, Draws};
+use consistency::seam::Denoiser;
 use consistency::{Error, Result};
 use std::collections::HashMap;
 

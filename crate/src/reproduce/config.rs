@@ -211,7 +211,20 @@ impl Reproduction {
         // The rest is checked as an experiment.
         let device = "cuda"; // Some precisions are a GPU's alone.
         let experiment = self.experiment(self.seeds[0], Budget::Full, device, Some("a-teacher"))?;
-        self.evaluate.check_levels(experiment.noise)
+        self.evaluate.check_levels(experiment.noise)?;
+        let gives = experiment.method.gives();
+        for sampling in self.samplings() {
+            ensure!(
+                sampling.fits(gives),
+                "evaluate: '{}' is not for {}, which {} gives; points, solvers and again are for \
+                 a denoiser, taus for a consistency model or a map between two noise levels, \
+                 taus = [[]] for a generator, gammas for a map",
+                sampling.name(),
+                gives.name(),
+                experiment.method.name()
+            );
+        }
+        Ok(())
     }
 
     /// The experiment of one seed, with the folder of its teacher's run.

@@ -5,7 +5,7 @@ use super::draw::{BATCH, Draw};
 use super::evaluator::{Evaluator, Measurement};
 use super::results::{self, Row};
 use super::sampling::Sampling;
-use crate::experiment::{Experiment, Monitor, Trained, train};
+use crate::experiment::{Monitor, Trained, train};
 use crate::plot::Figure;
 use crate::record::Budget;
 use crate::record::write_atomically;
@@ -113,7 +113,7 @@ fn evaluate(
     let count = reproduction.samples(options.budget);
     let mut rows = Vec::new();
     let key = Key::new(seed).stream("reproduce");
-    for sampling in kinds(reproduction, experiment)? {
+    for sampling in reproduction.samplings() {
         let draw = Draw::new(trained, &sampling, evaluator.shape(), count, key)?;
         let (mut accumulated, mut nfe) = (evaluator.start()?, 0);
         for first in (0..count).step_by(BATCH) {
@@ -142,23 +142,6 @@ fn evaluate(
         }
     }
     Ok(rows)
-}
-
-/// The kinds of sampling, all of them of what a run gives.
-fn kinds(reproduction: &Reproduction, experiment: &Experiment) -> Result<Vec<Sampling>> {
-    let (samplings, gives) = (reproduction.samplings(), experiment.method.gives());
-    for sampling in &samplings {
-        ensure!(
-            sampling.fits(gives),
-            "evaluate: '{}' is not for {}, which {} gives: points, solvers and again are for a \
-             denoiser, taus for a consistency model or a map between two noise levels, taus = [[]] \
-             for a generator, gammas for a map",
-            sampling.name(),
-            gives.name(),
-            experiment.method.name()
-        );
-    }
-    Ok(samplings)
 }
 
 fn picture(
