@@ -11,7 +11,7 @@ use consistency::data::moons;
 use consistency::experiment::{Experiment, Monitor, Trained, train};
 use consistency::loss::score_matching_loss;
 use consistency::method::{
-    Batch, LearningRate, MethodConfig, Setting, Teachers, TrajectoryMaps, Weights,
+    Averages, Batch, LearningRate, MethodConfig, Setting, Teachers, TrajectoryMaps, Weights,
 };
 use consistency::model::pretrained::Teacher;
 use consistency::model::{EdmDenoiser, OneStepGenerator, Times, TwoTimeModel};
@@ -187,7 +187,7 @@ fn loss(method: &MethodConfig, data: &Tensor, batch: &Batch) -> Result<f64> {
         sigma_data: 0.5,
         optimizer: OptimizerConfig::default(),
         schedule: LearningRate::new(30, 0.0),
-        averages: &[0.9],
+        averages: Averages { rates: &[0.9], warm_up: true },
         settings: Settings::default(),
         device: &Device::Cpu,
         key: Key::new(3),

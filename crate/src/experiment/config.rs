@@ -63,6 +63,10 @@ pub struct Training {
     /// One number, or a list.
     #[serde(default)]
     pub ema: Rates,
+    /// Whether the decay rate of an average after step k, counted from 0, is at most
+    /// (1 + k) / (10 + k): early on, a slow average would remember the start.
+    #[serde(default = "yes")]
+    pub ema_warm_up: bool,
     /// The share of the steps, at the end, over which the learning rate falls linearly to 0. The
     /// paper has none; short runs gain from it.
     #[serde(default)]
@@ -71,6 +75,10 @@ pub struct Training {
     /// value.
     #[serde(default)]
     pub warm_up: f64,
+    /// How many of the samples, chosen by the seed, are not trained on: each row of the record has
+    /// the first player's mean loss on them, with the same random numbers every time.
+    #[serde(default)]
+    pub held_out: usize,
     /// Steps per record row.
     #[serde(default = "hundred")]
     pub record_every: u64,
@@ -120,6 +128,10 @@ impl Rates {
             Self::Many(rates) => rates,
         }
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn one() -> usize {

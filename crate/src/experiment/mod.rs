@@ -7,6 +7,7 @@ mod data;
 mod export;
 mod machine;
 mod monitor;
+mod rows;
 mod run;
 mod teacher;
 mod train;

@@ -22,7 +22,7 @@ pub use consistency_training::ConsistencyTraining;
 pub use consistency_trajectory::{ConsistencyTrajectory, TrajectoryMaps};
 pub use knowledge_distillation::KnowledgeDistillation;
 pub(crate) use player::average;
-pub use player::{LearningRate, Player};
+pub use player::{Averages, LearningRate, Player};
 pub use progressive_distillation::{ProgressiveDistillation, two_steps_in_one};
 pub use score_matching::ScoreMatching;
 pub use setting::{Setting, Teachers, Weights};

@@ -1,6 +1,6 @@
 //! What a method builds its players with.
 
-use super::player::{LearningRate, Player};
+use super::player::{Averages, LearningRate, Player};
 use crate::bounds::within;
 use crate::model::pretrained::Teacher;
 use crate::model::{Network, NetworkConfig, SECOND, Times};
@@ -28,8 +28,8 @@ pub struct Setting<'a> {
     pub optimizer: OptimizerConfig,
     /// K, and how the learning rate falls.
     pub schedule: LearningRate,
-    /// The decay rates of the averages.
-    pub averages: &'a [f64],
+    /// The averages of a player's parameters.
+    pub averages: Averages<'a>,
     /// How networks run.
     pub settings: Settings,
     /// Where they run.
