@@ -3,11 +3,12 @@
 use super::checkpoint::{self, Losses};
 use super::config::Experiment;
 use super::data::Data;
+use super::folder::{RunFolder, provenance};
 use super::machine::Machine;
 use super::monitor::{Monitor, Progress};
 use super::rows::{Rows, Split};
-use super::run::{RunFolder, Trained, provenance};
 use super::teacher::Found;
+use super::trained::Trained;
 use crate::device::{allow_tf32, device};
 use crate::method::{Averages, LearningRate, Setting, Trainer};
 use crate::nn::{Gradients, Precision, memory};

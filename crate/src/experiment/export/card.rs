@@ -1,6 +1,6 @@
 //! The model card of an export: what was recorded, and nothing else.
 
-use crate::experiment::run::Trained;
+use crate::experiment::trained::Trained;
 use crate::record::page::{Block, Cell, Table, columns, markdown};
 use crate::{Context, Error, Result, ensure};
 use polars::prelude::{CsvReadOptions, CsvReader, SerReader};
