@@ -1,11 +1,8 @@
 //! A run's folder.
 
-use super::checkpoint::{self, Checkpoint};
 use super::config::Experiment;
-use super::trained::Trained;
 use crate::record::{Provenance, commit, write_atomically};
-use crate::{Context, Result, bail, ensure};
-use candle_core::Device;
+use crate::{Context, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -62,31 +59,6 @@ impl RunFolder {
     /// What it runs.
     pub fn experiment(&self) -> &Experiment {
         &self.experiment
-    }
-
-    /// The run's result, from its last checkpoint.
-    ///
-    /// # Errors
-    /// A run that is not finished, or a damaged checkpoint.
-    pub fn trained(&self) -> Result<Trained> {
-        let hash = self.experiment.hash()?;
-        let total = self.experiment.training.iterations;
-        match checkpoint::newest(&self.path, &hash, &Device::Cpu)? {
-            Some(found) if found.step == total => self.with(found),
-            Some(found) => bail!(
-                "the run {} stands at step {} of {total}: train it to the end first",
-                self.path.display(),
-                found.step
-            ),
-            None => bail!("the run {} has no checkpoint: train it first", self.path.display()),
-        }
-    }
-
-    /// What a checkpoint of it holds, as a finished run.
-    pub(super) fn with(&self, mut found: Checkpoint) -> Result<Trained> {
-        let count = self.experiment.training.ema.all().len();
-        let averages = found.averages(count);
-        Trained::new(self.clone(), averages, found.table)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a finished run gives.
 
-use super::checkpoint;
+use super::checkpoint::{self, Checkpoint};
 use super::config::Experiment;
 use super::folder::{RunFolder, provenance};
 use crate::method::Gives;
@@ -20,6 +20,33 @@ pub struct Trained {
     table: Table,
 }
 
+impl RunFolder {
+    /// The run's result, from its last checkpoint.
+    ///
+    /// # Errors
+    /// A run that is not finished, or a damaged checkpoint.
+    pub fn trained(&self) -> Result<Trained> {
+        let hash = self.experiment().hash()?;
+        let total = self.experiment().training.iterations;
+        match checkpoint::newest(self.path(), &hash, &Device::Cpu)? {
+            Some(found) if found.step == total => self.with(found),
+            Some(found) => bail!(
+                "the run {} stands at step {} of {total}: train it to the end first",
+                self.path().display(),
+                found.step
+            ),
+            None => bail!("the run {} has no checkpoint: train it first", self.path().display()),
+        }
+    }
+
+    /// What a checkpoint of it holds, as a finished run.
+    fn with(&self, mut found: Checkpoint) -> Result<Trained> {
+        let count = self.experiment().training.ema.all().len();
+        let averages = found.averages(count);
+        Trained::new(self.clone(), averages, found.table)
+    }
+}
+
 impl std::fmt::Debug for Trained {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let last = self.table.column("loss").last().copied().unwrap_or(f64::NAN);
@@ -34,7 +61,7 @@ impl std::fmt::Debug for Trained {
 }
 
 impl Trained {
-    pub(super) fn new(
+    fn new(
         folder: RunFolder,
         averages: Vec<BTreeMap<String, Tensor>>,
         table: Table,
