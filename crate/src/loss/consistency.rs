@@ -11,6 +11,17 @@ use candle_core::Tensor;
 
 /// Two points that should have one origin: (x_{t_{n+1}}, t_{n+1}) and (x_{t_n}, t_n), one pair per
 /// sample. No gradient flows through them.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let x0 = Tensor::new(&[[0.5f64]], &Device::Cpu)?; // (1, 1)
+/// let z = Tensor::new(&[[1.0f64]], &Device::Cpu)?;
+/// let grid = TimeGrid::new(vec![0.5, 1.0, 4.0])?;
+/// let pair = training_pair(&x0, &z, &[2], &grid)?; // t_2 and t_3
+/// assert_eq!((&pair.t[..], &pair.t_next[..]), (&[1.0][..], &[4.0][..]));
+/// assert_eq!((values(&pair.x)?, values(&pair.x_next)?), (vec![1.5], vec![4.5]));
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Pair {
     /// x_{t_{n+1}}, the noisier point.

@@ -49,6 +49,16 @@ use target::Kind;
 /// The Hub, or a server that speaks its protocol.
 ///
 /// Cheap to clone; clones share connections. Its `Debug` form shows no token.
+///
+/// ```
+/// use consistency::hub::{Hub, HubSettings};
+/// let settings = HubSettings::new("https://huggingface.co", "a-folder");
+/// let hub = Hub::new(HubSettings { offline: true, ..settings })?;
+/// assert!(hub.offline());
+/// assert!(hub.model("google/ddpm-cifar10-32", "main").is_ok());
+/// assert!(hub.model("two names", "main").is_err());
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Hub {
     client: Arc<Client>,

@@ -3,6 +3,14 @@
 use crate::{Result, bail};
 
 /// How much of a notebook or a reproduction is computed.
+///
+/// ```
+/// use consistency::record::Budget;
+/// let budget = Budget::named("quick")?;
+/// assert_eq!(budget.pick(4, 40, 400), 4);
+/// assert_eq!((budget.of(1000), Budget::Full.of(1000)), (20, 1000));
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Budget {
     /// Minutes on two cores, enough to see a claim hold; a fiftieth of a reproduction, enough to

@@ -76,6 +76,16 @@ impl SampleSize {
 /// [`UNetConfig::from_json`].)
 ///
 /// Up to 16 levels of up to 64 blocks, 65536 channels and a million classes.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let plain = UNetConfig::small(&[32, 64], 2);
+/// let classes = UNetConfig { num_class_embeds: Some(10), ..plain.clone() };
+/// let count = |config| NetworkConfig::Unet(config).parameters(&[1, 8, 8]);
+/// // An embedding of 4 x 32 numbers for each class.
+/// assert_eq!(count(classes)? - count(plain)?, 10 * 128);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct UNetConfig {
