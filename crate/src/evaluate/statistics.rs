@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// The mean and the covariance of a set of features, in f64: batches are added as they come,
-/// and parts that were counted apart are merged.
+/// and parts that were counted separately are merged.
 ///
 /// ```
 /// use consistency::prelude::*;

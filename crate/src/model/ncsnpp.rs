@@ -43,7 +43,7 @@ pub struct NcsnppConfig {
     pub nf: usize,
     /// Channels of each level, as a multiple of `nf`.
     pub ch_mult: Vec<usize>,
-    /// Residual blocks a level on the way down; one more on the way up.
+    /// Residual blocks per level on the way down; one more per level on the way up.
     pub num_res_blocks: usize,
     /// The sizes at which every block has attention.
     pub attn_resolutions: Vec<usize>,

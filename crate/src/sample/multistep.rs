@@ -25,7 +25,7 @@ pub fn one_step(f: &dyn ConsistencyFunction, z: &Tensor, t_max: f64) -> Result<T
 /// Multistep sampling (algorithm 1): one step from T, then for each tau of the
 /// decreasing `taus`: x_tau = x + sqrt(tau^2 - eps^2) z and x = f(x_tau, tau).
 ///
-/// The noise of renoising n is under `key.step(n)`, each sample's its own.
+/// The noise of renoising n is under `key.step(n)`, and each sample has its own.
 ///
 /// ```
 /// use consistency::prelude::*;

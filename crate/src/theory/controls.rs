@@ -44,7 +44,7 @@ impl<D: Denoiser> Denoiser for WrongSign<D> {
 pub struct AfterFlow<F, G> {
     /// The flow down to eps.
     pub flow: F,
-    /// What stands where the identity should.
+    /// What takes the place of the identity.
     pub end: G,
     /// eps.
     pub eps: f64,

@@ -34,9 +34,10 @@ pub enum OptimizerKind {
     Adam,
     /// Adam with decoupled weight decay (Loshchilov and Hutter 2019).
     AdamW,
-    /// Adam with the variance of its step size rectified. It needs no warm-up; but its first
-    /// five steps (with beta_2 = 0.999) are momentum alone, the gradient times the learning rate,
-    /// which a loss that is a sum over many pixels makes long: clip it, or choose Adam.
+    /// Adam with the variance of its step size rectified, which needs no warm-up. But its first
+    /// five steps (with beta_2 = 0.999) are momentum alone: the gradient times the learning rate,
+    /// a long step where the loss is a sum over many pixels. Clip the gradient there, or choose
+    /// Adam.
     #[default]
     Radam,
 }

@@ -140,7 +140,7 @@ pub struct Entry {
     pub licence: String,
     /// How much there is to fetch.
     pub size: String,
-    /// Whom to cite.
+    /// What to cite.
     pub citation: String,
     /// What else there is to know.
     pub note: Option<String>,

@@ -2,7 +2,7 @@
 //!
 //! The cache on disk is that of the Python library (`huggingface_hub`), and so are the environment
 //! variables: what either has fetched, the other finds. Names and layout come from `hf-hub`; the
-//! transfer is implemented here, because the one in `hf-hub` waits without end for a silent server
+//! transfer is implemented here, because the one in `hf-hub` waits forever for a silent server
 //! and takes a short body for a whole file.
 //!
 //! A file enters the cache by one rename, once its length and its hash are those that the Hub

@@ -36,7 +36,7 @@ pub enum Convention {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Growth {
-    /// With the root of k, from s_0 to s_1 + 1: the paper's.
+    /// With the square root of k, from s_0 to s_1 + 1: the paper's.
     #[default]
     SquareRoot,
     /// Doubled after equal shares of the steps, from s_0 + 1 to s_1 + 1 (Song and Dhariwal 2023,

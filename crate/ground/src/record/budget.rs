@@ -51,8 +51,8 @@ impl Budget {
         }
     }
 
-    /// How many of a reproduction's `count` steps or samples this budget allows; at least one,
-    /// unless it is all of none.
+    /// How many of a reproduction's `count` steps or samples this budget allows. At least one,
+    /// unless it allows all and there are none.
     pub fn of(self, count: u64) -> u64 {
         self.pick((count / 50).max(1), (count / 4).max(1), count)
     }

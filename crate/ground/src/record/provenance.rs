@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// What must be known with a recorded number to reproduce it.
+/// What must be known about a recorded number to reproduce it.
 ///
 /// ```
 /// use consistency::prelude::*;

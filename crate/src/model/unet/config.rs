@@ -120,7 +120,7 @@ pub struct UNetConfig {
     pub up_block_types: Option<Vec<UpBlock>>,
     /// Channels of each level.
     pub block_out_channels: Vec<usize>,
-    /// Residual blocks a level on the way down; one more on the way up.
+    /// Residual blocks per level on the way down; one more per level on the way up.
     pub layers_per_block: usize,
     /// The middle's sums are divided by it.
     pub mid_block_scale_factor: f64,
@@ -196,7 +196,7 @@ impl Default for UNetConfig {
 }
 
 impl UNetConfig {
-    /// A small U-Net: these channels, this many blocks a level, norms in groups of four
+    /// A small U-Net: these channels, this many blocks per level, norms in groups of four
     /// channels or more, residual blocks that change the size (cheaper than convolutions at
     /// the full one) and attention in 16-channel heads at the lowest level.
     pub fn small(channels: &[usize], blocks: usize) -> Self {
