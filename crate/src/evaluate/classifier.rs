@@ -20,6 +20,12 @@ const BATCH: usize = 64;
 const MANY: usize = 500;
 
 /// How a classifier is trained.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let config = ClassifierConfig { steps: 1000, ..ClassifierConfig::default() };
+/// assert_eq!(config.learning_rate, 3e-3);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClassifierConfig {
     /// Training steps of 64 images each.
@@ -36,6 +42,18 @@ impl Default for ClassifierConfig {
 
 /// A small convolutional network: three convolutions, the mean over positions, one hidden layer,
 /// whose 64 activations are the features, and the class logits.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let digits = digits(DType::F32, &Device::Cpu)?;
+/// let labels: Vec<u32> = digits.train_labels.iter().map(|label| u32::from(*label)).collect();
+/// let config = ClassifierConfig { steps: 20, ..ClassifierConfig::default() };
+/// let classifier = Classifier::train(&digits.train, &labels, 10, config, &Key::new(0))?;
+/// assert_eq!(classifier.evaluate(&digits.held_out)?.dims(), [450, 64]);
+/// assert_eq!(classifier.logits(&digits.held_out)?.dims(), [450, 10]);
+/// assert!(!classifier.features().is_inception());
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub struct Classifier {
     network: Network,
     features: Features,

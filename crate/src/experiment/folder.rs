@@ -7,6 +7,23 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The folder of a run: `experiment.toml`, `metrics.csv` and `.parquet`, checkpoints.
+///
+/// ```
+/// use consistency::prelude::*;
+/// # let experiment = Experiment::parse(r#"
+/// #     name = "example-of-a-folder"
+/// #     data = { name = "moons", count = 100 }
+/// #     network = { kind = "mlp", width = 16, blocks = 1 }
+/// #     method = { kind = "score-matching" }
+/// #     training = { iterations = 2, batch = 10 }
+/// # "#)?;
+/// # let runs = std::env::temp_dir().join(format!("example-of-a-folder-{}", std::process::id()));
+/// let folder = RunFolder::create(&runs, &experiment)?;
+/// assert_eq!(RunFolder::open(folder.path())?.experiment(), &experiment);
+/// assert!(folder.trained().is_err()); // it has no checkpoint yet
+/// # std::fs::remove_dir_all(runs)?;
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct RunFolder {
     path: PathBuf,

@@ -13,6 +13,25 @@ use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 
 /// A finished run: its averaged network and its record.
+///
+/// ```
+/// use consistency::prelude::*;
+/// # let experiment = Experiment::parse(r#"
+/// #     name = "example-of-a-run"
+/// #     data = { name = "moons", count = 100 }
+/// #     network = { kind = "mlp", width = 16, blocks = 1 }
+/// #     method = { kind = "score-matching" }
+/// #     training = { iterations = 2, batch = 10 }
+/// # "#)?;
+/// # let runs = std::env::temp_dir().join(format!("example-of-a-run-{}", std::process::id()));
+/// let teacher = train(&experiment, &runs, &Monitor::default(), 1)?;
+/// assert_eq!(teacher.table().column("step"), [2.0]);
+/// let x = Tensor::zeros((4, 2), DType::F32, &Device::Cpu)?;
+/// assert_eq!(teacher.denoiser()?.denoise(&x, &[1.0])?.dims(), [4, 2]);
+/// assert!(teacher.consistency_model().is_err());
+/// # std::fs::remove_dir_all(runs)?;
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub struct Trained {
     folder: RunFolder,
     params: Params,

@@ -20,6 +20,23 @@ const TARGET: &str = "target";
 
 /// A map between two noise levels, the student of a teacher's PF ODE. It starts from the teacher's
 /// weights where the two have the same network but for the second noise level.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let method: MethodConfig = Experiment::parse(
+///     r#"
+///     name = "ctm"
+///     data = { name = "digits" }
+///     network = { kind = "mlp", width = 256, blocks = 4 }
+///     method = { kind = "consistency-trajectory", teacher = "exact", points = 18 }
+///     training = { iterations = 4000, batch = 128 }
+///     "#,
+/// )?
+/// .method;
+/// assert_eq!(method.gives().name(), "a map between two noise levels");
+/// assert_eq!(method.mu(0, 4000), Some(0.999));
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConsistencyTrajectory {

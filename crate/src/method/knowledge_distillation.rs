@@ -16,6 +16,23 @@ use serde::{Deserialize, Serialize};
 /// A generator of one evaluation. It starts from the teacher's weights where the two have the same
 /// network. Its pairs of noise and sample are made while it trains, so it sees none twice; the
 /// data give no more than the classes.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let method: MethodConfig = Experiment::parse(
+///     r#"
+///     name = "kd"
+///     data = { name = "digits" }
+///     network = { kind = "mlp", width = 256, blocks = 4 }
+///     method = { kind = "knowledge-distillation", teacher = "exact", points = 18 }
+///     training = { iterations = 4000, batch = 128 }
+///     "#,
+/// )?
+/// .method;
+/// assert_eq!(method.gives().name(), "a generator");
+/// assert_eq!(method.teacher(), Some("exact"));
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KnowledgeDistillation {

@@ -42,6 +42,20 @@ const DIVERGED: f64 = 1e6;
 /// How a network is trained: the methods, by the name that an experiment gives as `kind`.
 ///
 /// It is used as the [`Method`] that it names.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let experiment = Experiment::parse(r#"
+///     name = "spirals"
+///     data = { name = "spirals", count = 1000 }
+///     network = { kind = "mlp" }
+///     method = { kind = "consistency-training", schedule = { s0 = 2, s1 = 20, mu0 = 0.9 } }
+///     training = { iterations = 1000, batch = 100 }
+/// "#)?;
+/// assert!(matches!(experiment.method, MethodConfig::ConsistencyTraining(_)));
+/// assert_eq!(experiment.method.points(1000, 1000), Some(21)); // N at the end
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
 pub enum MethodConfig {
@@ -108,6 +122,13 @@ impl Gives {
 }
 
 /// A method as an experiment describes it.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let method: &dyn Method = &ScoreMatching::default();
+/// assert_eq!((method.name(), method.gives().name()), ("denoising score matching", "a denoiser"));
+/// assert_eq!(method.points(0, 1000), None); // no time grid
+/// ```
 pub trait Method {
     /// Its name in a sentence.
     fn name(&self) -> &'static str;

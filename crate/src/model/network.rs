@@ -31,6 +31,23 @@ impl<'a> From<&'a Vec<f64>> for Condition<'a> {
 }
 
 /// F in `c_skip x + c_out F(c_in x, c_noise)`: an image and c_noise in, an image out.
+///
+/// ```
+/// use consistency::model::Condition;
+/// use consistency::prelude::*;
+/// /// F = 0. With EDM's scalings around it, it is the denoiser of N(0, sigma_data^2).
+/// struct Zero;
+/// impl Network for Zero {
+///     fn forward(&self, xs: &Tensor, _: Condition) -> consistency::Result<Tensor> {
+///         Ok(xs.zeros_like()?)
+///     }
+/// }
+/// let normal = GaussianMixture::new(vec![1.0], vec![vec![0.0]], vec![0.5])?;
+/// let x = Tensor::new(&[[3.0f64]], &Device::Cpu)?; // (1, 1)
+/// let (exact, own) = (normal.denoise(&x, &[2.0])?, EdmDenoiser::new(Box::new(Zero), 0.5));
+/// assert!(mean_square(&(own.denoise(&x, &[2.0])? - exact)?)? < 1e-24);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub trait Network: Send + Sync {
     /// `xs`: (B, C, H, W), the same out.
     fn forward(&self, xs: &Tensor, condition: Condition) -> Result<Tensor>;

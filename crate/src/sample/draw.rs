@@ -57,8 +57,8 @@ pub struct Draws {
     /// Noise in place of the keys', one row per sample: `latents` for the start, `noise.1` for
     /// renoising 0, `noise.2` for renoising 1, and so on.
     pub given: HashMap<String, Tensor>,
-    /// The most samples that the network computes at once: as many of up to 32x32 pixels, fewer
-    /// of larger ones, because the memory that a network needs grows with the pixels.
+    /// The most samples of up to 32x32 pixels that the network computes at once; fewer of larger
+    /// ones, because the memory that a network needs grows with the pixels.
     pub at_once: usize,
 }
 

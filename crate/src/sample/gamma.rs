@@ -14,6 +14,22 @@ use candle_core::Tensor;
 /// s^2 = (1 - gamma^2) t'^2 + gamma^2 eps^2. With gamma = 0 these are steps along the PF ODE, with
 /// gamma = 1 multistep sampling of the consistency function at s = eps. (The original's s is
 /// sqrt(1 - gamma^2) t': its trajectories end at 0 and not at eps.)
+///
+/// ```
+/// use consistency::prelude::*;
+/// use consistency::sample::GammaSampling;
+/// let normal = GaussianMixture::new(vec![1.0], vec![vec![0.0]], vec![1.0])?; // N(0, 1)
+/// let flow = ExactFlow::new(normal, 0.002)?;
+/// let z = Tensor::new(&[[1.0f64]], &Device::Cpu)?; // (1, 1)
+/// // With gamma = 0 two steps of the exact flow end where one does.
+/// let end = |sigmas: &[f64]| {
+///     let steps = GammaSampling { sigmas, eps: 0.002, gamma: 0.0 };
+///     steps.sample(&flow, &z, |_, x| x.zeros_like().map_err(Into::into))
+/// };
+/// let (one, two) = (end(&[80.0])?, end(&[80.0, 0.8])?);
+/// assert!((one - two)?.abs()?.sum_all()?.to_scalar::<f64>()? < 1e-12);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GammaSampling<'a> {
     /// The noise levels, decreasing; the first is where sampling starts, T.
