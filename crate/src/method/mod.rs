@@ -6,22 +6,26 @@
 //! never which method it is. A new method is a file of its own and a line of [`MethodConfig`].
 
 mod batch;
+mod classification;
 mod consistency_distillation;
 mod consistency_training;
 mod player;
 mod progressive_distillation;
 mod score_matching;
 mod setting;
+mod step;
 mod student;
 
 pub use batch::Batch;
+pub use classification::ClassifierConfig;
 pub use consistency_distillation::ConsistencyDistillation;
 pub use consistency_training::ConsistencyTraining;
 pub(crate) use player::average;
-pub use player::{LearningRate, Player};
+pub use player::{Fall, LearningRate, Player};
 pub use progressive_distillation::{ProgressiveDistillation, two_steps_in_one};
 pub use score_matching::ScoreMatching;
 pub use setting::{Setting, Teachers, Weights};
+pub use step::{Losses, step};
 
 use crate::loss::LpipsConfig;
 use crate::process::Parameterization;

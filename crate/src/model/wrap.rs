@@ -5,8 +5,21 @@ use super::network::{Condition, Network};
 use crate::nn::Masks;
 use crate::process::{Coefficients, Parameterization, Scaling, time_condition};
 use crate::seam::{ConsistencyFunction, Denoiser, TwoTimeMap, one_a_sample, per_sample};
-use crate::{Result, bail};
+use crate::{Result, bail, ensure};
 use candle_core::Tensor;
+
+// F(xs): what comes out of it is added to what goes in.
+fn answer(network: &dyn Network, xs: &Tensor, on: Condition) -> Result<Tensor> {
+    let ys = network.forward(xs, on)?;
+    ensure!(
+        ys.dims() == xs.dims(),
+        "a network that answers samples of shape {:?} with {:?} is neither a denoiser's nor a \
+         consistency model's: theirs answers in the samples' own shape",
+        xs.dims(),
+        ys.dims()
+    );
+    Ok(ys)
+}
 
 /// The EDM denoiser around a network: a teacher.
 pub struct EdmDenoiser {
@@ -21,7 +34,8 @@ impl EdmDenoiser {
     }
 
     fn run(&self, x: &Tensor, t: &[f64], on: Condition) -> Result<Tensor> {
-        self.scaling.apply(x, t, |xs, noise| self.network.forward(xs, Condition { noise, ..on }))
+        let network = self.network.as_ref();
+        self.scaling.apply(x, t, |xs, noise| answer(network, xs, Condition { noise, ..on }))
     }
 }
 
@@ -53,7 +67,7 @@ impl ConsistencyModel {
 
     fn run(&self, x: &Tensor, t: &[f64], on: Condition) -> Result<Tensor> {
         self.parameterization.apply(self.sigma_data, self.eps, x, t, |xs, noise| {
-            self.network.forward(xs, Condition { noise, ..on })
+            answer(self.network.as_ref(), xs, Condition { noise, ..on })
         })
     }
 }
@@ -95,7 +109,7 @@ impl TwoTimeModel {
         let noise = |levels: &[f64]| levels.iter().map(|t| time_condition(*t)).collect::<Vec<_>>();
         let (first, second) = (noise(&t), noise(&s));
         let on = Condition { noise: &first, second: Some(&second), ..on };
-        let answer = self.network.forward(&inner, on)?;
+        let answer = answer(self.network.as_ref(), &inner, on)?;
         Ok((x.broadcast_mul(&skip)? + answer.broadcast_mul(&out)?)?)
     }
 }
