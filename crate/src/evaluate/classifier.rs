@@ -4,7 +4,7 @@
 use super::features::Features;
 use super::statistics::Statistics;
 use crate::model::{CONVNET_FEATURES, Condition, ConvNet, ConvNetConfig, Network, Taped};
-use crate::nn::{Params, Shapes};
+use crate::nn::Params;
 use crate::record::write_tensors;
 use crate::{Context, Error, Result, bail, ensure};
 use candle_core::{D, DType, Device, Tensor};
@@ -93,9 +93,8 @@ impl Classifier {
         ensure!(format == FORMAT, "its format is {format:?}, and this program reads {FORMAT:?}");
         let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
         let tensors = tensors.into_iter().collect();
-        Shapes::of(|scope| network.taped(scope, &shape))?.check(&Shapes::of_tensors(&tensors))?;
-        let build = |scope: &mut _| network.taped(scope, &shape);
-        let read = Self::new(Params::given(build, tensors, DType::F32, device)?, network, shape)?;
+        let params = Params::given(|s| network.taped(s, &shape), tensors, DType::F32, device)?;
+        let read = Self::new(params, network, shape)?;
         ensure!(
             read.features.name() == features,
             "its weights are those of {:?}, and were saved as {features:?}: the file is damaged",
