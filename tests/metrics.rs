@@ -7,7 +7,6 @@ mod formula;
 mod judges;
 
 use candle_core::{DType, Device, Tensor};
-use consistency::data::{digits, select};
 use consistency::evaluate::{
     Features, Inception, Statistics, frechet_distance, inception_score, kernel_distance,
     kernel_distance_of_subsets, precision_recall,
