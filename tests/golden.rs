@@ -1,8 +1,11 @@
 //! Promise: the numbers of the paper. Scalings, grids and schedules against values computed
-//! for the public implementations, in both variants where paper and code differ.
+//! for the public implementations, in both variants where paper and code differ; the averages of
+//! parameters.
 
 use candle_core::{DType, Device, Tensor};
 use consistency::Result;
+use consistency::nn::{Ema, Init, Params};
+use consistency::notebook::values;
 use consistency::process::{
     Convention, Density, NoiseRange, Parameterization, Scaling, Schedule, time_condition,
 };
@@ -201,5 +204,35 @@ fn both_parameterizations_keep_the_boundary() -> Result<()> {
     let network = Parameterization::Piecewise
         .apply(0.5, 0.002, &x, &[0.5], |xs, _| Ok(xs.ones_like()?.to_dtype(DType::F32)?))?;
     assert_eq!(network.to_vec2::<f32>()?, vec![vec![1.0; 2]; 2]);
+    Ok(())
+}
+
+/// An average of one number that starts at 0, after one step towards 1 at step `k`.
+fn followed(rate: f64, k: u64) -> Result<f64> {
+    let mut params = Params::new(DType::F64, &Device::Cpu);
+    params.init(&Key::new(0), |scope| scope.tensor("w", &[1], Init::Constant(0.0)))?;
+    let average = Ema::new(&params)?;
+    params.assign_tensors(&[("w".to_string(), Tensor::new(&[1.0f64], &Device::Cpu)?)].into())?;
+    average.follow(&params, rate, k)?;
+    Ok(values(&average.params().tensors()["w"])?[0])
+}
+
+#[test]
+fn averages_warm_up() -> Result<()> {
+    // 1 - min(rate, (1 + k) / (10 + k)), and whether k counts: from k = 8990 on the rate is 0.999.
+    for (rate, k, want, counts) in [
+        (0.999, 0, 9.0 / 10.0, true),
+        (0.999, 1, 9.0 / 11.0, true),
+        (0.999, 89, 1.0 / 11.0, true),
+        (0.999, 8_990, 0.001, false),
+        (0.999, 100_000, 0.001, false),
+        (0.5, 7, 9.0 / 17.0, true),
+        (0.5, 8, 0.5, false),
+        (0.0, 0, 1.0, false),
+    ] {
+        close(&format!("rate {rate} at step {k}"), followed(rate, k)?, want, 1e-12);
+        let next = (followed(rate, k + 1)? - want).abs();
+        assert_eq!(next > 1e-6, counts, "rate {rate} at step {k}: the next is {next} from it");
+    }
     Ok(())
 }

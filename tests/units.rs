@@ -1,10 +1,13 @@
 //! The tests that lie inside the library's files, of what is not public. Each file is compiled
-//! here by itself: as tests of their packages they would cost the whole library once more.
+//! here by itself: as tests of their packages they would cost the whole library once more. And the
+//! tests of the library's text.
 
 #![allow(dead_code)] // of each file its tests use a part
 
 use consistency::notebook::macros;
 use consistency::{Error, Result, bail, ensure, process, record, rng, seam};
+
+mod examples;
 
 #[path = "../crate/ground/src/plot/axis.rs"]
 mod axis;

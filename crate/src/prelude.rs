@@ -41,7 +41,9 @@ pub use crate::record::{Budget, Provenance, Table};
 pub use crate::reproduce::{self, Reproduction};
 pub use crate::rng::Key;
 pub use crate::sample::{self, Churn, Sampler};
-pub use crate::seam::{ConsistencyFunction, Counted, Denoiser, EndingAt, TwoTimeMap, per_sample};
+pub use crate::seam::{
+    ConsistencyFunction, Counted, Denoiser, EndingAt, Generator, TwoTimeMap, per_sample,
+};
 pub use crate::theory::{self, Dual, Limit, Number, Slope, Source, Tangent, TanhModel};
 pub use candle_core::{D, DType, Device, IndexOp, Tensor, Var};
 pub use polars::df;

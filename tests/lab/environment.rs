@@ -147,6 +147,17 @@ fn committed_notebooks_are_in_order() -> Result {
             cell["source"].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
         };
         let code: Vec<&Value> = cells.iter().filter(|c| c["cell_type"] == "code").collect();
+        for (i, cell) in cells.iter().enumerate().filter(|(_, c)| c["cell_type"] == "code") {
+            for (k, line) in source(cell).lines().enumerate() {
+                let width = line.chars().count();
+                assert!(
+                    width <= 110,
+                    "{name}: cell {i} (the first is 0), line {}: {width} characters, at most 110:\n\
+                     {line}",
+                    k + 1
+                );
+            }
+        }
         assert!(
             source(code[0]).starts_with("// Needs: "),
             "{name}: the first cell says what it needs"

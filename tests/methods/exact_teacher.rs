@@ -8,7 +8,9 @@ mod formula;
 use candle_core::{DType, Device, Tensor};
 use consistency::Result;
 use consistency::experiment::{Experiment, Monitor, train};
-use consistency::method::{Batch, LearningRate, MethodConfig, Setting, Teachers, Weights};
+use consistency::method::{
+    Averages, Batch, LearningRate, MethodConfig, Setting, Teachers, Weights,
+};
 use consistency::model::pretrained::Teacher;
 use consistency::nn::{OptimizerConfig, Settings};
 use consistency::process::{Empirical, NoiseRange};
@@ -48,7 +50,7 @@ fn loss(method: &MethodConfig, data: &Tensor) -> Result<f32> {
         sigma_data: 0.5,
         optimizer: OptimizerConfig::default(),
         schedule: LearningRate::new(30, 0.0),
-        averages: &[0.9],
+        averages: Averages { rates: &[0.9], warm_up: true },
         settings: Settings::default(),
         device: &Device::Cpu,
         key: Key::new(3),

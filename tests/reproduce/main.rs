@@ -299,14 +299,26 @@ fn what_makes_no_sense_is_refused() -> Result<()> {
         (
             "empty",
             STUDENT.replace("taus = ", "from_data = [0.8] } # "),
-            "give taus (a consistency model)",
+            "give taus (a consistency model, a map",
         ),
         ("seedless", TEACHER.replace("[0, 1]", "[]"), "seeds = []"),
         ("odd", TEACHER.replace("width = 16", "widht = 16"), "widht"),
         (
             "kind",
             TEACHER.replace("points = [5], again = [0.8]", "taus = [[]]"),
-            "evaluate.taus: for a consistency model",
+            "evaluate: 'one step' is not for a denoiser, which denoising score matching gives",
+        ),
+        (
+            "steps",
+            STUDENT
+                .replace("points = 9, mu = 0.5", "points = 9")
+                .replace("kind = \"distillation\"", "kind = \"knowledge-distillation\""),
+            "evaluate: '2 steps, tau 0.8' is not for a generator, which knowledge distillation",
+        ),
+        (
+            "gammas",
+            STUDENT.replace("taus =", "gammas = [0.0], taus ="),
+            "evaluate: '2 steps, tau 0.8, gamma 0' is not for a consistency model",
         ),
         (
             "again",
@@ -319,6 +331,50 @@ fn what_makes_no_sense_is_refused() -> Result<()> {
         let got = message(reproduce(name, &folder.options(), &mut |_| {}));
         assert!(got.contains(words), "{name}: {got}");
     }
+    Ok(())
+}
+
+/// A generator and a map between two noise levels are sampled, judged and reported as all others.
+#[test]
+fn whatever_a_run_gives_is_sampled_and_judged() -> Result<()> {
+    let folder = Folder::new("gives")?;
+    folder.put("teacher", &by_pixels(TEACHER))?;
+    let student = |evaluate: &str, method: &str| {
+        by_pixels(STUDENT)
+            .replace("[0, 1]", "[0]")
+            .replace("taus = [[], [0.8]], from_data = [0.8]", evaluate)
+            .replace("kind = \"distillation\", points = 9, mu = 0.5", method)
+    };
+    let kd = student("taus = [[]]", "kind = \"knowledge-distillation\", points = 4");
+    folder.put("kd", &kd)?;
+    let map = "taus = [[], [0.8]], gammas = [0.0, 0.5], from_data = [0.8]";
+    let map = student(map, "kind = \"consistency-trajectory\", points = 4, mu = 0.5");
+    folder.put("ctm", &map)?;
+    let of = |name: &str| -> Result<Vec<(String, u64, f64)>> {
+        let rows = reproduce(name, &folder.options(), &mut |_| {})?;
+        let variances = rows.into_iter().filter(|row| row.metric.starts_with("variance"));
+        Ok(variances.map(|row| (row.sampler, row.nfe, row.value)).collect())
+    };
+    let names = |rows: &[(String, u64, f64)]| -> Vec<(String, u64)> {
+        rows.iter().map(|(name, nfe, _)| (name.clone(), *nfe)).collect()
+    };
+    assert_eq!(names(&of("kd")?), [("one step".to_string(), 1)]);
+    let rows = of("ctm")?;
+    let wanted = [
+        ("one step", 1),
+        ("2 steps, tau 0.8", 2),
+        ("2 steps, tau 0.8, gamma 0", 2),
+        ("2 steps, tau 0.8, gamma 0.5", 2),
+        ("from data, tau 0.8", 1),
+    ];
+    assert_eq!(names(&rows), wanted.map(|(name, nfe)| (name.to_string(), nfe)));
+    // Each is another set of samples.
+    for (i, (name, _, value)) in rows.iter().enumerate() {
+        assert!(rows[..i].iter().all(|(_, _, other)| other != value), "{name}: {value}");
+    }
+    std::fs::write(folder.0.join("published.csv"), PUBLISHED)?;
+    let text = report(&folder.0)?.markdown();
+    assert!(text.contains("2 steps, tau 0.8, gamma 0.5"), "{text}");
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use consistency::model::{Condition, EdmDenoiser, Network};
 use consistency::rng::Key;
 use consistency::sample::{Classes, Draws};
+use consistency::seam::Denoiser;
 use consistency::{Error, Result};
 use std::collections::HashMap;
 
@@ -39,7 +40,7 @@ fn draws(at_once: usize, given: HashMap<String, Tensor>) -> Draws {
 fn drawn(draws: &Draws) -> Result<(Vec<f32>, Vec<usize>)> {
     let sizes = std::cell::RefCell::new(Vec::new());
     let network = EdmDenoiser::new(Box::new(Class), 0.5);
-    let (samples, nfe) = draws.of_denoiser(&network, 0..COUNT, &Device::Cpu, |d, batch| {
+    let (samples, nfe) = draws.of(&network, 0..COUNT, &Device::Cpu, |d, batch| {
         let indices = batch.indices();
         sizes.borrow_mut().push((indices.end - indices.start) as usize);
         let answer = d.denoise(&batch.start()?, &[1.0])?;
@@ -74,7 +75,7 @@ fn all_of_one_class() -> Result<()> {
     let network = EdmDenoiser::new(Box::new(Class), 0.5);
     for class in [2, 7] {
         let draws = Draws { classes: Classes::All(class), ..draws(4, HashMap::new()) };
-        let (samples, _) = draws.of_denoiser(&network, 0..3, &Device::Cpu, |d, batch| {
+        let (samples, _) = draws.of(&network, 0..3, &Device::Cpu, |d, batch| {
             d.denoise(&batch.start()?.zeros_like()?, &[1.0])
         })?;
         // At x = 0 the denoiser is c_out F, and F is the class.

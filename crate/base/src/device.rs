@@ -5,6 +5,14 @@ use candle_core::Device;
 
 /// The device of this name: `cpu`, `cuda`, or `cuda:1` for the second GPU.
 ///
+/// ```
+/// use consistency::device;
+/// assert!(device("cpu")?.is_cpu());
+/// let error = device("gpu").unwrap_err().to_string();
+/// assert_eq!(error, "device 'gpu': choose cpu, cuda or cuda:N");
+/// # Ok::<(), consistency::Error>(())
+/// ```
+///
 /// # Errors
 /// An invalid name, a build without CUDA, or a machine without a GPU; the message says what to do.
 pub fn device(name: &str) -> Result<Device> {

@@ -21,9 +21,9 @@ const SHOWN: usize = 200;
 /// assert_eq!(error.to_string(), "reading cd.toml: batch is 0; give at least 1");
 /// ```
 ///
-/// A program that goes on after an error asks what kind it is. There are four, each for something
-/// else that a program would do; all other errors are for a person, to read and to mend. Context
-/// put in front keeps the kind.
+/// A program that goes on after an error asks what kind it is. There are four, one for each
+/// thing that a program may do about it; all other errors are for a person to read and act on.
+/// Context put in front keeps the kind.
 ///
 /// | kind | what happened | what a program may do |
 /// |---|---|---|

@@ -1,6 +1,6 @@
 //! The seams: whatever denoises is a [`Denoiser`], whatever maps a point of a trajectory to its
-//! origin is a [`ConsistencyFunction`], and whatever maps it to any later point a
-//! [`TwoTimeMap`].
+//! origin is a [`ConsistencyFunction`], whatever maps it to any later point a [`TwoTimeMap`], and
+//! whatever makes samples of noise at once a [`Generator`].
 //!
 //! Noise levels `t` are given on the host in f64: one per sample, or a single one for the whole
 //! batch. They are known before any network runs, and differences such as `t - eps` keep their
@@ -14,6 +14,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 ///
 /// Exact mixtures, the empirical distribution of a dataset, trained networks and teachers from the
 /// Hub are all denoisers.
+///
+/// ```
+/// use consistency::prelude::*;
+/// /// Of data at 0 alone, whatever x is.
+/// struct Zero;
+/// impl Denoiser for Zero {
+///     fn denoise(&self, x: &Tensor, _: &[f64]) -> consistency::Result<Tensor> {
+///         Ok(x.zeros_like()?)
+///     }
+/// }
+/// let x = Tensor::new(&[[3.0f64]], &Device::Cpu)?; // (1, 1)
+/// assert_eq!(values(&Zero.score(&x, &[2.0])?)?, [-0.75]); // -x / t^2
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub trait Denoiser: Send + Sync {
     /// E\[x0 | x_t = x\]; `x` is `(B, ..)`, `t` holds one noise level or `B`; the
     /// answer has the shape of `x`.
@@ -30,6 +44,23 @@ pub trait Denoiser: Send + Sync {
 ///
 /// Exact flow maps, solvers iterated to eps, trained models and loaded checkpoints are all
 /// consistency functions.
+///
+/// ```
+/// use consistency::prelude::*;
+/// /// Of data at 0 alone: x_t = t z, so that x_eps is (eps / t) x_t.
+/// struct Shrink {
+///     eps: f64,
+/// }
+/// impl ConsistencyFunction for Shrink {
+///     fn origin(&self, x: &Tensor, t: &[f64]) -> consistency::Result<Tensor> {
+///         let factors: Vec<f64> = t.iter().map(|t| self.eps / t).collect();
+///         Ok(x.broadcast_mul(&per_sample(&factors, x)?)?)
+///     }
+/// }
+/// let x = Tensor::new(&[[8.0f64], [8.0]], &Device::Cpu)?; // (2, 1), each at a level of its own
+/// assert_eq!(values(&Shrink { eps: 0.5 }.origin(&x, &[4.0, 0.5])?)?, [1.0, 8.0]);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub trait ConsistencyFunction: Send + Sync {
     /// f(x, t); `x` is `(B, ..)`, `t` holds one noise level or `B`; the answer has
     /// the shape of `x`.
@@ -40,10 +71,62 @@ pub trait ConsistencyFunction: Send + Sync {
 /// identity at `s = t`. The case `s = eps` is a consistency function ([`EndingAt`]).
 ///
 /// The exact flow of a PF ODE is one, and the reference of all others.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let normal = GaussianMixture::new(vec![1.0], vec![vec![0.0]], vec![1.0])?; // N(0, 1)
+/// let flow = ExactFlow::new(normal, 0.002)?;
+/// let x = Tensor::new(&[[5.0f64]], &Device::Cpu)?; // (1, 1), at t = 7
+/// // x_t / sqrt(1 + t^2) stays the same: 5 / sqrt(50) = 1 / sqrt(2).
+/// assert!((values(&flow.map(&x, &[7.0], &[1.0])?)?[0] - 1.0).abs() < 1e-9);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub trait TwoTimeMap: Send + Sync {
     /// x_s; `x` is `(B, ..)`, `t` and `s` hold one noise level or `B`; the answer has the shape
     /// of `x`.
     fn map(&self, x: &Tensor, t: &[f64], s: &[f64]) -> Result<Tensor>;
+}
+
+/// A generator: noise and, for a conditional one, classes to samples, in one evaluation.
+///
+/// What knowledge distillation, a distilled flow and a GAN train are generators.
+///
+/// ```
+/// use consistency::prelude::*;
+/// // N(3, 0.25) from noise of standard deviation 1.
+/// struct Gaussian;
+/// impl Generator for Gaussian {
+///     fn noise_shape(&self) -> &[usize] {
+///         &[1]
+///     }
+///     fn generate(&self, z: &Tensor, _: Option<&[u32]>) -> consistency::Result<Tensor> {
+///         Ok(((z * 0.5)? + 3.0)?)
+///     }
+/// }
+/// let counted = Counted::new(Gaussian);
+/// let x = counted.generate(&Tensor::new(&[[-2.0f64], [0.0]], &Device::Cpu)?, None)?; // (2, 1)
+/// assert_eq!(x.to_vec2::<f64>()?, [[2.0], [3.0]]);
+/// assert_eq!(counted.nfe(), 1);
+/// # Ok::<(), consistency::Error>(())
+/// ```
+pub trait Generator: Send + Sync {
+    /// The shape of the noise of one sample.
+    fn noise_shape(&self) -> &[usize];
+
+    /// Samples `(B, ..)` from `z`, `(B, noise_shape..)` with standard deviation 1; `classes` has
+    /// one class per sample for a generator that is conditioned on classes, and is `None` for one
+    /// that is not.
+    fn generate(&self, z: &Tensor, classes: Option<&[u32]>) -> Result<Tensor>;
+}
+
+impl<G: Generator + ?Sized> Generator for &G {
+    fn noise_shape(&self) -> &[usize] {
+        (**self).noise_shape()
+    }
+
+    fn generate(&self, z: &Tensor, classes: Option<&[u32]>) -> Result<Tensor> {
+        (**self).generate(z, classes)
+    }
 }
 
 impl<M: TwoTimeMap + ?Sized> TwoTimeMap for &M {
@@ -59,6 +142,16 @@ impl<M: TwoTimeMap + ?Sized> TwoTimeMap for Box<M> {
 }
 
 /// The consistency function of a two-time map: it always ends at s = eps.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let normal = GaussianMixture::new(vec![1.0], vec![vec![0.0]], vec![1.0])?; // N(0, 1)
+/// let flow = ExactFlow::new(normal, 0.002)?;
+/// let x = Tensor::new(&[[5.0f64]], &Device::Cpu)?; // (1, 1)
+/// let f = EndingAt::new(&flow, 1.0);
+/// assert_eq!(values(&f.origin(&x, &[7.0])?)?, values(&flow.map(&x, &[7.0], &[1.0])?)?);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub struct EndingAt<M> {
     map: M,
     eps: f64,
@@ -102,6 +195,16 @@ impl<F: ConsistencyFunction + ?Sized> ConsistencyFunction for Box<F> {
 }
 
 /// Counts the network evaluations (NFE) of what it wraps.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let normal = GaussianMixture::new(vec![1.0], vec![vec![0.0]], vec![1.0])?; // N(0, 1)
+/// let counted = Counted::new(normal);
+/// let x = Tensor::new(&[[1.0f64], [2.0]], &Device::Cpu)?; // (2, 1)
+/// Solver::Heun.step(&counted, &x, &[2.0], &[1.0])?;
+/// assert_eq!(counted.nfe(), 2);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub struct Counted<F> {
     inner: F,
     evaluations: AtomicUsize,
@@ -130,6 +233,24 @@ impl<F: ConsistencyFunction> ConsistencyFunction for Counted<F> {
     fn origin(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         self.evaluations.fetch_add(1, Ordering::Relaxed);
         self.inner.origin(x, t)
+    }
+}
+
+impl<M: TwoTimeMap> TwoTimeMap for Counted<M> {
+    fn map(&self, x: &Tensor, t: &[f64], s: &[f64]) -> Result<Tensor> {
+        self.evaluations.fetch_add(1, Ordering::Relaxed);
+        self.inner.map(x, t, s)
+    }
+}
+
+impl<G: Generator> Generator for Counted<G> {
+    fn noise_shape(&self) -> &[usize] {
+        self.inner.noise_shape()
+    }
+
+    fn generate(&self, z: &Tensor, classes: Option<&[u32]>) -> Result<Tensor> {
+        self.evaluations.fetch_add(1, Ordering::Relaxed);
+        self.inner.generate(z, classes)
     }
 }
 

@@ -166,12 +166,12 @@ impl Plan {
             Levels::Multistep { sigmas, eps, clip, s_noise } => {
                 let steps = Multistep { sigmas, eps: *eps, clip: *clip, s_noise: *s_noise };
                 let model = model.consistency_model()?;
-                self.draws.of_consistency_model(&model, samples, to, |f, batch| {
+                self.draws.of(&model, samples, to, |f, batch| {
                     steps.sample(f, &batch.start()?, |n, _| batch.renoise(n))
                 })
             }
             Levels::Ode(grid) => {
-                self.draws.of_denoiser(&model.teacher()?, samples, to, |denoiser, batch| {
+                self.draws.of(&model.teacher()?, samples, to, |denoiser, batch| {
                     pf_ode(denoiser, Solver::Heun, &batch.start()?, grid)
                 })
             }

@@ -9,6 +9,14 @@ use crate::{Result, ensure};
 use candle_core::{DType, Tensor};
 
 /// The noise levels of an edit, and what is done with each answer of f.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let steps = Steps::along(&NoiseRange::default().karras(40)?);
+/// assert_eq!((steps.times.len(), steps.times[0], steps.eps), (39, 80.0, 0.002));
+/// assert_eq!(Steps::stroke().times, [5.38, 2.24]);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Steps {
     /// t_1 > t_2 > .. > t_N, where f is evaluated, once each.

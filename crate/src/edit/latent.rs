@@ -11,6 +11,18 @@ use candle_core::{DType, Device, Tensor};
 /// The result is `(B S, ..)` for S shares, with all samples of the first pair first: in a grid of S
 /// columns each row is a pair.
 ///
+/// ```
+/// use consistency::prelude::*;
+/// let normal = GaussianMixture::new(vec![1.0], vec![vec![0.0; 2]], vec![1.0])?; // N(0, I)
+/// let f = FlowMap::new(normal, Solver::Heun, NoiseRange::default().karras(10)?);
+/// let noise = |seed| Key::new(seed).normal(0..3, &[2], DType::F64, &Device::Cpu);
+/// let x = edit::interpolate(&f, &noise(0)?, &noise(1)?, &[0.0, 0.5, 1.0], 80.0)?;
+/// assert_eq!(x.dims(), [9, 2]); // a pair is three rows
+/// let first = sample::one_step(&f, &noise(0)?, 80.0)?;
+/// assert!(mean_square(&(x.get(0)? - first.get(0)?)?)? < 1e-24);
+/// # Ok::<(), consistency::Error>(())
+/// ```
+///
 /// # Errors
 /// As [`slerp`]; no shares.
 pub fn interpolate(

@@ -12,6 +12,16 @@ pub const LUMA: [f64; 3] = [0.2989, 0.5870, 0.1140];
 /// Of the matrices below the paper fixes one column, q; any orthonormal columns may complete it.
 /// Here they are Householder reflections that take (1, 0, .., 0) to q: symmetric, and their own
 /// inverse.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let image = Tensor::new(&[[1.0f64, 2.0], [3.0, 6.0]], &Device::Cpu)?.reshape((1, 1, 2, 2))?;
+/// let coefficients = Operator::Patch(2).apply(&image)?; // (1, 1, 4, 1, 1)
+/// assert!((values(&coefficients)?[0] - 2.0 * 3.0).abs() < 1e-12); // p times the mean
+/// let back = Operator::Patch(2).invert(&coefficients)?;
+/// assert!(mean_square(&(back - image)?)? < 1e-24);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Operator {

@@ -41,6 +41,19 @@ pub fn inpaint(
 /// Colours for grey images, `(B, 1, H, W)` to `(B, 3, H, W)`: [`grey`](super::grey) of the
 /// answer is the image, to rounding (1e-5 in f32, 1e-13 in f64).
 ///
+/// ```
+/// use consistency::prelude::*;
+/// // In place of a model, the exact function of 20 made-up images.
+/// let data = Key::new(0).normal(0..20, &[3, 4, 4], DType::F64, &Device::Cpu)?.tanh()?;
+/// let grid = NoiseRange::default().karras(10)?;
+/// let f = FlowMap::new(Empirical::new(&data)?, Solver::Euler, grid.clone());
+/// let grey = edit::grey(&data.narrow(0, 0, 2)?)?; // (2, 1, 4, 4)
+/// let x = edit::colorize(&f, &grey, &Steps::along(&grid), &Key::new(1))?;
+/// assert_eq!(x.dims(), [2, 3, 4, 4]);
+/// assert!(mean_square(&(edit::grey(&x)? - grey)?)? < 1e-24);
+/// # Ok::<(), consistency::Error>(())
+/// ```
+///
 /// # Errors
 /// Images of more than one channel; as [`Edit::run`].
 pub fn colorize(
@@ -61,6 +74,18 @@ pub fn colorize(
 
 /// Images p times as large, `(B, C, H, W)` to `(B, C, p H, p W)`: the mean of each p x p patch is
 /// the pixel of `low`, to rounding (1e-5 in f32, 1e-13 in f64).
+///
+/// ```
+/// use consistency::prelude::*;
+/// let digits = digits(DType::F64, &Device::Cpu)?.train.narrow(0, 0, 20)?;
+/// let grid = NoiseRange::default().karras(10)?;
+/// let f = FlowMap::new(Empirical::new(&digits)?, Solver::Euler, grid.clone());
+/// let low = digits.narrow(0, 0, 2)?.avg_pool2d(2)?; // (2, 1, 4, 4)
+/// let x = edit::super_resolve(&f, &low, 2, &Steps::along(&grid), &Key::new(0))?;
+/// assert_eq!(x.dims(), [2, 1, 8, 8]);
+/// assert!(mean_square(&(x.avg_pool2d(2)? - low)?)? < 1e-24);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 ///
 /// # Errors
 /// A shape that is not four numbers, p = 0; as [`Edit::run`].
@@ -87,6 +112,18 @@ pub fn super_resolve(
 /// An image from the strokes of `y`, as in SDEdit (Meng et al. 2021): noise of level t_1 hides the
 /// detail of `y`, and f generates it anew. [`Steps::stroke`] has the paper's levels.
 ///
+/// ```
+/// use consistency::prelude::*;
+/// let digits = digits(DType::F64, &Device::Cpu)?.train.narrow(0, 0, 20)?;
+/// let grid = TimeGrid::new(vec![0.002, 2.24, 5.38])?;
+/// let f = FlowMap::new(Empirical::new(&digits)?, Solver::Euler, grid);
+/// let strokes = digits.narrow(0, 0, 2)?.clamp(-0.5, 0.5)?;
+/// let x = edit::stroke_guided(&f, &strokes, &Steps::stroke(), &Key::new(0))?;
+/// assert_eq!(x.dims(), strokes.dims());
+/// assert!(values(&x)?.iter().all(|pixel| (-1.0..=1.0).contains(pixel))); // clipped
+/// # Ok::<(), consistency::Error>(())
+/// ```
+///
 /// # Errors
 /// As [`Edit::run`].
 pub fn stroke_guided(
@@ -101,6 +138,17 @@ pub fn stroke_guided(
 
 /// f(x, t) for images `x` with noise of level `t` in them (one level, or one per sample): any level
 /// from eps to T, in one evaluation.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let point = GaussianMixture::new(vec![1.0], vec![vec![0.5]], vec![0.0])?; // 0.5 alone
+/// let f = ExactFlow::new(point, 0.002)?;
+/// let x = Tensor::new(&[[2.5f64], [0.75]], &Device::Cpu)?; // (2, 1), at t = 2 and t = 0.25
+/// // What is left of the noise is eps / t of it.
+/// let clean = values(&edit::denoise(&f, &x, &[2.0, 0.25])?)?;
+/// assert!(clean.iter().all(|x| (x - 0.502).abs() < 1e-9));
+/// # Ok::<(), consistency::Error>(())
+/// ```
 ///
 /// # Errors
 /// A level that is not positive; what f refuses.

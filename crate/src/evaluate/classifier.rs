@@ -22,6 +22,18 @@ const FORMAT: &str = "consistency-lab classifier 1";
 /// A trained [`ConvNetConfig`] network: its 64 features and its logits.
 ///
 /// Training is [`Classifier::train`], of the room [`method`](crate::method).
+///
+/// ```
+/// use consistency::prelude::*;
+/// let digits = digits(DType::F32, &Device::Cpu)?;
+/// let labels: Vec<u32> = digits.train_labels.iter().map(|label| u32::from(*label)).collect();
+/// let config = ClassifierConfig { steps: 20, ..ClassifierConfig::default() };
+/// let classifier = Classifier::train(&digits.train, &labels, 10, config, &Key::new(0))?;
+/// assert_eq!(classifier.evaluate(&digits.held_out)?.dims(), [450, 64]);
+/// assert_eq!(classifier.logits(&digits.held_out)?.dims(), [450, 10]);
+/// assert!(!classifier.features().is_inception());
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub struct Classifier {
     network: Taped<ConvNet>,
     params: Params,

@@ -8,6 +8,14 @@ pub(super) const PUBLISHED: &str =
     "b7a528bf4051f62c057bc14657865abf180a23eb1748d00ff0933d84698202ed";
 
 /// What the rows of a set are: pixels, or a network's features of images.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let mine = Features::named("mean colour")?;
+/// assert_eq!((mine.name(), mine.is_inception()), ("mean colour", false));
+/// assert!(Features::named("inception").is_err());
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Features(String);
 

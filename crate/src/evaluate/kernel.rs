@@ -9,6 +9,16 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 /// A mean over subsets, and the standard deviation of the subsets' values.
+///
+/// ```
+/// use consistency::prelude::*;
+/// // The Inception score of a classifier that is sure of each of two classes, once each.
+/// let logits = Tensor::new(&[[50.0f64, 0.0], [0.0, 50.0]], &Device::Cpu)?; // (2, 2)
+/// let Spread { mean, deviation } = inception_score(&logits, 1)?;
+/// assert!((mean - 2.0).abs() < 1e-9);
+/// assert_eq!(deviation, 0.0);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
     /// The mean.

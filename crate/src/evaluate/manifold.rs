@@ -15,6 +15,17 @@ const ROUNDING: f64 = 1e-12;
 const SPARE: usize = 4;
 
 /// How much of one set lies on the manifold of the other.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let real = Tensor::new(&[[0.0f64], [1.0], [2.0], [3.0]], &Device::Cpu)?; // (4, 1)
+/// let fake = Tensor::new(&[[0.5f64], [1.5], [9.0], [9.5]], &Device::Cpu)?;
+/// // Balls that reach to the nearest other point: two samples lie in those of the real points,
+/// // and all real points but 3 lie in those of the samples.
+/// let PrecisionRecall { precision, recall } = precision_recall(&real, &fake, 1)?;
+/// assert_eq!((precision, recall), (0.5, 0.75));
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PrecisionRecall {
     /// The share of samples that lie on the manifold of the real points.

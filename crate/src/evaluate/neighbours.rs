@@ -4,6 +4,15 @@ use crate::{Result, ensure};
 use candle_core::{D, DType, Tensor};
 
 /// The `k` nearest images of a labelled set, by Euclidean distance.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let data = Tensor::new(&[[0.0f64], [0.1], [5.0], [5.2]], &Device::Cpu)?; // (4, 1)
+/// let near = Neighbours::new(&data, &[0, 0, 1, 1], 3)?;
+/// let x = Tensor::new(&[[4.0f64]], &Device::Cpu)?;
+/// assert_eq!(near.assign(&x)?, [Assignment { label: 1, agreement: 2.0 / 3.0 }]);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Neighbours {
     data: Tensor,    // (N, D), f64
@@ -13,6 +22,15 @@ pub struct Neighbours {
 }
 
 /// What the classifier says of one image.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let data = Tensor::new(&[[0.0f64], [1.0]], &Device::Cpu)?; // (2, 1)
+/// // Two neighbours, each with a label of its own: a tie.
+/// let assigned = Neighbours::new(&data, &[7, 3], 2)?.assign(&data)?;
+/// assert_eq!(assigned[0], Assignment { label: 3, agreement: 0.5 });
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Assignment {
     /// The label that most of the neighbours have (the smallest label in a tie).

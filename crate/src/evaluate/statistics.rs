@@ -12,7 +12,18 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// The mean and the covariance of a set of features, in f64: batches are added as they come,
-/// and parts that were counted apart are merged.
+/// and parts that were counted separately are merged.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let x = Tensor::new(&[[0.0f64, 0.0], [2.0, 4.0]], &Device::Cpu)?; // (2, 2)
+/// let whole = Statistics::of(&x)?;
+/// assert_eq!((whole.mean(), whole.covariance()?), (&[1.0, 2.0][..], vec![2.0, 4.0, 4.0, 8.0]));
+/// let mut parts = Statistics::of(&x.narrow(0, 0, 1)?)?;
+/// parts.merge(&Statistics::of(&x.narrow(0, 1, 1)?)?)?;
+/// assert_eq!(parts.covariance()?, whole.covariance()?);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Statistics {
     features: Features,

@@ -12,6 +12,22 @@ use std::path::Path;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// Everything that a training run depends on: the same experiment gives the same bits.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let experiment = Experiment::parse(r#"
+///     name = "spirals-teacher"
+///     data = { name = "spirals", count = 1000 }
+///     network = { kind = "mlp", width = 64 }
+///     method = { kind = "score-matching" }
+///     training = { iterations = 1000, batch = 100 }
+/// "#)?;
+/// // What is left out has its default, and another value is another run.
+/// assert_eq!((experiment.seed, experiment.noise), (0, NoiseRange::default()));
+/// assert!(experiment.folder()?.starts_with("spirals-teacher-"));
+/// assert_ne!(Experiment { seed: 1, ..experiment.clone() }.folder()?, experiment.folder()?);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Experiment {
@@ -52,6 +68,20 @@ fn half() -> f64 {
 }
 
 /// How long to train and how often to look.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let experiment = Experiment::parse(r#"
+///     name = "moons-teacher"
+///     data = { name = "moons", count = 1000 }
+///     network = { kind = "mlp" }
+///     method = { kind = "score-matching" }
+///     training = { iterations = 5000, batch = 100, ema = [0.99, 0.999] }
+/// "#)?;
+/// let Training { ema, record_every, checkpoint_every, .. } = experiment.training;
+/// assert_eq!((ema.all(), record_every, checkpoint_every), (&[0.99, 0.999][..], 100, 1000));
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Training {
@@ -63,6 +93,10 @@ pub struct Training {
     /// One number, or a list.
     #[serde(default)]
     pub ema: Rates,
+    /// Whether the decay rate of an average after step k, counted from 0, is at most
+    /// (1 + k) / (10 + k): early on, a slow average would remember the start.
+    #[serde(default = "yes")]
+    pub ema_warm_up: bool,
     /// The share of the steps, at the end, over which the learning rate falls linearly to 0. The
     /// paper has none; short runs gain from it.
     #[serde(default)]
@@ -71,6 +105,10 @@ pub struct Training {
     /// value.
     #[serde(default)]
     pub warm_up: f64,
+    /// How many of the samples, chosen by the seed, are not trained on: each row of the record has
+    /// the first player's mean loss on them, with the same random numbers every time.
+    #[serde(default)]
+    pub held_out: usize,
     /// Steps per record row.
     #[serde(default = "hundred")]
     pub record_every: u64,
@@ -120,6 +158,10 @@ impl Rates {
             Self::Many(rates) => rates,
         }
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn one() -> usize {

@@ -13,6 +13,13 @@ const MOST_POINTS: usize = 10_000_000;
 const LARGEST_SIDE: usize = 1 << 15;
 
 /// A dataset by name.
+///
+/// ```
+/// use consistency::prelude::*;
+/// assert_eq!(DataConfig::Digits.images()?.len(), 1347);
+/// assert!(DataConfig::Moons { count: 100 }.images().is_err()); // points, not images
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "name", deny_unknown_fields)]
 pub enum DataConfig {

@@ -5,7 +5,7 @@ mod card;
 pub use card::Card;
 
 use super::config::Experiment;
-use super::run::Trained;
+use super::trained::Trained;
 use crate::method::Gives;
 use crate::model::pretrained::CmSchedule;
 use crate::model::{DIFFUSERS, NetworkConfig, UNetConfig};

@@ -6,6 +6,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Where a run is.
+///
+/// ```
+/// use consistency::prelude::*;
+/// use std::time::Duration;
+/// let elapsed = Duration::from_secs(10);
+/// let now = Progress { step: 250, total: 1000, loss: 0.5, elapsed, steps_here: 250 };
+/// assert_eq!((now.rate(), now.left()), (25.0, Duration::from_secs(30)));
+/// assert_eq!(now.to_string(), "step 250 of 1000 (25 %), loss 0.5000, 25 steps/s, 30 s left");
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Progress {
     /// Steps done.
@@ -48,6 +57,14 @@ impl std::fmt::Display for Progress {
 }
 
 /// What a training loop tells others, and what others ask of it.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let monitor = Monitor::default(); // `train` takes one, to be watched from another thread
+/// assert_eq!((monitor.progress(), monitor.table().rows()), (Progress::default(), 0));
+/// monitor.stop();
+/// assert!(monitor.stopping());
+/// ```
 #[derive(Debug, Default)]
 pub struct Monitor {
     stop: AtomicBool,

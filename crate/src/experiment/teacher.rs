@@ -2,7 +2,7 @@
 
 use super::config::Experiment;
 use super::data::Data;
-use super::run::RunFolder;
+use super::folder::RunFolder;
 use crate::method::{Teachers, Weights};
 use crate::model::Pretrained;
 use crate::model::pretrained::{Kind, Teacher};

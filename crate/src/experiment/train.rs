@@ -3,13 +3,14 @@
 use super::checkpoint;
 use super::config::Experiment;
 use super::data::Data;
+use super::folder::{RunFolder, provenance};
 use super::machine::Machine;
 use super::monitor::{Monitor, Progress};
-use super::run::{RunFolder, Trained, provenance};
+use super::rows::{Rows, Split};
 use super::teacher::Found;
-use crate::data::batch_rows;
+use super::trained::Trained;
 use crate::device::{allow_tf32, device};
-use crate::method::{self, Batch, LearningRate, Losses, Setting, Trainer};
+use crate::method::{self, Averages, LearningRate, Losses, Setting, Trainer};
 use crate::nn::{Precision, memory};
 use crate::record::Table;
 use crate::rng::Key;
@@ -68,6 +69,7 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
     let key = Key::new(experiment.seed);
     let data = experiment.data.load(&device)?;
     check_classes(experiment, &data)?;
+    let split = Split::of(experiment, &data, &key)?;
     let mut trainer = build(experiment, &data, key, runs, &device)?;
     let mut losses = Losses::of(trainer.as_ref());
     let mut table = Table::new();
@@ -90,7 +92,7 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
     monitor.report(Progress { step, total, ..Progress::default() });
     while step < total {
         // ---- a batch; for each player its loss, its gradients, its step; what follows
-        let batch = Rows::of(experiment, &data, &key, step);
+        let batch = Rows::of_step(experiment, &data, &split, &key, step);
         method::step(trainer.as_mut(), step, &mut losses, || batch.parts()).map_err(|e| {
             let (name, place) = (&experiment.name, folder.path().display());
             e.reworded(|e| format!("{name}: {e}; the last checkpoint in {place} stays as it is"))
@@ -101,7 +103,11 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
         let (loss, elapsed) = (losses[0].last(), start.elapsed());
         monitor.report(Progress { step, total, loss, elapsed, steps_here: step - first });
         if step.is_multiple_of(experiment.training.record_every) || step == total {
-            let row = row(trainer.as_ref(), step, &mut losses);
+            let mut row = row(trainer.as_ref(), step, &mut losses);
+            if let Some(held_out) = Rows::held_out(experiment, &data, &split, &key) {
+                let loss = mean_loss(trainer.as_ref(), step - 1, &held_out)?;
+                row.push(("held_out_loss".to_string(), loss));
+            }
             table.push(
                 &row.iter().map(|(name, value)| (name.as_str(), *value)).collect::<Vec<_>>(),
             )?;
@@ -139,7 +145,7 @@ fn build(
         optimizer: experiment.optimizer,
         schedule: LearningRate::new(training.iterations, training.decay)
             .warming_up(training.warm_up),
-        averages: training.ema.all(),
+        averages: Averages { rates: training.ema.all(), warm_up: training.ema_warm_up },
         settings: training.settings(),
         device,
         key,
@@ -171,34 +177,14 @@ fn row(trainer: &dyn Trainer, step: u64, losses: &mut [Losses]) -> Vec<(String, 
     row
 }
 
-// The rows of a step's batch, and the parts that it is split into.
-struct Rows<'a> {
-    data: &'a Data,
-    rows: Vec<u32>,
-    part: usize,
-    conditional: bool,
-    key: Key,
-}
-
-impl<'a> Rows<'a> {
-    fn of(experiment: &Experiment, data: &'a Data, key: &Key, step: u64) -> Self {
-        let size = experiment.training.batch;
-        let rows = batch_rows(data.rows(), size, step, &key.stream("order"));
-        let part = rows.len().div_ceil(experiment.training.accumulate);
-        let conditional = experiment.network.classes().is_some();
-        Self { data, rows, part, conditional, key: key.stream("step").step(step) }
+// The mean loss of the first player at step `step` on rows that it takes no step on.
+fn mean_loss(trainer: &dyn Trainer, step: u64, rows: &Rows) -> Result<f64> {
+    let mut sum = 0.0;
+    for part in rows.parts() {
+        let (part, share) = part?;
+        sum += share * f64::from(trainer.loss(0, step, &part)?.to_scalar::<f32>()?);
     }
-
-    // Each part, and its share of the batch.
-    fn parts(&self) -> impl Iterator<Item = Result<(Batch, f64)>> + '_ {
-        self.rows.chunks(self.part).enumerate().map(|(i, rows)| {
-            let first = (i * self.part) as u64;
-            let x0 = self.data.batch(rows, first, &self.key)?;
-            let labels = self.conditional.then(|| self.data.labels(rows)).flatten();
-            let share = rows.len() as f64 / self.rows.len() as f64;
-            Ok((Batch { x0, labels, first, key: self.key }, share))
-        })
-    }
+    Ok(sum)
 }
 
 // A network that is conditioned on classes needs data with classes.

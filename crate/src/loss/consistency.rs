@@ -11,6 +11,17 @@ use candle_core::Tensor;
 
 /// Two points that should have one origin: (x_{t_{n+1}}, t_{n+1}) and (x_{t_n}, t_n), one pair per
 /// sample. No gradient flows through them.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let x0 = Tensor::new(&[[0.5f64]], &Device::Cpu)?; // (1, 1)
+/// let z = Tensor::new(&[[1.0f64]], &Device::Cpu)?;
+/// let grid = TimeGrid::new(vec![0.5, 1.0, 4.0])?;
+/// let pair = training_pair(&x0, &z, &[2], &grid)?; // t_2 and t_3
+/// assert_eq!((&pair.t[..], &pair.t_next[..]), (&[1.0][..], &[4.0][..]));
+/// assert_eq!((values(&pair.x)?, values(&pair.x_next)?), (vec![1.5], vec![4.5]));
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Pair {
     /// x_{t_{n+1}}, the noisier point.
@@ -53,6 +64,19 @@ pub fn training_pair(x0: &Tensor, z: &Tensor, n: &[usize], grid: &TimeGrid) -> R
 
 /// E\[lambda d(f_theta(x_{t_{n+1}}, t_{n+1}), sg f_theta-(x_{t_n}, t_n))\]: the mean over the
 /// batch, a scalar. Gradients reach only the student.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let normal = GaussianMixture::new(vec![1.0], vec![vec![0.0]], vec![1.0])?; // N(0, 1)
+/// let grid = NoiseRange::default().karras(18)?;
+/// let [x0, z] = [0, 1].map(|seed| Key::new(seed).normal(0..3, &[1], DType::F64, &Device::Cpu));
+/// let pair = distillation_pair(&x0?, &z?, &[1, 9, 17], &grid, &normal, Solver::Heun)?;
+/// // The solver's own steps along the grid have no loss on it.
+/// let f = FlowMap::new(normal, Solver::Heun, grid);
+/// let loss = consistency_loss(&f, &f, &pair, &Distance::default(), &Weighting::default())?;
+/// assert!(loss.to_scalar::<f64>()? < 1e-20);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub fn consistency_loss(
     student: &dyn ConsistencyFunction,
     target: &dyn ConsistencyFunction,

@@ -7,6 +7,15 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 /// Which distance.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let x = Tensor::new(&[[4.0f64]], &Device::Cpu)?; // (1, 1)
+/// let d = |metric| values(&Distance::new(metric).per_sample(&x, &x.zeros_like()?)?);
+/// assert_eq!((d(Metric::L1)?, d(Metric::L2Squared)?), (vec![4.0], vec![16.0]));
+/// assert_eq!(d(Metric::PseudoHuber { c: 3.0 })?, [2.0]); // sqrt(16 + 9) - 3
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum Metric {
@@ -24,6 +33,16 @@ pub enum Metric {
 }
 
 /// How the elements of one sample are put together.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let x = Tensor::new(&[[3.0f64, 4.0]], &Device::Cpu)?; // (1, 2)
+/// let summed = Distance::new(Metric::L2Squared);
+/// let mean = Distance { reduction: Reduction::CodeMean, ..summed };
+/// assert_eq!(values(&summed.per_sample(&x, &x.zeros_like()?)?)?, [25.0]);
+/// assert_eq!(values(&mean.per_sample(&x, &x.zeros_like()?)?)?, [12.5]);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reduction {
@@ -36,6 +55,20 @@ pub enum Reduction {
 }
 
 /// What can serve as d: [`Distance`], and [`Lpips`](super::Lpips).
+///
+/// ```
+/// use consistency::prelude::*;
+/// /// The largest difference of a sample.
+/// struct Largest;
+/// impl Compare for Largest {
+///     fn per_sample(&self, x: &Tensor, y: &Tensor) -> consistency::Result<Tensor> {
+///         Ok((x - y)?.abs()?.flatten_from(1)?.max(1)?)
+///     }
+/// }
+/// let x = Tensor::new(&[[3.0f64, -4.0], [0.0, 1.0]], &Device::Cpu)?; // (2, 2)
+/// assert_eq!(values(&Largest.per_sample(&x, &x.zeros_like()?)?)?, [4.0, 1.0]);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub trait Compare {
     /// d(x, y) for `(B, ..)` and `(B, ..)`: `(B)`.
     ///

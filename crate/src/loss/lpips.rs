@@ -31,17 +31,31 @@ const SCALE: [f64; 3] = [0.458, 0.448, 0.450];
 const EPS: f64 = 1e-10;
 
 /// What lies between VGG16's blocks.
+///
+/// ```
+/// use consistency::loss::{LpipsConfig, Pooling};
+/// let side = |side, pooling| LpipsConfig { side: Some(side), pooling, weights: None };
+/// assert!(side(100, Pooling::Max).check().is_ok());
+/// assert!(side(100, Pooling::Average).check().is_err()); // not a multiple of 16
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pooling {
-    /// The largest of each four, as VGG16 was trained.
+    /// The largest of every four, as VGG16 was trained.
     #[default]
     Max,
-    /// The mean of each four, as the public code of consistency models has it.
+    /// The mean of every four, as the public code of consistency models has it.
     Average,
 }
 
 /// LPIPS as the distance of an experiment.
+///
+/// ```
+/// use consistency::loss::LpipsConfig;
+/// let paper = LpipsConfig { side: Some(224), ..LpipsConfig::default() };
+/// assert!(paper.check().is_ok());
+/// assert!(LpipsConfig { side: Some(8), ..paper }.check().is_err()); // too small for VGG16
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LpipsConfig {
@@ -98,6 +112,14 @@ impl LpipsConfig {
 }
 
 /// The distance.
+///
+/// ```no_run
+/// use consistency::prelude::*;
+/// let lpips = Lpips::from_hub(&Hub::from_env()?, DType::F32, &Device::Cpu)?.resizing_to(224);
+/// let x = Key::new(0).normal(0..2, &[3, 32, 32], DType::F32, &Device::Cpu)?.clamp(-1.0, 1.0)?;
+/// assert_eq!(values(&lpips.distance(&x, &x)?)?, [0.0, 0.0]);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub struct Lpips {
     network: Taped<Network>,
     side: Option<usize>,

@@ -7,6 +7,13 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 /// lambda as a function of the noise levels of a pair.
+///
+/// ```
+/// use consistency::loss::{Weight, Weighting};
+/// let lambda = |weight| Weighting { weight, ..Weighting::default() }.lambda(4.0, 2.0);
+/// let all = [Weight::Uniform, Weight::InverseGap, Weight::Snr].map(lambda);
+/// assert_eq!(all, [1.0, 0.5, 0.25]); // at t_{n+1} = 4 and t_n = 2
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Weight {
@@ -20,6 +27,16 @@ pub enum Weight {
 }
 
 /// A weight and the noise level at which it is taken.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let paper = Weighting { weight: Weight::Snr, at: Convention::Paper };
+/// let code = Weighting { at: Convention::Code, ..paper };
+/// assert_eq!((paper.lambda(4.0, 2.0), code.lambda(4.0, 2.0)), (1.0 / 4.0, 1.0 / 16.0));
+/// let d = Tensor::new(&[4.0f64, 8.0], &Device::Cpu)?; // (2)
+/// assert_eq!(values(&paper.mean(&d, &[4.0, 4.0], &[2.0, 1.0])?)?, [4.5]); // (4 / 4 + 8 / 1) / 2
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Weighting {

@@ -1,7 +1,7 @@
 //! A classifier of images, by cross-entropy with Adam: the network on whose features samples are
 //! compared ([`Classifier`]). It is no method of an experiment, but trains by the same [`step`].
 
-use super::player::{Fall, LearningRate, Player};
+use super::player::{Averages, Fall, LearningRate, Player};
 use super::step::{Losses, step};
 use super::{Batch, DIVERGED, Trainer};
 use crate::data::{batch_rows, select};
@@ -17,6 +17,12 @@ use candle_core::{DType, Tensor};
 const BATCH: usize = 64;
 
 /// How a classifier is trained.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let config = ClassifierConfig { steps: 1000, ..ClassifierConfig::default() };
+/// assert_eq!(config.learning_rate, 3e-3);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClassifierConfig {
     /// Training steps of 64 images each.
@@ -88,8 +94,9 @@ impl Training {
             learning_rate: config.learning_rate,
             ..OptimizerConfig::default()
         };
+        let none = Averages { rates: &[], warm_up: false };
         let schedule = LearningRate::new(config.steps, 1.0).falling(Fall::Cosine);
-        Ok(Self { network, player: Player::new("classifier", params, adam, schedule, &[])? })
+        Ok(Self { network, player: Player::new("classifier", params, adam, schedule, none)? })
     }
 }
 

@@ -15,6 +15,23 @@ use std::collections::BTreeMap;
 
 /// A student of a teacher's PF ODE. It starts from the teacher's weights where the two have the
 /// same network.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let method = ConsistencyDistillation {
+///     teacher: "exact".to_string(),
+///     points: 18,
+///     density: Density::Uniform,
+///     solver: Solver::Heun,
+///     distance: Distance::default(),
+///     lpips: None,
+///     weighting: Weighting::default(),
+///     mu: 0.95,
+///     parameterization: Parameterization::Skip,
+/// };
+/// assert_eq!((method.points(0, 1000), method.mu(0, 1000)), (Some(18), Some(0.95)));
+/// assert!(ConsistencyDistillation { mu: 1.0, ..method }.check().is_err());
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConsistencyDistillation {

@@ -11,6 +11,20 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A consistency model without a teacher: the same noise at both noise levels of a pair.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let method = ConsistencyTraining {
+///     schedule: Schedule::growing(2, 150, 0.9),
+///     density: Density::Uniform,
+///     distance: Distance::default(),
+///     lpips: None,
+///     weighting: Weighting::default(),
+///     parameterization: Parameterization::Skip,
+/// };
+/// assert_eq!((method.points(0, 1000), method.points(1000, 1000)), (Some(2), Some(151)));
+/// assert!(method.check().is_ok());
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConsistencyTraining {

@@ -9,6 +9,8 @@ mod batch;
 mod classification;
 mod consistency_distillation;
 mod consistency_training;
+mod consistency_trajectory;
+mod knowledge_distillation;
 mod player;
 mod progressive_distillation;
 mod score_matching;
@@ -20,14 +22,17 @@ pub use batch::Batch;
 pub use classification::ClassifierConfig;
 pub use consistency_distillation::ConsistencyDistillation;
 pub use consistency_training::ConsistencyTraining;
+pub use consistency_trajectory::{ConsistencyTrajectory, TrajectoryMaps};
+pub use knowledge_distillation::KnowledgeDistillation;
 pub(crate) use player::average;
-pub use player::{Fall, LearningRate, Player};
+pub use player::{Averages, Fall, LearningRate, Player};
 pub use progressive_distillation::{ProgressiveDistillation, two_steps_in_one};
 pub use score_matching::ScoreMatching;
 pub use setting::{Setting, Teachers, Weights};
 pub use step::{Losses, step};
 
 use crate::loss::LpipsConfig;
+use crate::model::Times;
 use crate::process::Parameterization;
 use crate::{Result, ensure};
 use candle_core::Tensor;
@@ -41,6 +46,20 @@ const DIVERGED: f64 = 1e6;
 /// How a network is trained: the methods, by the name that an experiment gives as `kind`.
 ///
 /// It is used as the [`Method`] that it names.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let experiment = Experiment::parse(r#"
+///     name = "spirals"
+///     data = { name = "spirals", count = 1000 }
+///     network = { kind = "mlp" }
+///     method = { kind = "consistency-training", schedule = { s0 = 2, s1 = 20, mu0 = 0.9 } }
+///     training = { iterations = 1000, batch = 100 }
+/// "#)?;
+/// assert!(matches!(experiment.method, MethodConfig::ConsistencyTraining(_)));
+/// assert_eq!(experiment.method.points(1000, 1000), Some(21)); // N at the end
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
 pub enum MethodConfig {
@@ -52,6 +71,10 @@ pub enum MethodConfig {
     ConsistencyTraining(ConsistencyTraining),
     /// Progressive distillation.
     ProgressiveDistillation(ProgressiveDistillation),
+    /// Knowledge distillation.
+    KnowledgeDistillation(KnowledgeDistillation),
+    /// A consistency trajectory model, without the adversarial loss.
+    ConsistencyTrajectory(ConsistencyTrajectory),
 }
 
 impl Deref for MethodConfig {
@@ -63,6 +86,8 @@ impl Deref for MethodConfig {
             Self::Distillation(method) => method,
             Self::ConsistencyTraining(method) => method,
             Self::ProgressiveDistillation(method) => method,
+            Self::KnowledgeDistillation(method) => method,
+            Self::ConsistencyTrajectory(method) => method,
         }
     }
 }
@@ -74,6 +99,10 @@ pub enum Gives {
     Denoiser,
     /// A consistency function.
     Consistency(Parameterization),
+    /// A map between two noise levels, whose network is conditioned on both.
+    TwoTimeMap,
+    /// A generator: one evaluation from noise to a sample.
+    Generator,
 }
 
 impl Gives {
@@ -82,11 +111,28 @@ impl Gives {
         match self {
             Self::Denoiser => "a denoiser",
             Self::Consistency(_) => "a consistency model",
+            Self::TwoTimeMap => "a map between two noise levels",
+            Self::Generator => "a generator",
+        }
+    }
+
+    /// How many noise levels its network is conditioned on.
+    pub fn times(&self) -> Times {
+        match self {
+            Self::TwoTimeMap => Times::Two,
+            Self::Denoiser | Self::Consistency(_) | Self::Generator => Times::One,
         }
     }
 }
 
 /// A method as an experiment describes it.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let method: &dyn Method = &ScoreMatching::default();
+/// assert_eq!((method.name(), method.gives().name()), ("denoising score matching", "a denoiser"));
+/// assert_eq!(method.points(0, 1000), None); // no time grid
+/// ```
 pub trait Method {
     /// Its name in a sentence.
     fn name(&self) -> &'static str;

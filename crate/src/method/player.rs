@@ -13,7 +13,17 @@ pub struct Player {
     config: OptimizerConfig,
     optimizer: Optimizer,
     averages: Vec<(f64, Ema)>,
+    average_warms_up: bool,
     schedule: LearningRate,
+}
+
+/// The averages of a player's parameters.
+#[derive(Clone, Copy, Debug)]
+pub struct Averages<'a> {
+    /// Their decay rates.
+    pub rates: &'a [f64],
+    /// Whether the rate after step k is at most (1 + k) / (10 + k) ([`Ema::follow`]).
+    pub warm_up: bool,
 }
 
 /// The factor on the learning rate: linearly up to 1 over the first steps, then 1, then down to 0
@@ -105,8 +115,7 @@ impl LearningRate {
 }
 
 impl Player {
-    /// A player that has taken no step, with averages of these decay rates, which start at
-    /// `params`.
+    /// A player that has taken no step, with averages that start at `params`.
     ///
     /// # Errors
     /// An error of the device.
@@ -115,12 +124,13 @@ impl Player {
         params: Params,
         config: OptimizerConfig,
         schedule: LearningRate,
-        rates: &[f64],
+        averages: Averages,
     ) -> Result<Self> {
         let optimizer = Optimizer::new(config, &params)?;
+        let Averages { rates, warm_up: average_warms_up } = averages;
         let averages = rates.iter().map(|rate| Ok((*rate, Ema::new(&params)?)));
         let averages = averages.collect::<Result<_>>()?;
-        Ok(Self { name, params, config, optimizer, averages, schedule })
+        Ok(Self { name, params, config, optimizer, averages, average_warms_up, schedule })
     }
 
     /// Its name: `student`, `critic`.
@@ -156,7 +166,10 @@ impl Player {
             self.optimizer = Optimizer::new(self.config, &self.params)?;
         }
         self.optimizer.step(&self.params, gradients, self.schedule.factor(k))?;
-        self.averages.iter().try_for_each(|(rate, ema)| ema.follow(&self.params, *rate, k))
+        self.averages.iter().try_for_each(|(rate, ema)| match self.average_warms_up {
+            true => ema.follow(&self.params, *rate, k),
+            false => ema.update(&self.params, *rate),
+        })
     }
 
     /// Its whole state: tensors by group (`params`, `ema`, `ema.1`, .., `optimizer`) and name.

@@ -12,6 +12,14 @@ use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// The noise levels to train at: ln sigma ~ N(p_mean, p_std^2).
+///
+/// ```
+/// use consistency::prelude::*;
+/// let sigma = ScoreMatching::default().noise_levels(0..1000, &Key::new(0));
+/// // The median is e^-1.2 = 0.30.
+/// let below = sigma.iter().filter(|sigma| **sigma < (-1.2f64).exp()).count();
+/// assert!((450..=550).contains(&below));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScoreMatching {

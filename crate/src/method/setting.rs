@@ -1,6 +1,6 @@
 //! What a method builds its players with.
 
-use super::player::{LearningRate, Player};
+use super::player::{Averages, LearningRate, Player};
 use crate::bounds::within;
 use crate::model::pretrained::Teacher;
 use crate::model::{Network, NetworkConfig, SECOND, Times};
@@ -28,8 +28,8 @@ pub struct Setting<'a> {
     pub optimizer: OptimizerConfig,
     /// K, and how the learning rate falls.
     pub schedule: LearningRate,
-    /// The decay rates of the averages.
-    pub averages: &'a [f64],
+    /// The averages of a player's parameters.
+    pub averages: Averages<'a>,
     /// How networks run.
     pub settings: Settings,
     /// Where they run.
@@ -105,7 +105,15 @@ impl Setting<'_> {
     /// # Errors
     /// A parameter that is missing or has another shape, by name.
     pub fn frozen(&self, params: &Params) -> Result<Box<dyn Network>> {
-        params.frozen(|scope| self.network.build(scope, self.shape))
+        self.frozen_for(params, Times::One)
+    }
+
+    /// The same, conditioned on `times` noise levels.
+    ///
+    /// # Errors
+    /// As [`Setting::frozen`].
+    pub fn frozen_for(&self, params: &Params, times: Times) -> Result<Box<dyn Network>> {
+        params.frozen(|scope| self.network.build_for(scope, self.shape, times))
     }
 
     /// A player of `params`, with the experiment's optimizer, schedule and averages.

@@ -10,6 +10,17 @@ use crate::nn::{Scope, Shapes};
 use serde::{Deserialize, Serialize};
 
 /// A network's kind and sizes, as in a configuration file.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let config = NetworkConfig::Mlp(MlpConfig { width: 16, ..MlpConfig::default() });
+/// let mut params = Params::new(DType::F32, &Device::Cpu);
+/// let network = params.init(&Key::new(0), |scope| config.build(scope, &[1, 8, 8]))?;
+/// assert_eq!(params.count(), config.parameters(&[1, 8, 8])?);
+/// let x = Tensor::zeros((2, 1, 8, 8), DType::F32, &Device::Cpu)?;
+/// assert_eq!(network.forward(&x, (&vec![0.0]).into())?.dims(), x.dims());
+/// # Ok::<(), consistency::Error>(())
+/// ```
 // There is only one of it, and people write it by hand.
 #[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

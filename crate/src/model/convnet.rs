@@ -18,6 +18,17 @@ const LAYERS: [(usize, usize); 3] = [(32, 1), (64, 2), (64, 2)];
 ///
 /// It is no kind of [`NetworkConfig`](super::NetworkConfig): each of those answers in the images'
 /// own shape, as the methods of an experiment ask.
+///
+/// ```
+/// use consistency::model::Condition;
+/// use consistency::prelude::*;
+/// let mut params = Params::new(DType::F32, &Device::Cpu);
+/// let config = ConvNetConfig { classes: 3 };
+/// let network = params.init(&Key::new(0), |scope| config.build(scope, &[1, 8, 8]))?;
+/// let x = Key::new(1).normal(0..5, &[1, 8, 8], DType::F32, &Device::Cpu)?;
+/// assert_eq!(network.forward(&x, Condition::default())?.dims(), [5, 3]);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConvNetConfig {

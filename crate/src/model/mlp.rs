@@ -12,6 +12,16 @@ use serde::{Deserialize, Serialize};
 const NOISE_SCALE: f64 = 16.0;
 
 /// The sizes of a network of this kind: up to 65536 features and 1024 blocks.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let parameters = |blocks| {
+///     NetworkConfig::Mlp(MlpConfig { blocks, ..MlpConfig::default() }).parameters(&[1, 8, 8])
+/// };
+/// // A block of 256 features: two layers, one for the noise level, and a norm.
+/// assert_eq!(parameters(5)? - parameters(4)?, 2 * 257 * 256 + 129 * 256 + 2 * 256);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MlpConfig {

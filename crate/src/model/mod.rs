@@ -1,8 +1,10 @@
-//! Networks, and the wrappers that make denoisers and consistency functions out of them.
+//! Networks, and the wrappers that make denoisers, consistency functions, two-time maps and
+//! generators out of them.
 
 mod blocks;
 mod config;
 mod convnet;
+mod generator;
 mod inception;
 mod json;
 mod learner;
@@ -20,6 +22,7 @@ mod wrap;
 pub use config::NetworkConfig;
 pub use convnet::ConvNetConfig;
 pub(crate) use convnet::{ConvNet, FEATURES as CONVNET_FEATURES};
+pub use generator::OneStepGenerator;
 pub(crate) use inception::{FEATURES as INCEPTION_FEATURES, InceptionV3};
 pub use learner::Learner;
 pub use mlp::MlpConfig;

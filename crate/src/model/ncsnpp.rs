@@ -22,6 +22,14 @@ const EPS: f64 = 1e-6;
 
 /// The sizes of a network of this kind under score_sde's keys; the defaults are the paper's. Up
 /// to 16 levels of up to 64 blocks and 65536 channels.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let paper = NetworkConfig::Ncsnpp(NcsnppConfig::default());
+/// let parameters = paper.parameters(&[3, 32, 32])?; // for CIFAR-10
+/// assert_eq!((parameters as f64 / 1e5).round(), 564.0); // 56.4 million
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NcsnppConfig {
@@ -35,7 +43,7 @@ pub struct NcsnppConfig {
     pub nf: usize,
     /// Channels of each level, as a multiple of `nf`.
     pub ch_mult: Vec<usize>,
-    /// Residual blocks a level on the way down; one more on the way up.
+    /// Residual blocks per level on the way down; one more per level on the way up.
     pub num_res_blocks: usize,
     /// The sizes at which every block has attention.
     pub attn_resolutions: Vec<usize>,

@@ -1,7 +1,7 @@
 //! What a network is, and how one runs on a tape.
 
-use crate::Result;
 use crate::nn::{Link, Masks, Scope, Settings, Tape, Value, on_tape};
+use crate::{Result, ensure};
 use candle_core::Tensor;
 
 /// What a network is conditioned on besides its input.
@@ -32,6 +32,23 @@ impl<'a> From<&'a Vec<f64>> for Condition<'a> {
 
 /// Any network: samples in, an answer for each of them out. Where the answer has the samples' shape
 /// it may be F in `c_skip x + c_out F(c_in x, c_noise)`; a classifier's are logits.
+///
+/// ```
+/// use consistency::model::Condition;
+/// use consistency::prelude::*;
+/// /// F = 0. With EDM's scalings around it, it is the denoiser of N(0, sigma_data^2).
+/// struct Zero;
+/// impl Network for Zero {
+///     fn forward(&self, xs: &Tensor, _: Condition) -> consistency::Result<Tensor> {
+///         Ok(xs.zeros_like()?)
+///     }
+/// }
+/// let normal = GaussianMixture::new(vec![1.0], vec![vec![0.0]], vec![0.5])?;
+/// let x = Tensor::new(&[[3.0f64]], &Device::Cpu)?; // (1, 1)
+/// let (exact, own) = (normal.denoise(&x, &[2.0])?, EdmDenoiser::new(Box::new(Zero), 0.5));
+/// assert!(mean_square(&(own.denoise(&x, &[2.0])? - exact)?)? < 1e-24);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub trait Network: Send + Sync {
     /// `xs`: (B, ..), the answers (B, ..).
     fn forward(&self, xs: &Tensor, condition: Condition) -> Result<Tensor>;
@@ -41,6 +58,22 @@ impl<N: Network + ?Sized> Network for Box<N> {
     fn forward(&self, xs: &Tensor, condition: Condition) -> Result<Tensor> {
         (**self).forward(xs, condition)
     }
+}
+
+/// F(xs) where it is combined with xs: a denoiser, a consistency model, a map, a generator.
+///
+/// # Errors
+/// An answer of another shape, a classifier's for one.
+pub(super) fn answer(network: &dyn Network, xs: &Tensor, on: Condition) -> Result<Tensor> {
+    let ys = network.forward(xs, on)?;
+    ensure!(
+        ys.dims() == xs.dims(),
+        "this network answers samples of shape {:?} with {:?}: a denoiser's, and a consistency \
+         model's, answers in the samples' own shape",
+        xs.dims(),
+        ys.dims()
+    );
+    Ok(ys)
 }
 
 /// A network as steps of a tape.

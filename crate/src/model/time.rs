@@ -6,8 +6,8 @@ use crate::nn::{FourierEmbedding, Linear, PositionalEmbedding, Scope, Tape, Valu
 use crate::seam::one_a_sample;
 use crate::{Result, bail, ensure};
 
-/// What the parameters of the second noise level's layers are under. They are all that a network of
-/// two noise levels has more than the same one of one.
+/// The name above the parameters of the second noise level's layers. They are all that a network
+/// of two noise levels has beyond the same network of one.
 pub(crate) const SECOND: &str = "second_time";
 
 /// How many noise levels a network is conditioned on.
@@ -40,7 +40,7 @@ pub(super) struct TimeEmbedding {
 impl TimeEmbedding {
     /// For `times` noise levels, whose first goes through the layers `first`, from `inputs`
     /// features to `width`. What the second adds starts at zero, so that a network that has taken
-    /// over the weights of one with one noise level begins as that one.
+    /// over the weights of one with a single noise level begins equal to it.
     pub fn new(
         scope: &mut Scope,
         (features, scale): (Features, f64),

@@ -1,27 +1,26 @@
 //! A network as a denoiser (EDM), as a consistency function (boundary scalings), and as a map
 //! between two noise levels.
 
-use super::network::{Condition, Network};
+use super::network::{Condition, Network, answer};
 use crate::nn::Masks;
 use crate::process::{Coefficients, Parameterization, Scaling, time_condition};
 use crate::seam::{ConsistencyFunction, Denoiser, TwoTimeMap, one_a_sample, per_sample};
-use crate::{Result, bail, ensure};
+use crate::{Result, bail};
 use candle_core::Tensor;
 
-// F(xs): what comes out of it is added to what goes in.
-fn answer(network: &dyn Network, xs: &Tensor, on: Condition) -> Result<Tensor> {
-    let ys = network.forward(xs, on)?;
-    ensure!(
-        ys.dims() == xs.dims(),
-        "a network that answers samples of shape {:?} with {:?} is neither a denoiser's nor a \
-         consistency model's: theirs answers in the samples' own shape",
-        xs.dims(),
-        ys.dims()
-    );
-    Ok(ys)
-}
-
 /// The EDM denoiser around a network: a teacher.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let config = NetworkConfig::Mlp(MlpConfig { width: 16, blocks: 1, ..MlpConfig::default() });
+/// let mut params = Params::new(DType::F32, &Device::Cpu);
+/// let network = params.init(&Key::new(0), |scope| config.build(scope, &[2]))?;
+/// let denoiser = EdmDenoiser::new(network, 0.5);
+/// // A new network answers 0, so that D(x, t) = c_skip(t) x; at t = sigma_data it is x / 2.
+/// let x = Tensor::new(&[[3.0f32, -1.0]], &Device::Cpu)?; // (1, 2)
+/// assert_eq!(values(&denoiser.denoise(&x, &[0.5])?)?, [1.5, -0.5]);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub struct EdmDenoiser {
     network: Box<dyn Network>,
     scaling: Scaling,
@@ -46,6 +45,17 @@ impl Denoiser for EdmDenoiser {
 }
 
 /// A consistency model: f(x, t) with f(x, eps) = x by construction.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let config = NetworkConfig::Mlp(MlpConfig { width: 16, blocks: 1, ..MlpConfig::default() });
+/// let mut params = Params::new(DType::F32, &Device::Cpu);
+/// let network = params.init(&Key::new(0), |scope| config.build(scope, &[2]))?;
+/// let f = ConsistencyModel::new(network, Parameterization::Skip, 0.5, 0.002);
+/// let x = Tensor::new(&[[3.0f32, -1.0]], &Device::Cpu)?; // (1, 2)
+/// assert_eq!(values(&f.origin(&x, &[0.002])?)?, [3.0, -1.0]); // f(x, eps) = x
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub struct ConsistencyModel {
     network: Box<dyn Network>,
     parameterization: Parameterization,
@@ -112,6 +122,25 @@ impl TwoTimeModel {
         let answer = answer(self.network.as_ref(), &inner, on)?;
         Ok((x.broadcast_mul(&skip)? + answer.broadcast_mul(&out)?)?)
     }
+
+    fn denoise_on(&self, x: &Tensor, t: &[f64], on: Condition) -> Result<Tensor> {
+        self.scaling.apply(x, t, |xs, noise| {
+            self.network.forward(xs, Condition { noise, second: Some(noise), ..on })
+        })
+    }
+}
+
+/// g(x, t, t), which is what the map does at s -> t: a denoiser where the map is a flow's.
+impl Denoiser for TwoTimeModel {
+    fn denoise(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        self.denoise_on(x, t, Condition::default())
+    }
+}
+
+impl Denoiser for Conditioned<'_, TwoTimeModel> {
+    fn denoise(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        self.of.denoise_on(x, t, self.condition())
+    }
 }
 
 impl TwoTimeMap for TwoTimeModel {
@@ -121,6 +150,24 @@ impl TwoTimeMap for TwoTimeModel {
 }
 
 /// A model that is conditioned on classes, or that has dropout.
+///
+/// ```
+/// use consistency::model::{Condition, Conditioned};
+/// use consistency::prelude::*;
+/// /// Answers with each sample's class.
+/// struct Label;
+/// impl Network for Label {
+///     fn forward(&self, xs: &Tensor, on: Condition) -> consistency::Result<Tensor> {
+///         let labels = on.labels.unwrap_or(&[0]).iter().map(|label| f64::from(*label));
+///         per_sample(&labels.collect::<Vec<_>>(), xs)
+///     }
+/// }
+/// let denoiser = EdmDenoiser::new(Box::new(Label), 0.5);
+/// let x = Tensor::zeros((2, 1), DType::F64, &Device::Cpu)?;
+/// let x0 = values(&Conditioned::new(&denoiser, Some(&[0, 3]), None).denoise(&x, &[1.0])?)?;
+/// assert_eq!(x0, [0.0, 3.0 * Scaling::Edm { sigma_data: 0.5 }.at(1.0).c_out]);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct Conditioned<'a, M> {
     of: &'a M,

@@ -66,13 +66,15 @@ fn difference(got: &Params, want: &Params) -> Option<String> {
         let (Some(own), Some(other)) = (got.get(name), want.get(name)) else {
             return Some(format!("only one of them has {name}"));
         };
+        if own.dims() != other.dims() {
+            return Some(format!("{name} is {:?} and {:?}", own.dims(), other.dims()));
+        }
         let (own, other) = match (bits(own), bits(other)) {
             (Ok(own), Ok(other)) => (own, other),
             (Err(error), _) | (_, Err(error)) => return Some(format!("{name}: {error}")),
         };
         let count = own.iter().zip(&other).filter(|(a, b)| a != b).count();
-        let same = count == 0 && own.len() == other.len();
-        (!same).then(|| format!("{count} of {} numbers of {name} differ", own.len()))
+        (count > 0).then(|| format!("{count} of {} numbers of {name} differ", own.len()))
     })
 }
 

@@ -14,6 +14,16 @@ use std::time::{Duration, Instant};
 /// it resumes.
 ///
 /// Only one handle to it exists: it cannot be cloned.
+///
+/// ```no_run
+/// use consistency::prelude::*;
+/// # let experiment = Experiment::parse("")?;
+/// let run = Run::start(&experiment, 1)?; // other cells can run meanwhile
+/// println!("{}", run.progress());
+/// run.plot();
+/// let teacher = run.join()?.denoiser()?;
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Run {
     name: String,

@@ -13,6 +13,14 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 
 /// Showing a value in a notebook: as a figure, a table or text.
+///
+/// ```
+/// use consistency::prelude::*;
+/// assert_eq!(2.5f64.bundle(), [("text/plain", "2.5".to_string())]);
+/// let media: Vec<&str> = df!["n" => [1, 2]]?.bundle().iter().map(|(media, _)| *media).collect();
+/// assert_eq!(media, ["text/html", "text/plain"]);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub trait Show {
     /// The value as pairs of a media type and its content.
     fn bundle(&self) -> Vec<(&'static str, String)>;

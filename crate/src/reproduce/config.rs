@@ -16,6 +16,16 @@ use std::path::{Path, PathBuf};
 ///
 /// Its variants are the same file with some values replaced: what an ablation compares, or the
 /// released code where it departs from the paper. `NAME.VARIANT` is the name of one.
+///
+/// ```
+/// use consistency::prelude::*;
+/// # let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../reproductions");
+/// let digits = Reproduction::read(&folder, "digits-ct")?; // in reproduce::folder()
+/// assert_eq!((digits.seeds.len(), digits.samples(Budget::Full)), (3, 10_000));
+/// let quick = digits.experiment(0, Budget::Quick, "cpu", None)?;
+/// assert_eq!(quick.training.iterations, 4000 / 50);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reproduction {
@@ -211,7 +221,20 @@ impl Reproduction {
         // The rest is checked as an experiment.
         let device = "cuda"; // Some precisions are a GPU's alone.
         let experiment = self.experiment(self.seeds[0], Budget::Full, device, Some("a-teacher"))?;
-        self.evaluate.check_levels(experiment.noise)
+        self.evaluate.check_levels(experiment.noise)?;
+        let gives = experiment.method.gives();
+        for sampling in self.samplings() {
+            ensure!(
+                sampling.fits(gives),
+                "evaluate: '{}' is not for {}, which {} gives; points, solvers and again are for \
+                 a denoiser, taus for a consistency model or a map between two noise levels, \
+                 taus = [[]] for a generator, gammas for a map",
+                sampling.name(),
+                gives.name(),
+                experiment.method.name()
+            );
+        }
+        Ok(())
     }
 
     /// The experiment of one seed, with the folder of its teacher's run.

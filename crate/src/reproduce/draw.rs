@@ -3,11 +3,12 @@
 use super::sampling::Sampling;
 use crate::data::{Images, part_rows};
 use crate::experiment::{Experiment, Trained};
-use crate::model::{ConsistencyModel, EdmDenoiser};
+use crate::method::Gives;
+use crate::model::{ConsistencyModel, EdmDenoiser, OneStepGenerator, TwoTimeModel};
 use crate::process::{Solver, TimeGrid, perturb};
 use crate::rng::Key;
-use crate::sample::{Classes, Draws, Multistep, SampleBatch, pf_ode};
-use crate::seam::{ConsistencyFunction, Denoiser};
+use crate::sample::{Classes, Draws, GammaSampling, Multistep, SampleBatch, pf_ode};
+use crate::seam::{ConsistencyFunction, Denoiser, EndingAt, Generator, TwoTimeMap};
 use crate::{Result, bail};
 use candle_core::{DType, Tensor};
 use std::collections::HashMap;
@@ -18,8 +19,29 @@ use std::ops::Range;
 pub(super) const BATCH: usize = 500;
 
 enum Model {
-    Teacher(EdmDenoiser),
-    Student(ConsistencyModel),
+    Denoiser(EdmDenoiser),
+    Consistency(ConsistencyModel),
+    TwoTimeMap(TwoTimeModel),
+    Generator(OneStepGenerator),
+}
+
+impl Model {
+    fn of(trained: &Trained) -> Result<Self> {
+        Ok(match trained.experiment().method.gives() {
+            Gives::Denoiser => Self::Denoiser(trained.denoiser()?),
+            Gives::Consistency(_) => Self::Consistency(trained.consistency_model()?),
+            Gives::TwoTimeMap => Self::TwoTimeMap(trained.two_time_map()?),
+            Gives::Generator => Self::Generator(trained.generator()?),
+        })
+    }
+
+    // The shape of the noise of one sample of this shape.
+    fn noise_shape<'a>(&'a self, shape: &'a [usize]) -> &'a [usize] {
+        match self {
+            Self::Generator(generator) => generator.noise_shape(),
+            Self::Denoiser(_) | Self::Consistency(_) | Self::TwoTimeMap(_) => shape,
+        }
+    }
 }
 
 /// Draws samples of one kind of sampling.
@@ -43,10 +65,7 @@ impl<'a> Draw<'a> {
         key: Key,
     ) -> Result<Self> {
         let experiment = trained.experiment();
-        let model = match sampling.is_of_teacher() {
-            true => Model::Teacher(trained.denoiser()?),
-            false => Model::Student(trained.consistency_model()?),
-        };
+        let model = Model::of(trained)?;
         let real = match sampling {
             Sampling::FromData { .. } => {
                 let real = experiment.data.images()?;
@@ -61,7 +80,7 @@ impl<'a> Draw<'a> {
             None => Classes::None,
         };
         let draws = Draws {
-            shape: shape.to_vec(),
+            shape: model.noise_shape(shape).to_vec(),
             device: trained.params().device().clone(),
             start: key.stream("z"),
             renoise: key.stream("renoise"),
@@ -79,18 +98,20 @@ impl<'a> Draw<'a> {
     pub fn draw(&self, samples: Range<u64>) -> Result<(Tensor, usize)> {
         let (draws, device) = (&self.draws, &self.draws.device);
         match &self.model {
-            Model::Teacher(denoiser) => {
-                draws.of_denoiser(denoiser, samples, device, |d, batch| self.by_teacher(d, batch))
+            Model::Denoiser(of) => {
+                draws.of(of, samples, device, |denoiser, batch| self.solve(denoiser, batch))
             }
-            Model::Student(model) => {
-                draws.of_consistency_model(model, samples, device, |f, batch| {
-                    self.by_student(f, batch)
-                })
+            Model::Consistency(of) => {
+                draws.of(of, samples, device, |f, batch| self.multistep(f, batch))
             }
+            Model::TwoTimeMap(of) => {
+                draws.of(of, samples, device, |map, batch| self.map(map, batch))
+            }
+            Model::Generator(of) => draws.of_generator(of, samples, device),
         }
     }
 
-    fn by_teacher(&self, denoiser: &dyn Denoiser, batch: &SampleBatch) -> Result<Tensor> {
+    fn solve(&self, denoiser: &dyn Denoiser, batch: &SampleBatch) -> Result<Tensor> {
         let noise = self.experiment.noise;
         let z = batch.start()?;
         match self.sampling {
@@ -109,7 +130,7 @@ impl<'a> Draw<'a> {
                 let x = perturb(&self.real(batch.indices())?, &[*tau], &z)?;
                 self.solved(denoiser, &x, *tau, *points)
             }
-            other => bail!("{}: not for a teacher", other.name()),
+            other => bail!("{}: not for a denoiser", other.name()),
         }
     }
 
@@ -129,7 +150,7 @@ impl<'a> Draw<'a> {
         pf_ode(denoiser, Solver::Heun, &(x / tau)?, &grid)
     }
 
-    fn by_student(&self, f: &dyn ConsistencyFunction, batch: &SampleBatch) -> Result<Tensor> {
+    fn multistep(&self, f: &dyn ConsistencyFunction, batch: &SampleBatch) -> Result<Tensor> {
         let noise = self.experiment.noise;
         let z = batch.start()?;
         match self.sampling {
@@ -144,6 +165,18 @@ impl<'a> Draw<'a> {
                 f.origin(&perturb(&self.real(batch.indices())?, &[*tau], &z)?, &[*tau])
             }
             other => bail!("{}: not for a consistency model", other.name()),
+        }
+    }
+
+    fn map(&self, map: &dyn TwoTimeMap, batch: &SampleBatch) -> Result<Tensor> {
+        let noise = self.experiment.noise;
+        match self.sampling {
+            Sampling::Gamma { taus, gamma } => {
+                let sigmas = [&[noise.t_max], taus.as_slice()].concat();
+                let steps = GammaSampling { sigmas: &sigmas, eps: noise.eps, gamma: *gamma };
+                steps.sample(map, &batch.start()?, |n, _| batch.renoise(n))
+            }
+            _ => self.multistep(&EndingAt::new(map, noise.eps), batch),
         }
     }
 

@@ -13,17 +13,21 @@ use std::ops::Bound;
 pub struct Evaluation {
     /// How many samples of each kind.
     pub samples: usize,
-    /// For a consistency model: the noise levels after T, for each kind of sampling; none for
-    /// one step.
+    /// For a consistency model or a map between two noise levels: the noise levels after T, for
+    /// each kind of sampling; none for one step, which is all that a generator can do.
     #[serde(default)]
     pub taus: Vec<Vec<f64>>,
-    /// For a teacher: the points of Heun's grid, for each kind of sampling.
+    /// For a map between two noise levels: the gammas below 1 with which its steps at `taus` are
+    /// taken, besides 1 (multistep sampling).
+    #[serde(default)]
+    pub gammas: Vec<f64>,
+    /// For a denoiser: the points of Heun's grid, for each kind of sampling.
     #[serde(default)]
     pub points: Vec<usize>,
-    /// For a teacher: other samplers.
+    /// For a denoiser: other samplers.
     #[serde(default)]
     pub solvers: Vec<SamplerOnGrid>,
-    /// For a teacher: the noise levels to which its samples are renoised, and from which the PF ODE
+    /// For a denoiser: the noise levels to which its samples are renoised, and from which the PF ODE
     /// is solved again. This is what a student without error does in its second step.
     #[serde(default)]
     pub again: Vec<f64>,
@@ -36,7 +40,7 @@ pub struct Evaluation {
     pub by: Vec<MetricFamily>,
 }
 
-/// A sampler for a teacher, and its time grid.
+/// A sampler for a denoiser, and its time grid.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SamplerOnGrid {
@@ -66,7 +70,7 @@ pub enum MetricFamily {
 impl Evaluation {
     /// Whether its numbers are in range, and there is something to draw and to measure.
     pub(super) fn check(&self) -> Result<()> {
-        let Self { samples, taus, points, solvers, again, by, .. } = self;
+        let Self { samples, taus, gammas, points, solvers, again, by, .. } = self;
         within("evaluate.samples", *samples, 2..=10_000_000)?;
         for solver in solvers {
             solver.sampler.check().context("evaluate.solvers")?;
@@ -75,7 +79,13 @@ impl Evaluation {
         points.iter().try_for_each(|n| within("evaluate.points", *n, 2..=POINTS))?;
         ensure!(
             taus.len() + points.len() + solvers.len() > 0,
-            "evaluate: give taus (a consistency model), or points or solvers (a denoiser)"
+            "evaluate: give taus (a consistency model, a map between two noise levels or a \
+             generator), or points or solvers (a denoiser)"
+        );
+        gammas.iter().try_for_each(|gamma| within("evaluate.gammas", *gamma, 0.0..1.0))?;
+        ensure!(
+            gammas.is_empty() || taus.iter().any(|taus| !taus.is_empty()),
+            "evaluate.gammas: give the steps in evaluate.taus"
         );
         ensure!(
             again.is_empty() || !points.is_empty(),

@@ -10,8 +10,8 @@ mod evaluator;
 pub mod paper;
 mod report;
 mod results;
-mod run;
 mod sampling;
+mod seeds;
 mod variants;
 
 pub use config::{Published, Reproduction, Sweep, folder};
@@ -19,5 +19,5 @@ pub use evaluation::{Evaluation, MetricFamily, SamplerOnGrid};
 pub use evaluator::evaluation_classifier;
 pub use report::{Report, published, report};
 pub use results::{Row, interval, read as read_results};
-pub use run::{Options, reproduce};
 pub use sampling::Sampling;
+pub use seeds::{Options, reproduce};

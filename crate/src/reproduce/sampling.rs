@@ -2,6 +2,7 @@
 
 use super::config::Reproduction;
 use super::evaluation::SamplerOnGrid;
+use crate::method::Gives;
 use crate::record::Budget;
 use crate::sample::Sampler;
 
@@ -9,13 +10,21 @@ use crate::sample::Sampler;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Sampling {
     /// A consistency model's samples: one step from T, and one from each of these noise levels.
+    /// Without any, a generator's samples.
     Multistep {
         /// The noise levels after T; none for one step.
         taus: Vec<f64>,
     },
-    /// A teacher's samples by a sampler on a Karras grid.
+    /// The samples of a map between two noise levels by gamma-sampling.
+    Gamma {
+        /// The noise levels between T and eps.
+        taus: Vec<f64>,
+        /// gamma, below 1.
+        gamma: f64,
+    },
+    /// A denoiser's samples by a sampler on a Karras grid.
     Solver(SamplerOnGrid),
-    /// A teacher's samples by Heun, renoised to level tau, from which Heun solves the PF ODE again
+    /// A denoiser's samples by Heun, renoised to level tau, from which Heun solves the PF ODE again
     /// on the points of the grid below tau. A student without error would give the same in two
     /// steps.
     Renoised {
@@ -29,7 +38,7 @@ pub enum Sampling {
     FromData {
         /// The noise level.
         tau: f64,
-        /// For a teacher, the points of the whole grid, of which those below tau are used; none for
+        /// For a denoiser, the points of the whole grid, of which those below tau are used; none for
         /// a consistency model, which takes one step.
         points: Option<usize>,
     },
@@ -44,6 +53,10 @@ impl Sampling {
                 let levels: Vec<String> = taus.iter().map(short).collect();
                 format!("{} steps, tau {}", taus.len() + 1, levels.join(" and "))
             }
+            Self::Gamma { taus, gamma } => {
+                let steps = Self::Multistep { taus: taus.clone() }.name();
+                format!("{steps}, gamma {}", short(gamma))
+            }
             Self::Solver(solver) => format!("{}, {} points", solver.sampler.name(), solver.points),
             Self::Renoised { tau, points } => {
                 format!("Heun, {points} points, again from tau {}", short(tau))
@@ -55,12 +68,17 @@ impl Sampling {
         }
     }
 
-    /// Whether the samples are those of a denoiser.
-    pub(super) fn is_of_teacher(&self) -> bool {
+    /// Whether what a run gives can be sampled so.
+    pub(super) fn fits(&self, gives: Gives) -> bool {
         match self {
-            Self::Solver(_) | Self::Renoised { .. } => true,
-            Self::FromData { points, .. } => points.is_some(),
-            Self::Multistep { .. } => false,
+            Self::Solver(_) | Self::Renoised { .. } | Self::FromData { points: Some(_), .. } => {
+                gives == Gives::Denoiser
+            }
+            Self::Multistep { taus } if taus.is_empty() => gives != Gives::Denoiser,
+            Self::Multistep { .. } | Self::FromData { points: None, .. } => {
+                matches!(gives, Gives::Consistency(_) | Gives::TwoTimeMap)
+            }
+            Self::Gamma { .. } => gives == Gives::TwoTimeMap,
         }
     }
 }
@@ -84,7 +102,16 @@ impl Reproduction {
             tau: *tau,
             points: self.evaluate.points.first().copied(),
         });
-        taus.chain(solvers).chain(again.into_iter().flatten()).chain(from_data).collect()
+        let steps = self.evaluate.taus.iter().filter(|taus| !taus.is_empty());
+        let gammas = steps.flat_map(|taus| {
+            let of = |gamma: &f64| Sampling::Gamma { taus: taus.clone(), gamma: *gamma };
+            self.evaluate.gammas.iter().map(of)
+        });
+        taus.chain(gammas)
+            .chain(solvers)
+            .chain(again.into_iter().flatten())
+            .chain(from_data)
+            .collect()
     }
 
     /// The file of the first samples, in the reproduction's folder; none for an ablation, nor for
@@ -96,7 +123,7 @@ impl Reproduction {
             Some(_) => return None,
         };
         match sampling {
-            Sampling::Multistep { .. } => {}
+            Sampling::Multistep { .. } | Sampling::Gamma { .. } => {}
             Sampling::Solver(solver) if solver.sampler == Sampler::heun() => {}
             _ => return None,
         }

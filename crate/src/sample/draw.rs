@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::model::Conditioned;
 use crate::rng::Key;
-use crate::seam::{ConsistencyFunction, Counted, Denoiser};
+use crate::seam::{Counted, Generator};
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -44,7 +44,7 @@ impl Classes {
 /// that the sample is in.
 #[derive(Clone, Debug)]
 pub struct Draws {
-    /// The shape of one sample.
+    /// The shape of the noise of one sample: that of the sample, except for a generator.
     pub shape: Vec<usize>,
     /// The device of the network.
     pub device: Device,
@@ -57,8 +57,8 @@ pub struct Draws {
     /// Noise in place of the keys', one row per sample: `latents` for the start, `noise.1` for
     /// renoising 0, `noise.2` for renoising 1, and so on.
     pub given: HashMap<String, Tensor>,
-    /// The most samples that the network computes at once: as many of up to 32x32 pixels, fewer
-    /// of larger ones, because the memory that a network needs grows with the pixels.
+    /// The most samples of up to 32x32 pixels that the network computes at once; fewer of larger
+    /// ones, because the memory that a network needs grows with the pixels.
     pub at_once: usize,
 }
 
@@ -104,44 +104,36 @@ impl SampleBatch<'_> {
 }
 
 impl Draws {
-    /// The samples of these indices on the device `to`, drawn from a denoiser by `draw`, and the
-    /// evaluations of the network that each took.
+    /// The samples of these indices on the device `to`, drawn by `draw` from a denoiser, a
+    /// consistency model or a two-time map, and the evaluations of the network that each took.
     ///
     /// # Errors
     /// What `draw` gives.
-    pub fn of_denoiser<M>(
-        &self,
-        denoiser: &M,
-        samples: Range<u64>,
-        to: &Device,
-        draw: impl Fn(&dyn Denoiser, &SampleBatch) -> Result<Tensor>,
-    ) -> Result<(Tensor, usize)>
-    where
-        for<'a> Conditioned<'a, M>: Denoiser,
-    {
-        self.in_batches(samples, to, |batch, labels| {
-            let counted = Counted::new(Conditioned::new(denoiser, labels, None));
-            Ok((draw(&counted, batch)?, counted.nfe()))
-        })
-    }
-
-    /// The same from a consistency model.
-    ///
-    /// # Errors
-    /// What `draw` gives.
-    pub fn of_consistency_model<M>(
+    pub fn of<M>(
         &self,
         model: &M,
         samples: Range<u64>,
         to: &Device,
-        draw: impl Fn(&dyn ConsistencyFunction, &SampleBatch) -> Result<Tensor>,
-    ) -> Result<(Tensor, usize)>
-    where
-        for<'a> Conditioned<'a, M>: ConsistencyFunction,
-    {
+        draw: impl Fn(&Counted<Conditioned<M>>, &SampleBatch) -> Result<Tensor>,
+    ) -> Result<(Tensor, usize)> {
         self.in_batches(samples, to, |batch, labels| {
             let counted = Counted::new(Conditioned::new(model, labels, None));
             Ok((draw(&counted, batch)?, counted.nfe()))
+        })
+    }
+
+    /// The same from a generator, of whose noise `shape` is the shape.
+    ///
+    /// # Errors
+    /// Errors of the generator.
+    pub fn of_generator(
+        &self,
+        generator: &dyn Generator,
+        samples: Range<u64>,
+        to: &Device,
+    ) -> Result<(Tensor, usize)> {
+        self.in_batches(samples, to, |batch, labels| {
+            Ok((generator.generate(&batch.start()?, labels)?, 1))
         })
     }
 

@@ -8,6 +8,16 @@ use crate::{Result, ensure};
 use candle_core::Tensor;
 
 /// One step: f(T z, T) for the noise `z` of standard deviation 1.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let point = GaussianMixture::new(vec![1.0], vec![vec![0.5]], vec![0.0])?; // 0.5 alone
+/// let f = ExactFlow::new(point, 0.002)?;
+/// let z = Key::new(0).normal(0..4, &[1], DType::F64, &Device::Cpu)?;
+/// let x = sample::one_step(&f, &z, 80.0)?; // 0.5 with noise of level eps
+/// assert!(values(&x)?.iter().all(|x| (x - 0.5).abs() < 0.01));
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub fn one_step(f: &dyn ConsistencyFunction, z: &Tensor, t_max: f64) -> Result<Tensor> {
     f.origin(&(z * t_max)?, &[t_max])
 }
@@ -15,7 +25,17 @@ pub fn one_step(f: &dyn ConsistencyFunction, z: &Tensor, t_max: f64) -> Result<T
 /// Multistep sampling (algorithm 1): one step from T, then for each tau of the
 /// decreasing `taus`: x_tau = x + sqrt(tau^2 - eps^2) z and x = f(x_tau, tau).
 ///
-/// The noise of renoising n is under `key.step(n)`, each sample's its own.
+/// The noise of renoising n is under `key.step(n)`, and each sample has its own.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let normal = GaussianMixture::new(vec![1.0], vec![vec![0.0]], vec![1.0])?; // N(0, 1)
+/// let f = Counted::new(ExactFlow::new(normal, 0.002)?);
+/// let z = Key::new(0).normal(0..4, &[1], DType::F64, &Device::Cpu)?;
+/// let x = sample::multistep(&f, &z, 80.0, &[10.0, 1.0], 0.002, &Key::new(1))?;
+/// assert_eq!((x.dims(), f.nfe()), (&[4, 1][..], 3));
+/// # Ok::<(), consistency::Error>(())
+/// ```
 ///
 /// # Errors
 /// Noise levels that do not decrease within \[eps, T\].
@@ -35,6 +55,17 @@ pub fn multistep(
 
 /// Multistep sampling as it is published with a model: algorithm 1 at these noise levels, each
 /// answer clipped to the data's range where that is asked for.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let normal = GaussianMixture::new(vec![1.0], vec![vec![0.0]], vec![1.0])?; // N(0, 1)
+/// let f = ExactFlow::new(normal, 0.002)?;
+/// let z = Key::new(0).normal(0..100, &[1], DType::F64, &Device::Cpu)?;
+/// let steps = sample::Multistep { sigmas: &[80.0, 1.0], eps: 0.002, clip: true, s_noise: 1.0 };
+/// let x = steps.sample(&f, &z, |n, x| Key::new(1).step(n as u64).normal_like(x, 0))?;
+/// assert!(values(&x)?.iter().all(|x| (-1.0..=1.0).contains(x)));
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Multistep<'a> {
     /// The noise levels, decreasing; the first is where sampling starts, T.

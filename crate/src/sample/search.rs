@@ -13,7 +13,7 @@ pub struct Search {
     pub places: Vec<usize>,
     /// The objective at all of them.
     pub value: f64,
-    /// How often the objective was evaluated.
+    /// How many times the objective was evaluated.
     pub evaluations: usize,
 }
 

@@ -3,6 +3,15 @@
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 /// What the model functions here are written over: f64, or a number with derivatives.
+///
+/// ```
+/// use consistency::theory::{Dual, Number};
+/// fn cube<T: Number>(x: T) -> T {
+///     x * x * x
+/// }
+/// assert_eq!(cube(2.0), 8.0);
+/// assert_eq!(cube(Dual { value: 2.0, tangent: 1.0 }).tangent, 12.0); // 3 x^2
+/// ```
 pub trait Number:
     Copy
     + Add<Output = Self>

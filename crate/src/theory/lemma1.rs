@@ -19,6 +19,16 @@ const MOST: usize = 100_000_000;
 const TOGETHER: usize = 2048;
 
 /// Where data come from, with the exact denoiser of their distribution.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let data = Tensor::new(&[[-1.0f64], [1.0]], &Device::Cpu)?; // (2, 1)
+/// let table = theory::score_errors(&Source::rows(&data)?, &[1.0], &[8], 1000, &Key::new(0))?;
+/// // The exact score, the datum itself, the mean over a batch that contains it.
+/// let variance = column(&table, "variance")?;
+/// assert!(variance[0] == 0.0 && variance[2] < variance[1]);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub enum Source {
     /// A mixture.

@@ -19,6 +19,18 @@ use polars::prelude::{Column, DataFrame, NamedFrom, Series};
 use rayon::prelude::*;
 
 /// Which limit. The gradients are by parameter `i`, with stop-gradient in the target.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let normal = GaussianMixture::new(vec![1.0], vec![vec![0.3]], vec![0.5])?;
+/// let noise = NoiseRange { t_max: 3.0, ..NoiseRange::default() };
+/// let f = TanhModel::new([1.0, 0.2, 0.1], &noise);
+/// let table =
+///     theory::limit_table(Limit::Theorem3, &normal, &f, Metric::L2Squared, &noise, &[9, 33])?;
+/// let error = column(&table, "relative_error")?;
+/// assert!(error[1].abs() < error[0].abs());
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
     /// (N - 1)^2 L_CD -> 1/2 E\[(tau')^2 A G A\], theta- = theta.

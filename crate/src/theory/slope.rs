@@ -4,6 +4,14 @@ use crate::{Result, ensure};
 use polars::prelude::{Column, DataFrame};
 
 /// The slope of a straight line through logarithms, with its 95 % interval.
+///
+/// ```
+/// use consistency::theory::slope;
+/// let found = slope(&[1.0, 2.0, 4.0], &[3.0, 12.0, 48.0])?; // y = 3 x^2
+/// assert!((found.value - 2.0).abs() < 1e-12 && found.half_width < 1e-9);
+/// assert_eq!(found.to_string(), "2.0000 +- 0.0000");
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Slope {
     /// The slope.

@@ -8,6 +8,17 @@ use crate::{Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 
 /// A consistency function with exact derivatives.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let f = TanhModel::new([0.0; 3], &NoiseRange::default()); // c_skip(t) x
+/// let x = Tensor::new(&[[3.0f64]], &Device::Cpu)?; // (1, 1)
+/// let c = Scaling::Boundary { sigma_data: 0.5, eps: 0.002 }.at(1.0);
+/// let along_x = f.jvp(&x, &[1.0], &x.ones_like()?, &[0.0])?; // df/dx
+/// assert!((values(&along_x)?[0] - c.c_skip).abs() < 1e-12);
+/// assert!((values(&f.by_parameter(&x, &[1.0], 2)?)?[0] - c.c_out).abs() < 1e-12);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub trait Tangent: ConsistencyFunction {
     /// The Jacobian-vector product df/dx v + df/dt w at (x, t): `v` has the shape of `x`, `w` is
     /// one number per sample or one for all. Forward mode, exact to rounding.
@@ -18,6 +29,17 @@ pub trait Tangent: ConsistencyFunction {
 }
 
 /// f(x, t) = c_skip(t) x + c_out(t) tanh(a c_in(t) x + b ln t + c), element by element.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let noise = NoiseRange::default();
+/// let f = TanhModel::new([1.0, 0.2, 0.1], &noise);
+/// let x = Tensor::new(&[[3.0f64]], &Device::Cpu)?; // (1, 1)
+/// assert_eq!(values(&f.origin(&x, &[noise.eps])?)?, [3.0]); // f(x, eps) = x
+/// let broken = f.scaled(Scaling::Edm { sigma_data: 0.5 });
+/// assert_ne!(values(&broken.origin(&x, &[noise.eps])?)?, [3.0]);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TanhModel {
     theta: [f64; 3],

@@ -8,6 +8,18 @@ use crate::{Error, Result};
 ///
 /// With a fixed rate it is the average that samples are drawn with; with the rate mu(k) it is the
 /// target of consistency training.
+///
+/// ```
+/// use consistency::nn::Init;
+/// use consistency::prelude::*;
+/// let mut params = Params::new(DType::F64, &Device::Cpu);
+/// params.init(&Key::new(0), |scope| scope.tensor("w", &[1], Init::Constant(2.0)))?;
+/// let average = Ema::new(&params)?;
+/// params.assign_tensors(&[("w".to_string(), Tensor::new(&[4.0f64], &Device::Cpu)?)].into())?;
+/// average.update(&params, 0.75)?;
+/// assert_eq!(values(&average.params().tensors()["w"])?, [2.5]); // 0.75 * 2 + 0.25 * 4
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Ema {
     params: Params,

@@ -10,6 +10,23 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Which rule moves the parameters.
+///
+/// ```
+/// use consistency::nn::Init;
+/// use consistency::prelude::*;
+/// // w after the first step from w = 2 down |w|^2, whose gradient there is 4.
+/// let first = |kind: OptimizerKind| -> consistency::Result<f64> {
+///     let mut params = Params::new(DType::F64, &Device::Cpu);
+///     let w = params.init(&Key::new(0), |scope| scope.tensor("w", &[1], Init::Constant(2.0)))?;
+///     let config = OptimizerConfig { kind, learning_rate: 0.1, ..OptimizerConfig::default() };
+///     let gradients = params.gradients(&w.sqr()?.sum_all()?)?;
+///     Optimizer::new(config, &params)?.step(&params, &gradients, 1.0)?;
+///     Ok(values(&w)?[0])
+/// };
+/// assert!((first(OptimizerKind::Adam)? - 1.9).abs() < 1e-8); // the learning rate
+/// assert!((first(OptimizerKind::Radam)? - 1.6).abs() < 1e-8); // times the gradient
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerKind {
@@ -17,14 +34,22 @@ pub enum OptimizerKind {
     Adam,
     /// Adam with decoupled weight decay (Loshchilov and Hutter 2019).
     AdamW,
-    /// Adam with the variance of its step size rectified. It needs no warm-up; but its first
-    /// five steps (with beta_2 = 0.999) are momentum alone, the gradient times the learning rate,
-    /// which a loss that is a sum over many pixels makes long: clip it, or choose Adam.
+    /// Adam with the variance of its step size rectified, which needs no warm-up. But its first
+    /// five steps (with beta_2 = 0.999) are momentum alone: the gradient times the learning rate,
+    /// a long step where the loss is a sum over many pixels. Clip the gradient there, or choose
+    /// Adam.
     #[default]
     Radam,
 }
 
 /// The hyper-parameters of an optimizer.
+///
+/// ```
+/// use consistency::nn::{OptimizerConfig, OptimizerKind};
+/// let paper = OptimizerConfig::default();
+/// let config = OptimizerConfig { learning_rate: 1e-3, clip: Some(1.0), ..paper };
+/// assert_eq!((config.kind, config.betas), (OptimizerKind::Radam, (0.9, 0.999)));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimizerConfig {
@@ -60,6 +85,22 @@ impl Default for OptimizerConfig {
 
 /// An optimizer over a set of parameters: first and second moments by name, and the
 /// number of steps taken.
+///
+/// ```
+/// use consistency::nn::Init;
+/// use consistency::prelude::*;
+/// let mut params = Params::new(DType::F64, &Device::Cpu);
+/// let w = params.init(&Key::new(0), |scope| scope.tensor("w", &[1], Init::Constant(2.0)))?;
+/// let adam = OptimizerConfig { kind: OptimizerKind::Adam, ..OptimizerConfig::default() };
+/// let mut optimizer = Optimizer::new(OptimizerConfig { learning_rate: 0.05, ..adam }, &params)?;
+/// for _ in 0..500 {
+///     let loss = (&w - 3.0)?.sqr()?.sum_all()?;
+///     optimizer.step(&params, &params.gradients(&loss)?, 1.0)?;
+/// }
+/// assert_eq!(optimizer.steps(), 500);
+/// assert!((values(&w)?[0] - 3.0).abs() < 1e-3);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Optimizer {
     config: OptimizerConfig,

@@ -41,6 +41,17 @@ impl Parameter {
 /// The parameters of a network under their names, in the names' order.
 ///
 /// (candle's `VarMap` is a hash map whose order changes from run to run.)
+///
+/// ```
+/// use consistency::nn::Init;
+/// use consistency::prelude::*;
+/// let mut params = Params::new(DType::F64, &Device::Cpu);
+/// let w = params.init(&Key::new(0), |scope| scope.tensor("w", &[3], Init::Constant(2.0)))?;
+/// assert_eq!(params.count(), 3);
+/// let gradients = params.gradients(&w.sqr()?.sum_all()?)?;
+/// assert_eq!(gradients.get("w").map(values).transpose()?, Some(vec![4.0; 3])); // 2 w
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Params {
     vars: BTreeMap<String, Var>,

@@ -91,6 +91,14 @@ pub struct Split {
 }
 
 /// An entry of the catalog.
+///
+/// ```
+/// use consistency::data::entry;
+/// let cifar10 = entry("cifar10")?;
+/// assert_eq!((cifar10.shape, cifar10.classes.count()), ([3, 32, 32], 10));
+/// assert_eq!(cifar10.splits["train"].rows, Some(50_000));
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
@@ -132,7 +140,7 @@ pub struct Entry {
     pub licence: String,
     /// How much there is to fetch.
     pub size: String,
-    /// Whom to cite.
+    /// What to cite.
     pub citation: String,
     /// What else there is to know.
     pub note: Option<String>,
@@ -191,6 +199,13 @@ impl Entry {
 }
 
 /// All entries, in the order in which they are shown.
+///
+/// ```
+/// use consistency::data::catalog;
+/// let names: Vec<String> = catalog()?.into_iter().map(|entry| entry.name).collect();
+/// assert!(names.contains(&"digits".to_string()) && names.contains(&"imagenet64".to_string()));
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub fn catalog() -> Result<Vec<Entry>> {
     FILES
         .iter()

@@ -151,7 +151,8 @@ impl Dataset {
         &self.notes
     }
 
-    /// The same, but loading it prints no notes on standard error: for callers that show them.
+    /// The same, but loading it prints no notes on standard error: for callers that show them
+    /// themselves.
     #[must_use]
     pub fn silent(mut self) -> Self {
         self.silent = true;

@@ -14,6 +14,16 @@ const PIXELS: usize = SIDE * SIDE;
 const HELD_OUT: usize = 4;
 
 /// The digits in two parts that never change: one to train on, one held out.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let digits = digits(DType::F32, &Device::Cpu)?;
+/// assert_eq!((digits.train_labels.len(), digits.held_out_labels.len()), (1347, 450));
+/// assert_eq!(digits.train_labels.iter().max(), Some(&9));
+/// let pixels = values(&digits.train)?;
+/// assert!(pixels.iter().all(|pixel| (-1.0..=1.0).contains(pixel)));
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Digits {
     /// 1347 images to train on, (N, 1, 8, 8) in \[-1, 1\].

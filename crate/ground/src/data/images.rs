@@ -9,6 +9,15 @@ use xxhash_rust::xxh3::Xxh3;
 /// A split of a dataset: images as bytes (N, C, H, W), a quarter of what f32 takes; a batch
 /// becomes numbers in \[-1, 1\] when it is asked for. An orientation in the EXIF data of a file
 /// is not applied.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let pixels = Tensor::new(&[0u8, 16, 8, 16], &Device::Cpu)?.reshape((2, 1, 1, 2))?;
+/// let images = Images::new("two", pixels, 16, Some(vec![0, 1]))?; // 16 is white
+/// assert_eq!((images.len(), images.shape()), (2, &[1, 1, 2][..]));
+/// assert_eq!(values(&images.batch(&[1, 0], DType::F32)?)?, [0.0, 1.0, -1.0, 1.0]);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Images {
     pub(super) pixels: Tensor,

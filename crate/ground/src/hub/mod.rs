@@ -2,7 +2,7 @@
 //!
 //! The cache on disk is that of the Python library (`huggingface_hub`), and so are the environment
 //! variables: what either has fetched, the other finds. Names and layout come from `hf-hub`; the
-//! transfer is implemented here, because the one in `hf-hub` waits without end for a silent server
+//! transfer is implemented here, because the one in `hf-hub` waits forever for a silent server
 //! and takes a short body for a whole file.
 //!
 //! A file enters the cache by one rename, once its length and its hash are those that the Hub
@@ -49,6 +49,16 @@ use target::Kind;
 /// The Hub, or a server that speaks its protocol.
 ///
 /// Cheap to clone; clones share connections. Its `Debug` form shows no token.
+///
+/// ```
+/// use consistency::hub::{Hub, HubSettings};
+/// let settings = HubSettings::new("https://huggingface.co", "a-folder");
+/// let hub = Hub::new(HubSettings { offline: true, ..settings })?;
+/// assert!(hub.offline());
+/// assert!(hub.model("google/ddpm-cifar10-32", "main").is_ok());
+/// assert!(hub.model("two names", "main").is_err());
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Hub {
     client: Arc<Client>,

@@ -32,7 +32,7 @@ pub struct HubSettings {
     pub stall: Duration,
     /// How long to wait for another process that holds a file and makes no progress with it.
     pub lock: Duration,
-    /// How often a request that failed for a temporary reason is retried.
+    /// How many times a request that failed for a temporary reason is retried.
     pub retries: usize,
     /// The wait before the first retry; it doubles from one to the next.
     pub backoff: Duration,

@@ -8,6 +8,16 @@ use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// How n is drawn, which chooses the pair (t_n, t_{n+1}) of a sample.
+///
+/// ```
+/// use consistency::process::{Density, NoiseRange};
+/// use consistency::rng::Key;
+/// let grid = NoiseRange::default().karras(5)?;
+/// assert_eq!(Density::Uniform.probabilities(&grid)?, [0.25; 4]);
+/// let n = Density::Uniform.draw(&grid, 0..100, &Key::new(0))?;
+/// assert!(n.len() == 100 && n.iter().all(|n| (1..=4).contains(n)));
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind", deny_unknown_fields)]
 pub enum Density {

@@ -7,6 +7,14 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 /// c_skip, c_out and c_in at one noise level: `c_skip x + c_out F(c_in x, c_noise)`.
+///
+/// ```
+/// use consistency::process::{Coefficients, Scaling};
+/// let Coefficients { c_skip, c_out, c_in } = Scaling::Edm { sigma_data: 0.5 }.at(1.2);
+/// // x_t has the variance 0.25 + 1.2^2 = 1.3^2, and the network's input the variance 1.
+/// assert!((c_in * 1.3 - 1.0).abs() < 1e-12);
+/// assert!((c_skip - 0.25 / 1.69).abs() < 1e-12 && (c_out - 0.5 * 1.2 / 1.3).abs() < 1e-12);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Coefficients {
     /// The weight of the input.
@@ -18,6 +26,17 @@ pub struct Coefficients {
 }
 
 /// The scalings that turn a network F into a denoiser or a consistency function.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let x = Tensor::new(&[[3.0f64]], &Device::Cpu)?; // (1, 1)
+/// let at_eps = |scaling: Scaling| scaling.apply(&x, &[0.002], |x, _| Ok(x.exp()?));
+/// // Whatever the network answers, here e^x.
+/// let boundary = Scaling::Boundary { sigma_data: 0.5, eps: 0.002 };
+/// assert_eq!(values(&at_eps(boundary)?)?, [3.0]);
+/// assert!(values(&at_eps(Scaling::Edm { sigma_data: 0.5 })?)?[0] > 3.1);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum Scaling {
@@ -94,6 +113,20 @@ fn condition(t: &[f64]) -> Result<Vec<f64>> {
 }
 
 /// How a consistency function is built from a network so that f(x, eps) = x.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let x = Tensor::new(&[[3.0f64]], &Device::Cpu)?; // (1, 1)
+/// let f = |kind: Parameterization, t: f64| {
+///     values(&kind.apply(0.5, 0.002, &x, &[t], |x, _| Ok(x.ones_like()?))?)
+/// };
+/// assert_eq!(f(Parameterization::Piecewise, 0.002)?, [3.0]);
+/// assert_eq!(f(Parameterization::Skip, 0.002)?, [3.0]);
+/// // The network's answer, here 1, takes over at once in one of them, gradually in the other.
+/// assert_eq!(f(Parameterization::Piecewise, 0.003)?, [1.0]);
+/// assert!((f(Parameterization::Skip, 0.003)?[0] - 3.0).abs() < 0.002);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Parameterization {

@@ -5,6 +5,15 @@ use crate::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 /// Which of the two is meant where the paper and the public code differ.
+///
+/// ```
+/// use consistency::process::{Convention, Schedule};
+/// let paper = Schedule::growing(2, 150, 0.9);
+/// let code = Schedule { convention: Convention::Code, ..paper };
+/// assert_eq!(paper.points(0, 100), 2);
+/// assert!((paper.mu(0, 100) - 0.9).abs() < 1e-12); // 0.9^(2 / N)
+/// assert!((code.mu(0, 100) - 0.81).abs() < 1e-12); // 0.9^(2 / (N - 1))
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Convention {
@@ -16,10 +25,18 @@ pub enum Convention {
 }
 
 /// How N(k) moves from s_0 to s_1.
+///
+/// ```
+/// use consistency::process::{Growth, Schedule};
+/// let at = |points, k| Schedule { points, ..Schedule::growing(10, 40, 0.9) }.points(k, 900);
+/// assert_eq!([0, 900].map(|k| at(Growth::SquareRoot, k)), [10, 41]);
+/// assert_eq!([0, 300, 600, 900].map(|k| at(Growth::Doubling, k)), [11, 21, 41, 41]);
+/// assert_eq!([0, 900].map(|k| at(Growth::Fixed, k)), [10, 10]);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Growth {
-    /// With the root of k, from s_0 to s_1 + 1: the paper's.
+    /// With the square root of k, from s_0 to s_1 + 1: the paper's.
     #[default]
     SquareRoot,
     /// Doubled after equal shares of the steps, from s_0 + 1 to s_1 + 1 (Song and Dhariwal 2023,
@@ -30,6 +47,14 @@ pub enum Growth {
 }
 
 /// Where mu(k) comes from.
+///
+/// ```
+/// use consistency::process::{Decay, Schedule};
+/// let with_points = Schedule::growing(2, 150, 0.9);
+/// let fixed = Schedule { mu: Decay::Fixed, ..with_points };
+/// assert_eq!(fixed.mu(100, 100), 0.9);
+/// assert_eq!(with_points.mu(100, 100), (2.0 * 0.9f64.ln() / 151.0).exp()); // N = 151
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Decay {
@@ -42,6 +67,13 @@ pub enum Decay {
 
 /// N(k), the number of grid points, and mu(k), the decay rate of the target, at
 /// training step k of K.
+///
+/// ```
+/// use consistency::process::Schedule;
+/// let cifar = Schedule::growing(2, 150, 0.9); // the paper's for CIFAR-10
+/// let points = [0, 200_000, 400_000, 800_000].map(|k| cifar.points(k, 800_000));
+/// assert_eq!(points, [2, 76, 107, 151]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {

@@ -2,8 +2,8 @@
 //! whole trajectories of it (the paper, sections 2 and 3; Karras et al. 2022, alg. 1).
 
 use super::grid::TimeGrid;
-use crate::seam::{Denoiser, per_sample};
-use crate::{Result, bail};
+use crate::Result;
+use crate::seam::{Denoiser, one_a_sample, per_sample};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -58,7 +58,9 @@ impl Solver {
         t_next: &[f64],
     ) -> Result<Tensor> {
         if t.len() != t_next.len() {
-            bail!("{} noise levels to start from, {} to go to", t.len(), t_next.len());
+            let batch = x.dims().first().copied().unwrap_or(1);
+            let (t, t_next) = (one_a_sample(t, batch)?, one_a_sample(t_next, batch)?);
+            return self.step(denoiser, x, &t, &t_next);
         }
         let gap: Vec<f64> = t.iter().zip(t_next).map(|(t, next)| next - t).collect();
         let gap = per_sample(&gap, x)?;

@@ -17,6 +17,16 @@ pub enum Betas {
 }
 
 /// The noise schedule of a discrete variance-preserving process.
+///
+/// ```
+/// use consistency::process::VpSchedule;
+/// // beta = 1/2 twice: the signal keeps 1/2 and then 1/4 of its variance, noise has the rest.
+/// let two = VpSchedule { beta_start: 0.5, beta_end: 0.5, steps: 2, ..VpSchedule::default() };
+/// let sigmas = two.sigmas();
+/// assert!((sigmas[0] - 1.0).abs() < 1e-12 && (sigmas[1] - 3f64.sqrt()).abs() < 1e-12);
+/// let ddpm = VpSchedule::default().range();
+/// assert!((ddpm.eps - 0.0100).abs() < 1e-4 && (ddpm.t_max - 157.4).abs() < 0.1);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct VpSchedule {
     /// beta of step 0.

@@ -3,6 +3,14 @@
 use crate::{Result, bail};
 
 /// How much of a notebook or a reproduction is computed.
+///
+/// ```
+/// use consistency::record::Budget;
+/// let budget = Budget::named("quick")?;
+/// assert_eq!(budget.pick(4, 40, 400), 4);
+/// assert_eq!((budget.of(1000), Budget::Full.of(1000)), (20, 1000));
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Budget {
     /// Minutes on two cores, enough to see a claim hold; a fiftieth of a reproduction, enough to
@@ -43,8 +51,8 @@ impl Budget {
         }
     }
 
-    /// How many of a reproduction's `count` steps or samples this budget allows; at least one,
-    /// unless it is all of none.
+    /// How many of a reproduction's `count` steps or samples this budget allows. At least one,
+    /// unless it allows all and there are none.
     pub fn of(self, count: u64) -> u64 {
         self.pick((count / 50).max(1), (count / 4).max(1), count)
     }

@@ -1,5 +1,5 @@
 //! What a report and a model card are made of, before they are Markdown or HTML. In texts, what
-//! stands in backticks is code.
+//! is in backticks is code.
 
 pub use super::markdown::markdown;
 

@@ -5,7 +5,24 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// What must be known with a recorded number to reproduce it.
+/// What must be known about a recorded number to reproduce it.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let provenance = Provenance {
+///     experiment: "digits-ct".to_string(),
+///     configuration: "0123456789abcdef".to_string(),
+///     seed: 1,
+///     device: "cpu".to_string(),
+///     dtype: "f32".to_string(),
+///     commit: "unknown".to_string(),
+///     data: "made".to_string(),
+/// };
+/// let mut table = Table::new();
+/// table.push(&[("loss", 0.5)])?;
+/// assert_eq!(column(&table.frame_with(&provenance)?, "seed")?, [1.0]);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
     /// The experiment's name.

@@ -8,6 +8,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// A table that grows by rows: numbers under column names, all columns in every row.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let mut table = Table::new();
+/// table.push(&[("step", 100.0), ("loss", 0.5)])?;
+/// table.push(&[("step", 200.0), ("loss", 0.25)])?;
+/// assert_eq!((table.rows(), table.column("loss")), (2, &[0.5, 0.25][..]));
+/// assert_eq!(column(&table.frame()?, "step")?, [100.0, 200.0]);
+/// assert!(table.push(&[("step", 300.0)]).is_err());
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table {
     columns: Vec<String>,

@@ -25,6 +25,14 @@ const KID_SIZE: usize = 1000;
 const BATCH: usize = 32;
 
 /// pytorch-fid's Inception, for inference in f32.
+///
+/// ```no_run
+/// use consistency::prelude::*;
+/// let inception = Inception::from_hub(&Hub::from_env()?, &Device::Cpu)?; // 95 MB
+/// let images = Tensor::zeros((4, 3, 32, 32), DType::F32, &Device::Cpu)?; // in [0, 1]
+/// assert_eq!(inception.evaluate(&images)?.pool().dims(), [4, 2048]);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub struct Inception {
     network: Taped<InceptionV3>,
     features: Features,
@@ -32,6 +40,17 @@ pub struct Inception {
 }
 
 /// What Inception gives for a set of images.
+///
+/// ```no_run
+/// use consistency::prelude::*;
+/// let inception = Inception::from_hub(&Hub::from_env()?, &Device::Cpu)?; // 95 MB
+/// let grey = |level: f32| {
+///     inception.evaluate(&Tensor::full(level, (4, 3, 32, 32), &Device::Cpu)?)
+/// };
+/// let (real, fake) = (grey(0.2)?, grey(0.4)?);
+/// assert!(real.fid(&fake)? > real.fid(&real)?);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct InceptionFeatures {
     features: Features,

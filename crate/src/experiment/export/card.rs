@@ -1,6 +1,6 @@
 //! The model card of an export: what was recorded, and nothing else.
 
-use crate::experiment::run::Trained;
+use crate::experiment::trained::Trained;
 use crate::record::page::{Block, Cell, Table, columns, markdown};
 use crate::{Context, Error, Result, ensure};
 use polars::prelude::{CsvReadOptions, CsvReader, SerReader};
@@ -9,6 +9,24 @@ use std::fs::File;
 use std::path::Path;
 
 /// What a model card says that a run does not know.
+///
+/// ```
+/// use consistency::prelude::*;
+/// # let experiment = Experiment::parse(r#"
+/// #     name = "example-of-a-card"
+/// #     data = { name = "digits" }
+/// #     network = { kind = "unet", block_out_channels = [8, 8], norm_num_groups = 4 }
+/// #     method = { kind = "consistency-training", schedule = { s0 = 2, s1 = 20, mu0 = 0.9 } }
+/// #     training = { iterations = 1, batch = 4 }
+/// # "#)?;
+/// # let runs = std::env::temp_dir().join(format!("example-of-a-card-{}", std::process::id()));
+/// let model = train(&experiment, &runs, &Monitor::default(), 1)?;
+/// model.export(&runs.join("my-model"), &Card { license: Some("mit".to_string()) })?;
+/// let card = std::fs::read_to_string(runs.join("my-model/README.md"))?;
+/// assert!(card.contains("\nlicense: mit\n"));
+/// # std::fs::remove_dir_all(runs)?;
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Card {
     /// The license of the weights, as the Hub names it (`mit`); left out where it is not given.

@@ -42,6 +42,16 @@ pub struct LoadOptions {
 }
 
 /// A published network: its configuration, its parameters in f32, and what it is.
+///
+/// ```no_run
+/// use consistency::prelude::*;
+/// let ddpm = Pretrained::open("google/ddpm-cifar10-32")?; // from the Hub, 143 MB
+/// assert_eq!((ddpm.shape(), ddpm.classes()), ([3, 32, 32], None));
+/// let teacher = ddpm.denoiser()?;
+/// let x = Tensor::zeros((1, 3, 32, 32), DType::F32, &Device::Cpu)?;
+/// assert_eq!(teacher.denoise(&x, &[1.0])?.dims(), x.dims());
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Pretrained {
     kind: Kind,

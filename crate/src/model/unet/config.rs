@@ -76,6 +76,16 @@ impl SampleSize {
 /// [`UNetConfig::from_json`].)
 ///
 /// Up to 16 levels of up to 64 blocks, 65536 channels and a million classes.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let plain = UNetConfig::small(&[32, 64], 2);
+/// let classes = UNetConfig { num_class_embeds: Some(10), ..plain.clone() };
+/// let count = |config| NetworkConfig::Unet(config).parameters(&[1, 8, 8]);
+/// // An embedding of 4 x 32 numbers for each class.
+/// assert_eq!(count(classes)? - count(plain)?, 10 * 128);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct UNetConfig {
@@ -110,7 +120,7 @@ pub struct UNetConfig {
     pub up_block_types: Option<Vec<UpBlock>>,
     /// Channels of each level.
     pub block_out_channels: Vec<usize>,
-    /// Residual blocks a level on the way down; one more on the way up.
+    /// Residual blocks per level on the way down; one more per level on the way up.
     pub layers_per_block: usize,
     /// The middle's sums are divided by it.
     pub mid_block_scale_factor: f64,
@@ -186,7 +196,7 @@ impl Default for UNetConfig {
 }
 
 impl UNetConfig {
-    /// A small U-Net: these channels, this many blocks a level, norms in groups of four
+    /// A small U-Net: these channels, this many blocks per level, norms in groups of four
     /// channels or more, residual blocks that change the size (cheaper than convolutions at
     /// the full one) and attention in 16-channel heads at the lowest level.
     pub fn small(channels: &[usize], blocks: usize) -> Self {

@@ -182,7 +182,9 @@ fn rows(line: &Line, entries: &[Entry]) -> Vec<Vec<Cell>> {
 // differently. A solver has its own rows, whoever trained what it samples.
 fn is_of(sampling: &Sampling, same: bool, line: &Line) -> bool {
     match sampling {
-        Sampling::Multistep { taus } => same && line.nfe == (taus.len() + 1).to_string(),
+        Sampling::Multistep { taus } | Sampling::Gamma { taus, .. } => {
+            same && line.nfe == (taus.len() + 1).to_string()
+        }
         Sampling::Solver(solver) => {
             let method = match solver.sampler {
                 Sampler::Heun { .. } => return same,

@@ -5,8 +5,7 @@ use super::draw::{BATCH, Draw};
 use super::evaluator::{Evaluator, Measurement};
 use super::results::{self, Row};
 use super::sampling::Sampling;
-use crate::experiment::{Experiment, Monitor, Trained, train};
-use crate::method::Gives;
+use crate::experiment::{Monitor, Trained, train};
 use crate::plot::Figure;
 use crate::record::Budget;
 use crate::record::write_atomically;
@@ -114,7 +113,7 @@ fn evaluate(
     let count = reproduction.samples(options.budget);
     let mut rows = Vec::new();
     let key = Key::new(seed).stream("reproduce");
-    for sampling in kinds(reproduction, experiment)? {
+    for sampling in reproduction.samplings() {
         let draw = Draw::new(trained, &sampling, evaluator.shape(), count, key)?;
         let (mut accumulated, mut nfe) = (evaluator.start()?, 0);
         for first in (0..count).step_by(BATCH) {
@@ -143,23 +142,6 @@ fn evaluate(
         }
     }
     Ok(rows)
-}
-
-/// The kinds of sampling: all for a teacher, or all for a consistency model.
-fn kinds(reproduction: &Reproduction, experiment: &Experiment) -> Result<Vec<Sampling>> {
-    let teacher = experiment.method.gives() == Gives::Denoiser;
-    ensure!(
-        !teacher || reproduction.evaluate.taus.is_empty(),
-        "evaluate.taus: for a consistency model alone"
-    );
-    ensure!(
-        teacher
-            || reproduction.evaluate.points.is_empty()
-                && reproduction.evaluate.solvers.is_empty()
-                && reproduction.evaluate.again.is_empty(),
-        "evaluate.points, evaluate.solvers, evaluate.again: for a teacher alone"
-    );
-    Ok(reproduction.samplings())
 }
 
 fn picture(

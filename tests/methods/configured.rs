@@ -1,0 +1,90 @@
+//! Promise: what the training loop does besides a method's steps is configuration: how averages
+//! start, and what is held out of training.
+
+#[path = "../support/formula.rs"]
+#[allow(dead_code)]
+mod formula;
+
+use consistency::Result;
+use consistency::experiment::{Experiment, Monitor, Trained, train};
+use formula::Folder;
+
+fn run(folder: &Folder, training: &str) -> Result<Trained> {
+    train(&experiment(training)?, &folder.0, &Monitor::default(), 1)
+}
+
+fn experiment(training: &str) -> Result<Experiment> {
+    Experiment::parse(&format!(
+        "name = 'configured'\ndata = {{ name = 'moons', count = 40 }}\n\
+         network = {{ kind = 'mlp', width = 32, blocks = 1 }}\n\
+         method = {{ kind = 'score-matching' }}\noptimizer = {{ kind = 'adam', learning_rate = 2e-3 }}\n\
+         training = {{ {training} }}\n"
+    ))
+}
+
+fn values(trained: &Trained) -> Result<Vec<f32>> {
+    let mut all = Vec::new();
+    for tensor in trained.params().tensors().values() {
+        all.extend(tensor.flatten_all()?.to_vec1::<f32>()?);
+    }
+    Ok(all)
+}
+
+/// After one step an average of rate .9 is theta_1 + .9 (theta_0 - theta_1), and by its warm-up
+/// theta_1 + .1 (theta_0 - theta_1).
+#[test]
+fn an_average_warms_up_unless_told_otherwise() -> Result<()> {
+    let folder = Folder::new("configured-ema")?;
+    let text = "iterations = 1, batch = 8, ema = [0.9, 0.0]";
+    let off = format!("{text}, ema_warm_up = false");
+    assert_ne!(experiment(text)?.hash()?, experiment(&off)?.hash()?);
+    assert_eq!(
+        experiment(text)?.hash()?,
+        experiment(&format!("{text}, ema_warm_up = true"))?.hash()?
+    );
+    let (warmed, plain) = (run(&folder, text)?, run(&folder, &off)?);
+    let (a, b) = (values(&warmed)?, values(&plain)?);
+    let theta = values(&warmed.with_average(1)?)?;
+    assert_eq!(theta, values(&plain.with_average(1)?)?);
+    let mut moved = 0;
+    for ((a, b), theta) in a.iter().zip(&b).zip(&theta) {
+        let (a, b) = (f64::from(a - theta), f64::from(b - theta));
+        assert!((b - 9.0 * a).abs() < 1e-6, "{a}, {b}");
+        moved += usize::from(b.abs() > 1e-4);
+    }
+    // The last layer starts at zero, so the first step moves it alone: 2 x 32 weights and 2 biases.
+    assert!(moved > 60, "{moved} parameters of {} moved", a.len());
+    Ok(())
+}
+
+#[test]
+fn held_out_samples_are_judged_and_not_trained_on() -> Result<()> {
+    let folder = Folder::new("configured-held-out")?;
+    let text = "iterations = 400, batch = 8, record_every = 100, checkpoint_every = 100";
+    let plain = run(&folder, text)?;
+    assert!(plain.table().columns().iter().all(|name| name != "held_out_loss"));
+
+    // Of 40 points one is trained on: it is learnt by heart, the others are not.
+    let trained = run(&folder, &format!("{text}, held_out = 39"))?;
+    let last = |name: &str| trained.table().column(name).last().copied().unwrap_or(f64::NAN);
+    let (loss, held_out) = (last("loss"), last("held_out_loss"));
+    assert!(held_out > 3.0 * loss, "{loss}, {held_out}");
+    // Held out of many, they are like the others.
+    let trained = run(&folder, &format!("{text}, held_out = 8"))?;
+    let last = |name: &str| trained.table().column(name).last().copied().unwrap_or(f64::NAN);
+    let (loss, held_out) = (last("loss"), last("held_out_loss"));
+    assert!(held_out > 0.3 * loss && held_out < 3.0 * loss, "{loss}, {held_out}");
+
+    // The same samples and the same noise each time, however a batch is split.
+    let split = run(&folder, &format!("{text}, held_out = 8, accumulate = 3"))?;
+    let (a, b) = (trained.table().column("held_out_loss"), split.table().column("held_out_loss"));
+    assert_eq!(a.len(), 4);
+    for (a, b) in a.iter().zip(b) {
+        assert!((a / b - 1.0).abs() < 1e-2, "{a}, {b}");
+    }
+
+    let none = run(&folder, &format!("{text}, held_out = 40"));
+    let said = none.err().map(|e| e.to_string()).unwrap_or_default();
+    assert!(said.contains("training.held_out = 40: of 40 samples none are left"), "{said}");
+    Ok(())
+}
