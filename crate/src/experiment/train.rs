@@ -144,6 +144,7 @@ fn build(
         sigma_data: experiment.sigma_data,
         optimizer: experiment.optimizer,
         schedule: LearningRate::new(training.iterations, training.decay)
+            .shaped(training.decay_shape)
             .warming_up(training.warm_up),
         averages: Averages { rates: training.ema.all(), warm_up: training.ema_warm_up },
         settings: training.settings(),

@@ -1,7 +1,7 @@
 //! A classifier of images, by cross-entropy with Adam: the network on whose features samples are
 //! compared ([`Classifier`]). It is no method of an experiment, but trains by the same [`step`].
 
-use super::player::{Averages, Fall, LearningRate, Player};
+use super::player::{Averages, DecayShape, LearningRate, Player};
 use super::step::{Losses, step};
 use super::{Batch, DIVERGED, Trainer};
 use crate::data::{batch_rows, select};
@@ -95,7 +95,7 @@ impl Training {
             ..OptimizerConfig::default()
         };
         let none = Averages { rates: &[], warm_up: false };
-        let schedule = LearningRate::new(config.steps, 1.0).falling(Fall::Cosine);
+        let schedule = LearningRate::new(config.steps, 1.0).shaped(DecayShape::Cosine);
         Ok(Self { network, player: Player::new("classifier", params, adam, schedule, none)? })
     }
 }

@@ -25,7 +25,7 @@ pub use consistency_training::ConsistencyTraining;
 pub use consistency_trajectory::{ConsistencyTrajectory, TrajectoryMaps};
 pub use knowledge_distillation::KnowledgeDistillation;
 pub(crate) use player::average;
-pub use player::{Averages, Fall, LearningRate, Player};
+pub use player::{Averages, DecayShape, LearningRate, Player};
 pub use progressive_distillation::{ProgressiveDistillation, two_steps_in_one};
 pub use score_matching::ScoreMatching;
 pub use setting::{Setting, Teachers, Weights};

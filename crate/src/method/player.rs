@@ -38,14 +38,14 @@ pub struct Averages<'a> {
 pub struct LearningRate {
     ends: Vec<u64>,
     decay: f64,
-    fall: Fall,
+    shape: DecayShape,
     warm_up: f64,
 }
 
 /// How a learning rate falls to 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Fall {
+pub enum DecayShape {
     /// Along a line.
     #[default]
     Linear,
@@ -56,20 +56,20 @@ pub enum Fall {
 impl LearningRate {
     /// For `iterations` steps; the rate falls over the last share `decay` of them, along a line.
     pub fn new(iterations: u64, decay: f64) -> Self {
-        Self { ends: vec![iterations], decay, fall: Fall::Linear, warm_up: 0.0 }
+        Self { ends: vec![iterations], decay, shape: DecayShape::Linear, warm_up: 0.0 }
     }
 
-    /// The same, falling along `fall`.
+    /// The same, falling along `shape`.
     ///
     /// ```
-    /// use consistency::method::{Fall, LearningRate};
-    /// let schedule = LearningRate::new(90, 1.0).falling(Fall::Cosine);
+    /// use consistency::method::{DecayShape, LearningRate};
+    /// let schedule = LearningRate::new(90, 1.0).shaped(DecayShape::Cosine);
     /// assert_eq!(schedule.factor(0), 1.0);
     /// assert!((schedule.factor(30) - 0.75).abs() < 1e-12);
     /// ```
     #[must_use]
-    pub fn falling(self, fall: Fall) -> Self {
-        Self { fall, ..self }
+    pub fn shaped(self, shape: DecayShape) -> Self {
+        Self { shape, ..self }
     }
 
     /// The same, rising over the first share `share` of the steps.
@@ -96,10 +96,10 @@ impl LearningRate {
         let total = (self.ends[stage] - begin) as f64;
         let falling = self.decay * total;
         let done = (k - begin) as f64;
-        let end = match self.fall {
+        let end = match self.shape {
             _ if !(falling > 0.0) => 1.0,
-            Fall::Linear => (total - done) / falling,
-            Fall::Cosine => {
+            DecayShape::Linear => (total - done) / falling,
+            DecayShape::Cosine => {
                 let fallen = (done - (total - falling)).max(0.0) / falling;
                 0.5 * (1.0 + (std::f64::consts::PI * fallen).cos())
             }
