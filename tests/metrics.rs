@@ -7,10 +7,9 @@ mod formula;
 mod judges;
 
 use candle_core::{DType, Device, Tensor};
-use consistency::data::{digits, select};
 use consistency::evaluate::{
-    Classifier, ClassifierConfig, Features, Inception, Statistics, frechet_distance,
-    inception_score, kernel_distance, kernel_distance_of_subsets, precision_recall,
+    Features, Inception, Statistics, frechet_distance, inception_score, kernel_distance,
+    kernel_distance_of_subsets, precision_recall,
 };
 use consistency::loss::Lpips;
 use consistency::rng::Key;
@@ -291,39 +290,5 @@ fn bad_sets_are_named() -> Result<()> {
     assert!(message(subset)?.contains("subsets of 9 among 6"));
     let narrow = good.narrow(1, 0, 3)?;
     assert!(message(frechet_distance(&narrow, &good))?.contains("dimensions 3 and 4"));
-    Ok(())
-}
-
-#[test]
-fn a_classifier_of_the_digits() -> Result<()> {
-    let digits = digits(DType::F32, &CPU)?;
-    let wide = |labels: &[u8]| -> Vec<u32> { labels.iter().map(|l| u32::from(*l)).collect() };
-    let labels = wide(&digits.train_labels);
-    let train = |seed: u64, steps: u64| {
-        let config = ClassifierConfig { steps, ..ClassifierConfig::default() };
-        Classifier::train(&digits.train, &labels, 10, config, &Key::new(seed))
-    };
-    let classifier = train(0, ClassifierConfig::default().steps)?;
-    let accuracy = classifier.accuracy(&digits.held_out, &wide(&digits.held_out_labels))?;
-    assert!(accuracy > 0.9, "it knows {accuracy} of the held-out digits");
-    // Two halves of the real digits, and noise of the same number.
-    let order: Vec<u32> = Key::new(5).permutation(1346).iter().map(|i| *i as u32).collect();
-    let (one, other) =
-        (select(&digits.train, &order[..673])?, select(&digits.train, &order[673..])?);
-    let noise = Key::new(6).normal(0..673, &[1, 8, 8], DType::F32, &CPU)?.clamp(-1f32, 1f32)?;
-    let halves = classifier.frechet_distance(&one, &other)?;
-    let off = classifier.frechet_distance(&one, &noise)?;
-    assert!(off > 30.0 * halves, "noise {off}, halves of the digits {halves}");
-    assert!(
-        message(classifier.statistics(&one)?.fid(&classifier.statistics(&other)?))?
-            .contains("classifier")
-    );
-    // A function of the key, and of nothing else.
-    let (first, again, another) = (train(1, 5)?, train(1, 5)?, train(2, 5)?);
-    assert_eq!(first.features(), again.features());
-    assert_ne!(first.features(), another.features());
-    let bad =
-        Classifier::train(&digits.train, &labels, 9, ClassifierConfig::default(), &Key::new(0));
-    assert!(message(bad)?.contains("label 9 with 9 classes"));
     Ok(())
 }

@@ -6,9 +6,9 @@ pub use crate::data::{
 };
 pub use crate::edit::{self, Edit, Operator, Steps};
 pub use crate::evaluate::{
-    Assignment, Classifier, ClassifierConfig, DigitsComparison, Features, Inception,
-    InceptionFeatures, Neighbours, PrecisionRecall, Score, Spread, Statistics, frechet_distance,
-    inception_score, kernel_distance, kernel_distance_of_subsets, precision_recall,
+    Assignment, Classifier, DigitsComparison, Features, Inception, InceptionFeatures, Neighbours,
+    PrecisionRecall, Score, Spread, Statistics, frechet_distance, inception_score, kernel_distance,
+    kernel_distance_of_subsets, precision_recall,
 };
 pub use crate::experiment::{
     Card, DataConfig, Experiment, Monitor, Progress, RunFolder, Trained, Training, on_threads,
@@ -20,11 +20,12 @@ pub use crate::loss::{
     consistency_loss, distillation_pair, score_matching_loss, training_pair,
 };
 pub use crate::method::{
-    ConsistencyDistillation, ConsistencyTraining, Method, MethodConfig, ScoreMatching,
+    ClassifierConfig, ConsistencyDistillation, ConsistencyTraining, Method, MethodConfig,
+    ScoreMatching,
 };
 pub use crate::model::{
-    ConsistencyModel, EdmDenoiser, Learner, MlpConfig, NcsnppConfig, Network, NetworkConfig,
-    Pretrained, UNetConfig,
+    ConsistencyModel, ConvNetConfig, EdmDenoiser, Learner, MlpConfig, NcsnppConfig, Network,
+    NetworkConfig, Pretrained, UNetConfig,
 };
 pub use crate::nn::{Ema, Optimizer, OptimizerConfig, OptimizerKind, Params};
 pub use crate::notebook::{

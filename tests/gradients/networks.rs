@@ -1,13 +1,14 @@
 //! Networks and losses against finite differences; accumulation and checkpointing.
 
-use super::{ROADS, check, noise, shaken, var, weigh};
+use super::{ROADS, check, gradients, noise, shaken, var, weigh};
 use candle_core::{DType, Device, Tensor, Var};
 use consistency::loss::{
-    Distance, Metric, Reduction, Weighting, consistency_loss, score_matching_loss, training_pair,
+    Distance, Metric, Reduction, Weighting, consistency_loss, cross_entropy, score_matching_loss,
+    training_pair,
 };
 use consistency::model::{
-    Condition, ConsistencyModel, EdmDenoiser, MlpConfig, NcsnppConfig, NetworkConfig, SizeChange,
-    TimeScaleShift, UNetConfig,
+    Condition, ConsistencyModel, ConvNetConfig, EdmDenoiser, MlpConfig, NcsnppConfig,
+    NetworkConfig, SizeChange, TimeScaleShift, UNetConfig,
 };
 use consistency::nn::{Params, Settings};
 use consistency::process::{NoiseRange, Parameterization};
@@ -58,6 +59,39 @@ fn networks() -> Result<()> {
             check(&format!("{what}, {settings:?}"), &params, Some(&x), || {
                 weigh(&run(x.as_tensor())?)
             })?;
+        }
+    }
+    Ok(())
+}
+
+/// The classifier's network under its loss. Its many ReLUs leave no room for the steps of `check`,
+/// so each tensor is moved once, along a random direction and by little.
+#[test]
+fn a_classifier() -> Result<()> {
+    let step = 1e-6;
+    for (road, settings) in ROADS {
+        let mut params = Params::new(DType::F64, &Device::Cpu).with(settings);
+        let network =
+            params.init(&Key::new(0), |s| ConvNetConfig { classes: 3 }.build(s, &[2, 5, 4]))?;
+        shaken(&params)?;
+        let x = var("x", &[2, 2, 5, 4])?;
+        let loss =
+            || cross_entropy(&network.forward(x.as_tensor(), Condition::default())?, &[2, 0]);
+        let found = gradients(&params, Some(&x), loss)?;
+        assert_eq!(found.len(), 11, "five layers of two tensors, and the images");
+        for (name, var) in params.trained().chain([("x", &x)]) {
+            let along = noise(&format!("along {name}"), var.dims())?;
+            let value = var.as_detached_tensor().copy()?;
+            let at = |sign: f64| -> Result<f64> {
+                var.set(&(&value + (&along * (sign * step))?)?)?;
+                Ok(loss()?.to_scalar()?)
+            };
+            let slope = (at(1.0)? - at(-1.0)?) / (2.0 * step);
+            var.set(&value)?;
+            let ours = (&found[name] * &along)?.sum_all()?.to_scalar::<f64>()?;
+            let gap = (ours - slope).abs();
+            assert!(ours.abs() > 1e-6, "{road}: nothing is tested in {name}: {ours}");
+            assert!(gap <= 1e-6 * ours.abs().max(1e-2), "{road}: {name}: {ours}, but {slope}");
         }
     }
     Ok(())

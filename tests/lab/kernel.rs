@@ -17,7 +17,7 @@ const GRADIENTS: [&str; 4] = [
 const RIGHT: &str = "Some(Some([2.0, 2.0])) Some(Some([1.0, 1.0]))";
 
 /// Types of the prelude, each bound by a plain `let`.
-const TYPES: [(&str, &str); 94] = [
+const TYPES: [(&str, &str); 95] = [
     ("Tensor", "let a1 = Tensor::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Var", "let a2 = Var::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Device", "let a3 = Device::Cpu;"),
@@ -80,6 +80,7 @@ const TYPES: [(&str, &str); 94] = [
     ("Spread", "let m10: Option<Spread> = None;"),
     ("MlpConfig", "let e1 = MlpConfig { width: 8, blocks: 1, time_features: 4 };"),
     ("UNetConfig", "let e2 = UNetConfig::default();"),
+    ("ConvNetConfig", "let e3a = ConvNetConfig { classes: 10 };"),
     ("NcsnppConfig", "let e3b = NcsnppConfig::default();"),
     ("NetworkConfig", "let e3 = NetworkConfig::Mlp(e1.clone());"),
     (

@@ -1,5 +1,5 @@
 //! Promise: what the training loop does besides a method's steps is configuration: how averages
-//! start, and what is held out of training.
+//! start, how the learning rate falls, and what is held out of training.
 
 #[path = "../support/formula.rs"]
 #[allow(dead_code)]
@@ -86,5 +86,35 @@ fn held_out_samples_are_judged_and_not_trained_on() -> Result<()> {
     let none = run(&folder, &format!("{text}, held_out = 40"));
     let said = none.err().map(|e| e.to_string()).unwrap_or_default();
     assert!(said.contains("training.held_out = 40: of 40 samples none are left"), "{said}");
+    Ok(())
+}
+
+/// eta_k = eta (1 + cos(pi k / K)) / 2, or eta (1 - k / K).
+#[test]
+fn a_learning_rate_falls_along_a_named_shape() -> Result<()> {
+    let folder = Folder::new("configured-decay")?;
+    let text = "iterations = 8, batch = 8, record_every = 1, decay = 1.0";
+    let linear = format!("{text}, decay_shape = 'linear'");
+    assert_eq!(experiment(text)?.hash()?, experiment(&linear)?.hash()?);
+    let rates = |text: &str| -> Result<Vec<f64>> {
+        Ok(run(&folder, text)?.table().column("learning_rate").to_vec())
+    };
+    let (line, cosine) = (rates(text)?, rates(&format!("{text}, decay_shape = 'cosine'"))?);
+    assert_eq!((line.len(), cosine.len()), (8, 8));
+    for k in 0..8 {
+        let done = k as f64 / 8.0;
+        let half = 1e-3 * (1.0 + (std::f64::consts::PI * done).cos());
+        assert!((line[k] - 2e-3 * (1.0 - done)).abs() < 1e-15, "{k}: {}", line[k]);
+        assert!((cosine[k] - half).abs() < 1e-15, "{k}: {}", cosine[k]);
+    }
+    // Over the last half, and behind a warm-up.
+    let both = "iterations = 8, batch = 8, record_every = 1, decay = 0.5, warm_up = 0.25";
+    let late = rates(&format!("{both}, decay_shape = 'cosine'"))?;
+    let want = [0.5, 1.0, 1.0, 1.0, 1.0, 0.5 + 0.125f64.sqrt(), 0.5, 0.5 - 0.125f64.sqrt()];
+    for (rate, want) in late.iter().zip(want) {
+        assert!((rate - 2e-3 * want).abs() < 1e-15, "{late:?}");
+    }
+    let idle = experiment("iterations = 8, batch = 8, decay_shape = 'cosine'");
+    assert!(idle.is_err_and(|e| e.to_string().contains("give training.decay")));
     Ok(())
 }

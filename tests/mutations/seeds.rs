@@ -5,8 +5,9 @@ use crate::mutate::Format;
 use crate::{published, tables, texts};
 use candle_core::{DType, Device};
 use consistency::data::Dataset;
-use consistency::evaluate::Statistics;
+use consistency::evaluate::{Classifier, Statistics};
 use consistency::experiment::{Card, Experiment, Monitor, RunFolder, train};
+use consistency::method::ClassifierConfig;
 use consistency::rng::Key;
 use consistency::{Error, Result, ensure, reproduce};
 use std::path::{Path, PathBuf};
@@ -70,6 +71,7 @@ pub fn readers() -> Vec<Reader> {
             reproduce::published(folder, "cifar10").map(drop)
         }),
         reader("statistics", Safetensors, statistics, |_, file| Statistics::load(file).map(drop)),
+        reader("classifier", Safetensors, classifiers, classifier),
     ]
 }
 
@@ -136,4 +138,16 @@ fn statistics(to: &Folder) -> Result<Vec<PathBuf>> {
     let rows = Key::new(0).normal(0..20, &[4], DType::F64, &Device::Cpu)?;
     Statistics::of(&rows)?.save(&file)?;
     Ok(vec![file])
+}
+
+fn classifiers(to: &Folder) -> Result<Vec<PathBuf>> {
+    let file = to.0.join("classifier.safetensors");
+    let images = Key::new(0).normal(0..4, &[1, 6, 5], DType::F32, &Device::Cpu)?;
+    let config = ClassifierConfig { steps: 1, ..ClassifierConfig::default() };
+    Classifier::train(&images, &[0, 1, 2, 0], 3, config, &Key::new(0))?.save(&file)?;
+    Ok(vec![file])
+}
+
+fn classifier(_: &Path, file: &Path) -> Result<()> {
+    Classifier::load(file, &Device::Cpu).map(drop)
 }

@@ -4,7 +4,8 @@ use crate::{Folder, PUBLISHED, TEACHER, by_pixels, own};
 use candle_core::{DType, Device, Tensor};
 use consistency::Result;
 use consistency::data::{Dataset, Images, digits};
-use consistency::evaluate::{Classifier, ClassifierConfig};
+use consistency::evaluate::Classifier;
+use consistency::method::ClassifierConfig;
 use consistency::reproduce::{
     Options, Reproduction, Row, evaluation_classifier, read_results, report, reproduce,
 };

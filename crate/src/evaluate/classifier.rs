@@ -3,45 +3,25 @@
 
 use super::features::Features;
 use super::statistics::Statistics;
-use crate::data::{batch_rows, select};
-use crate::nn::{
-    Conv2d, Linear, Optimizer, OptimizerConfig, OptimizerKind, Padding, Params, Scope, Settings,
-    Tape, Value, on_tape, position_mean, relu,
-};
-use crate::rng::Key;
-use crate::{Result, ensure};
+use crate::model::{CONVNET_FEATURES, Condition, ConvNet, ConvNetConfig, Network, Taped};
+use crate::nn::Params;
+use crate::record::write_tensors;
+use crate::{Context, Error, Result, bail, ensure};
 use candle_core::{D, DType, Device, Tensor};
+use safetensors::SafeTensors;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
 use xxhash_rust::xxh3::Xxh3;
 
-/// How many features it has.
-const FEATURES: usize = 64;
-/// Images in one training step, and in one pass without training.
-const BATCH: usize = 64;
+/// Images in one pass.
 const MANY: usize = 500;
+/// The key of a file's header under which the rest is said.
+const KEY: &str = "classifier";
+const FORMAT: &str = "consistency-lab classifier 1";
 
-/// How a classifier is trained.
+/// A trained [`ConvNetConfig`] network: its 64 features and its logits.
 ///
-/// ```
-/// use consistency::prelude::*;
-/// let config = ClassifierConfig { steps: 1000, ..ClassifierConfig::default() };
-/// assert_eq!(config.learning_rate, 3e-3);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ClassifierConfig {
-    /// Training steps of 64 images each.
-    pub steps: u64,
-    /// Adam's learning rate; it falls to zero along half a cosine.
-    pub learning_rate: f64,
-}
-
-impl Default for ClassifierConfig {
-    fn default() -> Self {
-        Self { steps: 400, learning_rate: 3e-3 }
-    }
-}
-
-/// A small convolutional network: three convolutions, the mean over positions, one hidden layer,
-/// whose 64 activations are the features, and the class logits.
+/// Training is [`Classifier::train`], of the room [`method`](crate::method).
 ///
 /// ```
 /// use consistency::prelude::*;
@@ -55,15 +35,21 @@ impl Default for ClassifierConfig {
 /// # Ok::<(), consistency::Error>(())
 /// ```
 pub struct Classifier {
-    network: Network,
+    network: Taped<ConvNet>,
+    params: Params,
+    config: ConvNetConfig,
     features: Features,
     shape: [usize; 3],
 }
 
-struct Network {
-    convolutions: Vec<Conv2d>,
-    hidden: Linear,
-    classes: Linear,
+/// What a file says besides the weights.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct About {
+    format: String,
+    features: String,
+    shape: [usize; 3],
+    network: ConvNetConfig,
 }
 
 impl std::fmt::Debug for Classifier {
@@ -72,92 +58,61 @@ impl std::fmt::Debug for Classifier {
     }
 }
 
-impl Network {
-    fn new(scope: &mut Scope, channels: usize, classes: usize) -> Result<Self> {
-        let gain = 2f64.sqrt();
-        let mut convolutions = Vec::new();
-        for (i, (widths, stride)) in
-            [((channels, 32), 1), ((32, 64), 2), ((64, 64), 2)].into_iter().enumerate()
-        {
-            let place = &mut scope.at(format!("convolution.{i}"));
-            convolutions.push(Conv2d::strided(place, widths, 3, gain, stride, Padding::Each(1))?);
-        }
-        Ok(Self {
-            convolutions,
-            hidden: Linear::new(&mut scope.at("hidden"), 64, FEATURES, gain)?,
-            classes: Linear::new(&mut scope.at("classes"), FEATURES, classes, 1.0)?,
-        })
-    }
-
-    fn features(&self, tape: &mut Tape, xs: &Value) -> Result<Value> {
-        let mut xs = tape.channels_last(xs)?;
-        for convolution in &self.convolutions {
-            let ys = convolution.forward(tape, &xs)?;
-            xs = relu(tape, &ys)?;
-        }
-        let pooled = position_mean(tape, &xs)?;
-        let ys = self.hidden.forward(tape, &pooled)?;
-        relu(tape, &ys)
-    }
-
-    fn logits(&self, tape: &mut Tape, xs: &Value) -> Result<Value> {
-        let features = self.features(tape, xs)?;
-        self.classes.forward(tape, &features)
-    }
-}
-
 impl Classifier {
-    /// Train on `images`, (N, C, H, W) in f32, and their `labels`, below `classes`. Everything
-    /// is a function of the key: weights, order of the batches.
+    /// The network of `config` on trained `params`, for images of `shape` (C, H, W).
+    pub(crate) fn new(params: Params, config: ConvNetConfig, shape: [usize; 3]) -> Result<Self> {
+        let network = params.frozen(|scope| config.taped(scope, &shape))?;
+        let features = Features::named(&format!("classifier {}", fingerprint(&params)?))?;
+        Ok(Self { network, params, config, features, shape })
+    }
+
+    /// Write it to a safetensors file: the weights, and in the header what they are of.
     ///
     /// # Errors
-    /// Labels that do not fit the images or the classes, or a loss that is not finite.
-    pub fn train(
-        images: &Tensor,
-        labels: &[u32],
-        classes: usize,
-        config: ClassifierConfig,
-        key: &Key,
-    ) -> Result<Self> {
-        let (count, channels, height, width) = images.dims4()?;
-        ensure!(count > 0 && labels.len() == count, "{} labels for {count} images", labels.len());
-        if let Some(bad) = labels.iter().find(|l| **l as usize >= classes) {
-            crate::bail!("label {bad} with {classes} classes");
-        }
-        let device = images.device();
-        let targets = Tensor::from_slice(labels, count, &Device::Cpu)?.to_device(device)?;
-        let mut params = Params::new(DType::F32, device);
-        let mut link = None;
-        let network = params.init(&key.stream("classifier"), |scope| {
-            link = scope.link();
-            Network::new(scope, channels, classes)
-        })?;
-        let adam = OptimizerConfig {
-            kind: OptimizerKind::Adam,
-            learning_rate: config.learning_rate,
-            ..OptimizerConfig::default()
+    /// A file that cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let about = About {
+            format: FORMAT.to_string(),
+            features: self.features.name().to_string(),
+            shape: self.shape,
+            network: self.config,
         };
-        let mut optimizer = Optimizer::new(adam, &params)?;
-        let order = key.stream("batches");
-        for step in 0..config.steps {
-            let rows = batch_rows(count, BATCH, step, &order);
-            let (xs, ys) = (select(images, &rows)?, select(&targets, &rows)?);
-            let logits = on_tape(&xs, link.as_ref(), Settings::default(), |tape, xs| {
-                network.logits(tape, xs)
-            })?;
-            let loss = cross_entropy(&logits, &ys)?;
-            let gradients = params.gradients(&loss)?;
-            let norm = gradients.norm()?;
-            ensure!(norm.is_finite(), "the classifier's gradient at step {step} is {norm}");
-            let done = step as f64 / config.steps as f64;
-            let rate = 0.5 * (1.0 + (std::f64::consts::PI * done).cos());
-            optimizer.step(&params, &gradients, rate)?;
+        let about = serde_json::to_string(&about).map_err(|e| Error::new(e.to_string()))?;
+        let mut tensors = self.params.tensors();
+        for tensor in tensors.values_mut() {
+            *tensor = tensor.to_device(&Device::Cpu)?;
         }
-        Ok(Self {
-            network: params.frozen(|scope| Network::new(scope, channels, classes))?,
-            features: Features::named(&format!("classifier {}", fingerprint(&params)?))?,
-            shape: [channels, height, width],
-        })
+        write_tensors(path, &tensors, &[(KEY, &about)])
+    }
+
+    /// Read what [`Classifier::save`] wrote, onto `device`: the same classifier, to the bit and by
+    /// name.
+    ///
+    /// # Errors
+    /// A file that is not of this kind, or whose weights have changed since, by its path.
+    pub fn load(path: &Path, device: &Device) -> Result<Self> {
+        Self::read(path, device).with_context(|| format!("the classifier {}", path.display()))
+    }
+
+    fn read(path: &Path, device: &Device) -> Result<Self> {
+        let bytes = std::fs::read(path)?;
+        let (_, header) = SafeTensors::read_metadata(&bytes)?;
+        let Some(about) = header.metadata().as_ref().and_then(|said| said.get(KEY)) else {
+            bail!("its header has no {KEY:?}: not a file of Classifier::save");
+        };
+        let About { format, features, shape, network } = serde_json::from_str(about)
+            .map_err(|e| Error::new(format!("its header's {KEY:?}: {e}")))?;
+        ensure!(format == FORMAT, "its format is {format:?}, and this program reads {FORMAT:?}");
+        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
+        let tensors = tensors.into_iter().collect();
+        let params = Params::given(|s| network.taped(s, &shape), tensors, DType::F32, device)?;
+        let read = Self::new(params, network, shape)?;
+        ensure!(
+            read.features.name() == features,
+            "its weights are those of {:?}, and were saved as {features:?}: the file is damaged",
+            read.features.name()
+        );
+        Ok(read)
     }
 
     /// What the features are: a hash of the trained weights is in their name.
@@ -170,7 +125,7 @@ impl Classifier {
     /// # Errors
     /// Images of a shape other than those it was trained on.
     pub fn evaluate(&self, images: &Tensor) -> Result<Tensor> {
-        self.by_parts(images, |tape, xs| self.network.features(tape, xs))
+        self.by_parts(images, |part| self.network.through(part, ConvNet::features))
     }
 
     /// The logits (N, classes) of `images`.
@@ -178,13 +133,13 @@ impl Classifier {
     /// # Errors
     /// As [`Classifier::evaluate`].
     pub fn logits(&self, images: &Tensor) -> Result<Tensor> {
-        self.by_parts(images, |tape, xs| self.network.logits(tape, xs))
+        self.by_parts(images, |part| self.network.forward(part, Condition::default()))
     }
 
     fn by_parts(
         &self,
         images: &Tensor,
-        network: impl Fn(&mut Tape, &Value) -> Result<Value>,
+        answer: impl Fn(&Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
         let (count, channels, height, width) = images.dims4()?;
         ensure!(
@@ -196,8 +151,7 @@ impl Classifier {
         let images = images.to_dtype(DType::F32)?;
         let mut parts = Vec::new();
         for first in (0..count).step_by(MANY) {
-            let part = images.narrow(0, first, MANY.min(count - first))?;
-            parts.push(on_tape(&part, None, Settings::default(), &network)?);
+            parts.push(answer(&images.narrow(0, first, MANY.min(count - first))?)?);
         }
         Ok(Tensor::cat(&parts, 0)?)
     }
@@ -218,7 +172,7 @@ impl Classifier {
     /// # Errors
     /// As [`Classifier::evaluate`], and features that are not finite.
     pub fn statistics(&self, images: &Tensor) -> Result<Statistics> {
-        let mut statistics = Statistics::new(self.features.clone(), FEATURES)?;
+        let mut statistics = Statistics::new(self.features.clone(), CONVNET_FEATURES)?;
         statistics.add(&self.evaluate(images)?)?;
         Ok(statistics)
     }
@@ -230,15 +184,6 @@ impl Classifier {
     pub fn frechet_distance(&self, a: &Tensor, b: &Tensor) -> Result<f64> {
         self.statistics(a)?.frechet_distance(&self.statistics(b)?)
     }
-}
-
-/// The mean of -ln softmax(logits) at the labels (N).
-fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
-    let most = logits.max_keepdim(D::Minus1)?.detach();
-    let shifted = logits.broadcast_sub(&most)?;
-    let sums = shifted.exp()?.sum_keepdim(D::Minus1)?.log()?;
-    let own = shifted.gather(&labels.unsqueeze(1)?, 1)?;
-    Ok((sums - own)?.mean_all()?)
 }
 
 fn fingerprint(params: &Params) -> Result<String> {

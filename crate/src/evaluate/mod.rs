@@ -15,7 +15,7 @@ mod points;
 mod score;
 mod statistics;
 
-pub use classifier::{Classifier, ClassifierConfig};
+pub use classifier::Classifier;
 pub use comparison::{DigitsComparison, Score};
 pub use features::Features;
 pub use frechet::frechet_distance;

@@ -2,6 +2,7 @@
 
 use super::config::{Experiment, Training};
 use crate::bounds::{level, positive, within};
+use crate::method::DecayShape;
 use crate::nn::{OptimizerConfig, OptimizerKind, Precision};
 use crate::{Context, Result, ensure};
 
@@ -59,6 +60,11 @@ fn training(training: &Training) -> Result<()> {
         "training.precision = {precision:?}: the CPU computes in f32"
     );
     within("training.decay", *decay, 0.0..=1.0)?;
+    ensure!(
+        *decay > 0.0 || training.decay_shape == DecayShape::default(),
+        "training.decay_shape: the learning rate does not fall; give training.decay, the share of \
+         the steps over which it does"
+    );
     within("training.warm_up", training.warm_up, 0.0..=1.0)?;
     ensure!(
         *record_every > 0 && *checkpoint_every > 0,

@@ -1,6 +1,6 @@
 //! The whole state of a run in one safetensors file.
 
-use crate::method::{Trainer, average};
+use crate::method::{Losses, Trainer, average};
 use crate::record::{Table, write_atomically};
 use crate::{Context, Error, Result, bail, ensure};
 use candle_core::{Device, Tensor};
@@ -58,45 +58,8 @@ fn group(index: usize, name: &str, part: &str) -> String {
     if index == 0 { part.to_string() } else { format!("{name}.{part}") }
 }
 
-/// The losses of a player: the first, by which divergence is judged; the last; and the sum since
-/// the last record row, whose mean goes into the next one.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Losses {
-    first: Option<f64>,
-    sum: f64,
-    count: u64,
-    last: f64,
-    norm: f64,
-    rate: f64,
-}
-
+// As a checkpoint keeps them.
 impl Losses {
-    /// Add the loss of one more step, with the norm of its gradient and its learning rate.
-    pub fn add(&mut self, loss: f64, norm: f64, rate: f64) {
-        self.first.get_or_insert(loss);
-        self.sum += loss;
-        self.count += 1;
-        (self.last, self.norm, self.rate) = (loss, norm, rate);
-    }
-
-    /// The first.
-    pub fn first(&self) -> f64 {
-        self.first.unwrap_or(f64::NAN)
-    }
-
-    /// The last.
-    pub fn last(&self) -> f64 {
-        self.last
-    }
-
-    /// The mean since it was last asked for, the last norm and the last rate.
-    pub fn take(&mut self) -> (f64, f64, f64) {
-        // A player that has not stepped since shows its last loss once more.
-        let mean = if self.count == 0 { self.last } else { self.sum / self.count as f64 };
-        (self.sum, self.count) = (0.0, 0);
-        (mean, self.norm, self.rate)
-    }
-
     /// From a checkpoint written when a run had only one player.
     fn of_one_player(about: &Value) -> Option<Self> {
         let bits = |value: &Value| value.as_u64().map(f64::from_bits);

@@ -1,7 +1,7 @@
 //! An experiment as a TOML file.
 
 use super::data::DataConfig;
-use crate::method::MethodConfig;
+use crate::method::{DecayShape, MethodConfig};
 use crate::model::NetworkConfig;
 use crate::nn::{OptimizerConfig, Precision, Settings};
 use crate::process::NoiseRange;
@@ -97,10 +97,13 @@ pub struct Training {
     /// (1 + k) / (10 + k): early on, a slow average would remember the start.
     #[serde(default = "yes")]
     pub ema_warm_up: bool,
-    /// The share of the steps, at the end, over which the learning rate falls linearly to 0. The
-    /// paper has none; short runs gain from it.
+    /// The share of the steps, at the end, over which the learning rate falls to 0. The paper has
+    /// none; short runs gain from it.
     #[serde(default)]
     pub decay: f64,
+    /// Whether it falls along a line (`linear`) or along half a cosine (`cosine`).
+    #[serde(default)]
+    pub decay_shape: DecayShape,
     /// The share of the steps, at the start, over which the learning rate rises linearly to its
     /// value.
     #[serde(default)]

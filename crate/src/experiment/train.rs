@@ -1,6 +1,6 @@
 //! The training loop, one for all methods.
 
-use super::checkpoint::{self, Losses};
+use super::checkpoint;
 use super::config::Experiment;
 use super::data::Data;
 use super::folder::{RunFolder, provenance};
@@ -10,8 +10,8 @@ use super::rows::{Rows, Split};
 use super::teacher::Found;
 use super::trained::Trained;
 use crate::device::{allow_tf32, device};
-use crate::method::{Averages, LearningRate, Setting, Trainer};
-use crate::nn::{Gradients, Precision, memory};
+use crate::method::{self, Averages, LearningRate, Losses, Setting, Trainer};
+use crate::nn::{Precision, memory};
 use crate::record::Table;
 use crate::rng::Key;
 use crate::{Context, Result, bail, ensure};
@@ -71,7 +71,7 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
     check_classes(experiment, &data)?;
     let split = Split::of(experiment, &data, &key)?;
     let mut trainer = build(experiment, &data, key, runs, &device)?;
-    let mut losses: Vec<Losses> = trainer.players().iter().map(|_| Losses::default()).collect();
+    let mut losses = Losses::of(trainer.as_ref());
     let mut table = Table::new();
     let mut step = 0;
 
@@ -93,24 +93,10 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
     while step < total {
         // ---- a batch; for each player its loss, its gradients, its step; what follows
         let batch = Rows::of_step(experiment, &data, &split, &key, step);
-        for turn in trainer.turns(step) {
-            let rate = trainer.players()[turn].learning_rate(step);
-            let found = gradients(trainer.as_ref(), turn, step, &batch).and_then(|found| {
-                losses[turn].add(found.loss, found.norm, rate);
-                trainer.check_loss(turn, found.loss, losses[turn].first())?;
-                Ok(found)
-            });
-            let found = found.with_context(|| {
-                format!(
-                    "{}: at step {step} (learning rate {rate:e}; the last checkpoint in {} stays \
-                     as it is)",
-                    experiment.name,
-                    folder.path().display()
-                )
-            })?;
-            trainer.players_mut()[turn].step(&found.gradients, step)?;
-        }
-        trainer.follow(step)?;
+        method::step(trainer.as_mut(), step, &mut losses, || batch.parts()).map_err(|e| {
+            let (name, place) = (&experiment.name, folder.path().display());
+            e.reworded(|e| format!("{name}: {e}; the last checkpoint in {place} stays as it is"))
+        })?;
         step += 1;
 
         // ---- record row, checkpoint
@@ -158,6 +144,7 @@ fn build(
         sigma_data: experiment.sigma_data,
         optimizer: experiment.optimizer,
         schedule: LearningRate::new(training.iterations, training.decay)
+            .shaped(training.decay_shape)
             .warming_up(training.warm_up),
         averages: Averages { rates: training.ema.all(), warm_up: training.ema_warm_up },
         settings: training.settings(),
@@ -189,36 +176,6 @@ fn row(trainer: &dyn Trainer, step: u64, losses: &mut [Losses]) -> Vec<(String, 
         trainer.columns(step - 1).into_iter().map(|(name, value)| (name.to_string(), value)),
     );
     row
-}
-
-struct Step {
-    loss: f64,
-    norm: f64,
-    gradients: Gradients,
-}
-
-// The mean loss of `player` on a batch, the norm of its gradient, and the gradient, clipped where
-// that is asked for: by parts where the batch is split, weighted by their sizes.
-fn gradients(trainer: &dyn Trainer, player: usize, step: u64, batch: &Rows) -> Result<Step> {
-    let of = trainer.players()[player];
-    let (mut value, mut sum) = (0.0, None::<Gradients>);
-    for part in batch.parts() {
-        let (part, share) = part?;
-        let loss = trainer.loss(player, step, &part)?;
-        let loss = if share == 1.0 { loss } else { (loss * share)? };
-        value += f64::from(loss.to_scalar::<f32>()?);
-        let gradients = of.params().gradients(&loss)?;
-        match &mut sum {
-            Some(sum) => sum.add(gradients)?,
-            None => sum = Some(gradients),
-        }
-    }
-    let Some(mut gradients) = sum else { bail!("a batch of no samples") };
-    // The parameter comes first: it says more than the loss.
-    let norm = gradients.norm().with_context(|| format!("the loss is {value}"))?;
-    ensure!(diverged: value.is_finite(), "the loss is {value}, the norm of the gradient {norm}");
-    of.clip(&mut gradients, norm)?;
-    Ok(Step { loss: value, norm, gradients })
 }
 
 // The mean loss of the first player at step `step` on rows that it takes no step on.

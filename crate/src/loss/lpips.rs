@@ -7,9 +7,9 @@
 use super::distance::Compare;
 use crate::bounds::within;
 use crate::hub::Hub;
+use crate::model::{Taped, VGG_CHANNELS, Vgg16};
 use crate::nn::{
-    Conv2d, Init, Params, Scope, Settings, Shapes, Tape, Value, average_pool2, max_pool, on_tape,
-    relu, resize_bilinear,
+    Init, Params, Scope, Settings, Shapes, Tape, Value, average_pool2, max_pool, resize_bilinear,
 };
 use crate::{Context, Error, Result, ensure};
 use candle_core::{DType, Device, Tensor};
@@ -25,14 +25,6 @@ const FILE: &str = "lpips_vgg.safetensors";
 /// accepted.
 const PUBLISHED: &str = "a96ef46bc0b0a064b67e277c15af82caa42278dd79aba0034815ed355e1aaacb";
 
-/// For each block of VGG16: its channels, and torchvision's numbers for its convolutions.
-const BLOCKS: [(usize, &[usize]); 5] = [
-    (64, &[0, 2]),
-    (128, &[5, 7]),
-    (256, &[10, 12, 14]),
-    (512, &[17, 19, 21]),
-    (512, &[24, 26, 28]),
-];
 const SHIFT: [f64; 3] = [-0.030, -0.088, -0.188];
 const SCALE: [f64; 3] = [0.458, 0.448, 0.450];
 /// What is added to the norm of a position's features.
@@ -129,16 +121,15 @@ impl LpipsConfig {
 /// # Ok::<(), consistency::Error>(())
 /// ```
 pub struct Lpips {
-    network: Network,
+    network: Taped<Network>,
     side: Option<usize>,
     pooling: Pooling,
-    settings: Settings,
     dtype: DType,
     device: Device,
 }
 
 struct Network {
-    blocks: Vec<Vec<Conv2d>>,
+    vgg: Vgg16,
     weights: Vec<Tensor>, // (C) of each block
 }
 
@@ -150,40 +141,14 @@ impl std::fmt::Debug for Lpips {
 
 impl Network {
     fn new(scope: &mut Scope) -> Result<Self> {
-        let (mut blocks, mut weights, mut inputs) = (Vec::new(), Vec::new(), 3);
-        for (block, (channels, numbers)) in BLOCKS.into_iter().enumerate() {
-            let mut convolutions = Vec::new();
-            for number in numbers {
-                let mut place = scope.at(format!("features.{number}"));
-                convolutions.push(Conv2d::new(&mut place, inputs, channels, 3, 1.0)?);
-                inputs = channels;
-            }
-            blocks.push(convolutions);
+        let vgg = Vgg16::new(scope)?;
+        let weights = VGG_CHANNELS.into_iter().enumerate().map(|(block, channels)| {
             let line = format!("lin{block}.model.1.weight");
             let zero = Init::Constant(0.0);
-            weights.push(scope.fixed(&line, &[1, channels, 1, 1], zero)?.reshape(channels)?);
-        }
-        Ok(Self { blocks, weights })
-    }
-
-    /// The activations (B, H, W, C) at the end of each block.
-    fn features(&self, tape: &mut Tape, xs: &Value, pooling: Pooling) -> Result<Vec<Value>> {
-        let mut xs = xs.clone();
-        let mut features: Vec<Value> = Vec::with_capacity(BLOCKS.len());
-        for (i, block) in self.blocks.iter().enumerate() {
-            if i > 0 {
-                xs = match pooling {
-                    Pooling::Max => max_pool(tape, &xs, 2, 2, 0)?,
-                    Pooling::Average => average_pool2(tape, &xs)?,
-                };
-            }
-            for convolution in block {
-                let ys = convolution.forward(tape, &xs)?;
-                xs = relu(tape, &ys)?;
-            }
-            features.push(xs.clone());
-        }
-        Ok(features)
+            Ok(scope.fixed(&line, &[1, channels, 1, 1], zero)?.reshape(channels)?)
+        });
+        let weights = weights.collect::<Result<_>>()?;
+        Ok(Self { vgg, weights })
     }
 }
 
@@ -205,10 +170,9 @@ impl Lpips {
         };
         let params = read().with_context(|| format!("LPIPS's weights {}", path.display()))?;
         Ok(Self {
-            network: params.frozen(Network::new)?,
+            network: params.frozen(|scope| Taped::build(scope, Network::new))?,
             side: None,
             pooling: Pooling::Max,
-            settings: Settings::default(),
             dtype,
             device: device.clone(),
         })
@@ -256,7 +220,7 @@ impl Lpips {
     /// The same, run as `settings` say.
     #[must_use]
     pub fn with(mut self, settings: Settings) -> Self {
-        self.settings = settings;
+        self.network = self.network.with(settings);
         self
     }
 
@@ -302,15 +266,12 @@ impl Lpips {
         };
         let (shift, scale) = (line(SHIFT)?, line(SCALE)?);
         let scaled = |x: &Tensor| x.broadcast_sub(&shift)?.broadcast_div(&scale);
-        let mut quiet = Tape::new(self.settings, false);
-        let other = quiet.constant(scaled(b)?.contiguous()?);
-        let other = self.resized(&mut quiet, &other)?;
-        let others = self.network.features(&mut quiet, &other, self.pooling)?;
-        on_tape(&scaled(a)?, None, self.settings, |tape, xs| {
-            let xs = self.resized(tape, xs)?;
-            let features = self.network.features(tape, &xs, self.pooling)?;
+        let others =
+            self.network.values(&scaled(b)?, |of, tape, xs| self.features(of, tape, xs))?;
+        self.network.through(&scaled(a)?, |network, tape, xs| {
+            let features = self.features(network, tape, xs)?;
             let mut sum: Option<Value> = None;
-            for ((own, other), weights) in features.iter().zip(&others).zip(&self.network.weights) {
+            for ((own, other), weights) in features.iter().zip(&others).zip(&network.weights) {
                 let part = tape.unit_difference(own, other.tensor(), weights, EPS)?;
                 sum = Some(match &sum {
                     Some(sum) => tape.add(sum, &part, 1.0)?,
@@ -321,13 +282,16 @@ impl Lpips {
         })
     }
 
-    /// (B, 3, H, W) to (B, H', W', 3).
-    fn resized(&self, tape: &mut Tape, xs: &Value) -> Result<Value> {
-        let xs = tape.channels_last(xs)?;
-        match self.side {
-            Some(side) => resize_bilinear(tape, &xs, (side, side)),
-            None => Ok(xs),
+    /// VGG16's activations (B, H', W', C) for images (B, 3, H, W), resized where that is asked for.
+    fn features(&self, network: &Network, tape: &mut Tape, xs: &Value) -> Result<Vec<Value>> {
+        let mut xs = tape.channels_last(xs)?;
+        if let Some(side) = self.side {
+            xs = resize_bilinear(tape, &xs, (side, side))?;
         }
+        network.vgg.features(tape, &xs, |tape, xs| match self.pooling {
+            Pooling::Max => max_pool(tape, xs, 2, 2, 0),
+            Pooling::Average => average_pool2(tape, xs),
+        })
     }
 }
 

@@ -1,13 +1,15 @@
-//! Training objectives: denoising score matching, consistency distillation and consistency
-//! training. They know networks only through the seams, and no training loop. The exception is
+//! Training objectives: denoising score matching, consistency distillation, consistency training
+//! and cross-entropy. They know networks only through the seams, and no training loop. The exception is
 //! LPIPS, a distance that is itself a network.
 
+mod classification;
 mod consistency;
 mod distance;
 mod lpips;
 mod matching;
 mod weighting;
 
+pub use classification::cross_entropy;
 pub use consistency::{Pair, consistency_loss, distillation_pair, training_pair};
 pub use distance::{Compare, Distance, Metric, Reduction};
 pub use lpips::{Lpips, LpipsConfig, Pooling};

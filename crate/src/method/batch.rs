@@ -14,7 +14,7 @@ use std::ops::Range;
 pub struct Batch {
     /// x_0: `(B, ..)`.
     pub x0: Tensor,
-    /// A class for each sample, for networks that are conditioned on classes.
+    /// A class for each sample, for networks that are conditioned on classes or are to tell them.
     pub labels: Option<Vec<u32>>,
     /// The place of the first sample in the whole batch.
     pub first: u64,

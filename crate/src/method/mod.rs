@@ -6,6 +6,7 @@
 //! never which method it is. A new method is a file of its own and a line of [`MethodConfig`].
 
 mod batch;
+mod classification;
 mod consistency_distillation;
 mod consistency_training;
 mod consistency_trajectory;
@@ -14,18 +15,21 @@ mod player;
 mod progressive_distillation;
 mod score_matching;
 mod setting;
+mod step;
 mod student;
 
 pub use batch::Batch;
+pub use classification::ClassifierConfig;
 pub use consistency_distillation::ConsistencyDistillation;
 pub use consistency_training::ConsistencyTraining;
 pub use consistency_trajectory::{ConsistencyTrajectory, TrajectoryMaps};
 pub use knowledge_distillation::KnowledgeDistillation;
 pub(crate) use player::average;
-pub use player::{Averages, LearningRate, Player};
+pub use player::{Averages, DecayShape, LearningRate, Player};
 pub use progressive_distillation::{ProgressiveDistillation, two_steps_in_one};
 pub use score_matching::ScoreMatching;
 pub use setting::{Setting, Teachers, Weights};
+pub use step::{Losses, step};
 
 use crate::loss::LpipsConfig;
 use crate::model::Times;

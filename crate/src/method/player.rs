@@ -3,6 +3,7 @@
 use crate::nn::{Ema, Gradients, Optimizer, OptimizerConfig, Params};
 use crate::{Result, ensure};
 use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Named parameters, their optimizer, learning-rate schedule and averages.
@@ -25,8 +26,8 @@ pub struct Averages<'a> {
     pub warm_up: bool,
 }
 
-/// The factor on the learning rate: linearly up to 1 over the first steps, then 1, then linearly to
-/// 0 over the last steps; in each stage, where a method has several.
+/// The factor on the learning rate: linearly up to 1 over the first steps, then 1, then down to 0
+/// over the last steps; in each stage, where a method has several.
 ///
 /// ```
 /// use consistency::method::LearningRate;
@@ -37,13 +38,38 @@ pub struct Averages<'a> {
 pub struct LearningRate {
     ends: Vec<u64>,
     decay: f64,
+    shape: DecayShape,
     warm_up: f64,
 }
 
+/// How a learning rate falls to 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DecayShape {
+    /// Along a line.
+    #[default]
+    Linear,
+    /// Along half a cosine.
+    Cosine,
+}
+
 impl LearningRate {
-    /// For `iterations` steps; the rate falls over the last share `decay` of them.
+    /// For `iterations` steps; the rate falls over the last share `decay` of them, along a line.
     pub fn new(iterations: u64, decay: f64) -> Self {
-        Self { ends: vec![iterations], decay, warm_up: 0.0 }
+        Self { ends: vec![iterations], decay, shape: DecayShape::Linear, warm_up: 0.0 }
+    }
+
+    /// The same, falling along `shape`.
+    ///
+    /// ```
+    /// use consistency::method::{DecayShape, LearningRate};
+    /// let schedule = LearningRate::new(90, 1.0).shaped(DecayShape::Cosine);
+    /// assert_eq!(schedule.factor(0), 1.0);
+    /// assert!((schedule.factor(30) - 0.75).abs() < 1e-12);
+    /// ```
+    #[must_use]
+    pub fn shaped(self, shape: DecayShape) -> Self {
+        Self { shape, ..self }
     }
 
     /// The same, rising over the first share `share` of the steps.
@@ -55,7 +81,7 @@ impl LearningRate {
     /// The same in each of the stages that end before these steps.
     #[must_use]
     pub(super) fn in_stages(&self, ends: Vec<u64>) -> Self {
-        Self { ends, decay: self.decay, warm_up: self.warm_up }
+        Self { ends, ..self.clone() }
     }
 
     /// K, the number of steps.
@@ -69,7 +95,15 @@ impl LearningRate {
         let begin = if stage == 0 { 0 } else { self.ends[stage - 1] };
         let total = (self.ends[stage] - begin) as f64;
         let falling = self.decay * total;
-        let end = if falling > 0.0 { (total - (k - begin) as f64) / falling } else { 1.0 };
+        let done = (k - begin) as f64;
+        let end = match self.shape {
+            _ if !(falling > 0.0) => 1.0,
+            DecayShape::Linear => (total - done) / falling,
+            DecayShape::Cosine => {
+                let fallen = (done - (total - falling)).max(0.0) / falling;
+                0.5 * (1.0 + (std::f64::consts::PI * fallen).cos())
+            }
+        };
         let start = (k - begin + 1) as f64 / (self.warm_up * total).max(1.0);
         end.min(start).min(1.0)
     }

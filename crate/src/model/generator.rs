@@ -1,6 +1,6 @@
 //! A network as a generator: one evaluation from noise to a sample.
 
-use super::network::{Condition, Network};
+use super::network::{Condition, Network, answer};
 use crate::process::Scaling;
 use crate::seam::Generator;
 use crate::{Result, ensure};
@@ -34,7 +34,7 @@ impl OneStepGenerator {
         );
         let at = [self.t_max];
         self.scaling.apply(&(z * self.t_max)?, &at, |xs, noise| {
-            self.network.forward(xs, Condition { noise, ..on })
+            answer(self.network.as_ref(), xs, Condition { noise, ..on })
         })
     }
 }

@@ -1,7 +1,7 @@
 //! What a network is, and how one runs on a tape.
 
-use crate::Result;
 use crate::nn::{Link, Masks, Scope, Settings, Tape, Value, on_tape};
+use crate::{Result, ensure};
 use candle_core::Tensor;
 
 /// What a network is conditioned on besides its input.
@@ -30,7 +30,8 @@ impl<'a> From<&'a Vec<f64>> for Condition<'a> {
     }
 }
 
-/// F in `c_skip x + c_out F(c_in x, c_noise)`: an image and c_noise in, an image out.
+/// Any network: samples in, an answer for each of them out. Where the answer has the samples' shape
+/// it may be F in `c_skip x + c_out F(c_in x, c_noise)`; a classifier's are logits.
 ///
 /// ```
 /// use consistency::model::Condition;
@@ -49,7 +50,7 @@ impl<'a> From<&'a Vec<f64>> for Condition<'a> {
 /// # Ok::<(), consistency::Error>(())
 /// ```
 pub trait Network: Send + Sync {
-    /// `xs`: (B, C, H, W), the same out.
+    /// `xs`: (B, ..), the answers (B, ..).
     fn forward(&self, xs: &Tensor, condition: Condition) -> Result<Tensor>;
 }
 
@@ -59,28 +60,79 @@ impl<N: Network + ?Sized> Network for Box<N> {
     }
 }
 
+/// F(xs) where it is combined with xs: a denoiser, a consistency model, a map, a generator.
+///
+/// # Errors
+/// An answer of another shape, a classifier's for one.
+pub(super) fn answer(network: &dyn Network, xs: &Tensor, on: Condition) -> Result<Tensor> {
+    let ys = network.forward(xs, on)?;
+    ensure!(
+        ys.dims() == xs.dims(),
+        "this network answers samples of shape {:?} with {:?}: a denoiser's, and a consistency \
+         model's, answers in the samples' own shape",
+        xs.dims(),
+        ys.dims()
+    );
+    Ok(ys)
+}
+
 /// A network as steps of a tape.
-pub(super) trait OnTape: Send + Sync {
+pub(crate) trait OnTape: Send + Sync {
     fn run(&self, tape: &mut Tape, xs: &Value, condition: Condition) -> Result<Value>;
 }
 
 /// A network that runs on a tape, with the link to its parameters' gradients.
-pub(super) struct Taped<N> {
+pub(crate) struct Taped<N> {
     network: N,
     link: Option<Link>,
     settings: Settings,
 }
 
-impl<N: OnTape> Taped<N> {
+impl<N> Taped<N> {
     pub fn new(scope: &Scope, network: N) -> Self {
         Self { network, link: scope.link(), settings: scope.settings() }
+    }
+
+    /// The network that `build` builds in `scope`.
+    pub fn build(scope: &mut Scope, build: impl FnOnce(&mut Scope) -> Result<N>) -> Result<Self> {
+        let network = build(scope)?;
+        Ok(Self::new(scope, network))
+    }
+
+    /// The same, run as `settings` say.
+    pub fn with(self, settings: Settings) -> Self {
+        Self { settings, ..self }
+    }
+
+    /// The network, for its parts.
+    pub fn network(&self) -> &N {
+        &self.network
+    }
+
+    /// What `run` makes of `xs` with the network's layers: its answer, its features, or steps
+    /// around it. The whole is one operation of candle's graph.
+    pub fn through(
+        &self,
+        xs: &Tensor,
+        run: impl FnOnce(&N, &mut Tape, &Value) -> Result<Value>,
+    ) -> Result<Tensor> {
+        on_tape(xs, self.link.as_ref(), self.settings, |tape, xs| run(&self.network, tape, xs))
+    }
+
+    /// Several values that `run` makes of `xs`, none of which takes a gradient.
+    pub fn values(
+        &self,
+        xs: &Tensor,
+        run: impl FnOnce(&N, &mut Tape, &Value) -> Result<Vec<Value>>,
+    ) -> Result<Vec<Value>> {
+        let mut tape = Tape::new(self.settings, false);
+        let xs = tape.constant(xs.detach().contiguous()?);
+        run(&self.network, &mut tape, &xs)
     }
 }
 
 impl<N: OnTape> Network for Taped<N> {
     fn forward(&self, xs: &Tensor, condition: Condition) -> Result<Tensor> {
-        on_tape(xs, self.link.as_ref(), self.settings, |tape, xs| {
-            self.network.run(tape, xs, condition)
-        })
+        self.through(xs, |network, tape, xs| network.run(tape, xs, condition))
     }
 }

@@ -1,7 +1,7 @@
 //! A network as a denoiser (EDM), as a consistency function (boundary scalings), and as a map
 //! between two noise levels.
 
-use super::network::{Condition, Network};
+use super::network::{Condition, Network, answer};
 use crate::nn::Masks;
 use crate::process::{Coefficients, Parameterization, Scaling, time_condition};
 use crate::seam::{ConsistencyFunction, Denoiser, TwoTimeMap, one_a_sample, per_sample};
@@ -33,7 +33,8 @@ impl EdmDenoiser {
     }
 
     fn run(&self, x: &Tensor, t: &[f64], on: Condition) -> Result<Tensor> {
-        self.scaling.apply(x, t, |xs, noise| self.network.forward(xs, Condition { noise, ..on }))
+        let network = self.network.as_ref();
+        self.scaling.apply(x, t, |xs, noise| answer(network, xs, Condition { noise, ..on }))
     }
 }
 
@@ -76,7 +77,7 @@ impl ConsistencyModel {
 
     fn run(&self, x: &Tensor, t: &[f64], on: Condition) -> Result<Tensor> {
         self.parameterization.apply(self.sigma_data, self.eps, x, t, |xs, noise| {
-            self.network.forward(xs, Condition { noise, ..on })
+            answer(self.network.as_ref(), xs, Condition { noise, ..on })
         })
     }
 }
@@ -118,7 +119,7 @@ impl TwoTimeModel {
         let noise = |levels: &[f64]| levels.iter().map(|t| time_condition(*t)).collect::<Vec<_>>();
         let (first, second) = (noise(&t), noise(&s));
         let on = Condition { noise: &first, second: Some(&second), ..on };
-        let answer = self.network.forward(&inner, on)?;
+        let answer = answer(self.network.as_ref(), &inner, on)?;
         Ok((x.broadcast_mul(&skip)? + answer.broadcast_mul(&out)?)?)
     }
 

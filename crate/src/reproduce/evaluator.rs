@@ -2,9 +2,10 @@
 
 use super::evaluation::MetricFamily;
 use crate::data::{Images, part_rows};
-use crate::evaluate::{Classifier, ClassifierConfig, Inception, InceptionFeatures, Statistics};
+use crate::evaluate::{Classifier, Inception, InceptionFeatures, Statistics};
 use crate::experiment::Trained;
 use crate::hub::Hub;
+use crate::method::ClassifierConfig;
 use crate::rng::Key;
 use crate::{Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};

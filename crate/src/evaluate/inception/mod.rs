@@ -1,6 +1,5 @@
-//! The Inception network behind FID, KID and the Inception score.
+//! FID, KID and the Inception score: what the published Inception network says about images.
 
-mod network;
 mod weights;
 
 use super::features::{Features, PUBLISHED};
@@ -9,18 +8,16 @@ use super::manifold::{NEIGHBOURS, PrecisionRecall, precision_recall};
 use super::score::inception_score;
 use super::statistics::Statistics;
 use crate::hub::Hub;
-use crate::nn::{Params, Settings, Shapes, on_tape, position_mean, resize_bilinear};
+use crate::model::{Condition, INCEPTION_FEATURES, InceptionV3, Network, Taped};
+use crate::nn::{Params, Shapes};
 use crate::rng::Key;
 use crate::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
-use network::{FEATURES, Network};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 
 const REPOSITORY: &str = "nikhilr01/sen-bridge-weights";
 const FILE: &str = "fid_inception.safetensors";
-/// The side that every image is resized to.
-const SIDE: usize = 299;
 /// The subsets that KID is a mean over, and the images of each.
 const KID_SUBSETS: usize = 100;
 const KID_SIZE: usize = 1000;
@@ -37,7 +34,7 @@ const BATCH: usize = 32;
 /// # Ok::<(), consistency::Error>(())
 /// ```
 pub struct Inception {
-    network: Network,
+    network: Taped<InceptionV3>,
     features: Features,
     device: Device,
 }
@@ -77,9 +74,9 @@ impl Inception {
         let what = || format!("Inception's weights {}", path.display());
         let hash = sha256(path).with_context(what)?;
         let tensors = weights::read(path).with_context(what)?;
-        let params = Params::given(Network::new, tensors, DType::F32, device)?;
+        let params = Params::given(InceptionV3::new, tensors, DType::F32, device)?;
         Ok(Self {
-            network: params.frozen(Network::new)?,
+            network: params.frozen(|scope| Taped::build(scope, InceptionV3::new))?,
             features: Features::inception(&hash),
             device: device.clone(),
         })
@@ -136,31 +133,21 @@ impl Inception {
         let mut pooled = Vec::with_capacity(count.div_ceil(BATCH));
         for first in (0..count).step_by(BATCH) {
             let part = images.narrow(0, first, BATCH.min(count - first))?;
-            pooled.push(self.pool(&part)?);
+            pooled.push(self.network.forward(&part, Condition::default())?);
         }
         let pool = Tensor::cat(&pooled, 0)?;
-        let unbiased = pool.matmul(&self.network.classifier.tensor().t()?)?;
+        let unbiased = pool.matmul(&self.network.network().classifier.tensor().t()?)?;
         Ok(InceptionFeatures { features: self.features.clone(), pool, unbiased })
-    }
-
-    fn pool(&self, images: &Tensor) -> Result<Tensor> {
-        on_tape(images, None, Settings::default(), |tape, xs| {
-            let xs = tape.channels_last(xs)?;
-            let xs = resize_bilinear(tape, &xs, (SIDE, SIDE))?;
-            let xs = tape.constant(xs.tensor().affine(2.0, -1.0)?);
-            let ys = self.network.forward(tape, &xs)?;
-            position_mean(tape, &ys)
-        })
     }
 
     /// The logits (N, 1008) with the classifier's bias.
     pub fn logits(&self, of: &InceptionFeatures) -> Result<Tensor> {
-        Ok(of.unbiased.broadcast_add(self.network.classifier_bias.tensor())?)
+        Ok(of.unbiased.broadcast_add(self.network.network().classifier_bias.tensor())?)
     }
 
     /// Statistics of this network's features, with none added yet.
     pub fn statistics(&self) -> Result<Statistics> {
-        Statistics::new(self.features.clone(), FEATURES)
+        Statistics::new(self.features.clone(), INCEPTION_FEATURES)
     }
 }
 
@@ -197,7 +184,7 @@ impl InceptionFeatures {
 
     /// Their mean and covariance.
     pub fn statistics(&self) -> Result<Statistics> {
-        let mut statistics = Statistics::new(self.features.clone(), FEATURES)?;
+        let mut statistics = Statistics::new(self.features.clone(), INCEPTION_FEATURES)?;
         statistics.add(&self.pool)?;
         Ok(statistics)
     }

@@ -1,6 +1,6 @@
 //! Weights under pytorch-fid's names, each batch norm folded into its convolution.
 
-use super::network::Network;
+use crate::model::InceptionV3;
 use crate::nn::Shapes;
 use crate::{Context, Error, Result, ensure};
 use candle_core::{DType, Device, Tensor};
@@ -14,7 +14,7 @@ const NORM: [&str; 4] = ["weight", "bias", "running_mean", "running_var"];
 
 /// The names and shapes of pytorch-fid's state dict.
 pub(super) fn published() -> Result<Shapes> {
-    let folded = Shapes::of(Network::new)?;
+    let folded = Shapes::of(InceptionV3::new)?;
     let mut all = Vec::new();
     for (name, shape) in folded.iter() {
         match name.strip_suffix(".weight") {

@@ -2,14 +2,19 @@
 //! FID of TensorFlow has it. Its average pools do not count the padding, and the last block takes
 //! the maximum instead of the mean.
 
+use super::network::{Condition, OnTape};
 use crate::Result;
-use crate::nn::{Conv2d, Init, Parameter, Scope, Tape, Value, average_pool3, max_pool};
-use crate::nn::{concatenate, relu};
+use crate::nn::{
+    Conv2d, Init, Parameter, Scope, Tape, Value, average_pool3, concatenate, max_pool,
+    position_mean, relu, resize_bilinear,
+};
 
 /// The number of pool features.
-pub(super) const FEATURES: usize = 2048;
+pub(crate) const FEATURES: usize = 2048;
 /// The number of classes in the logits.
-pub(super) const CLASSES: usize = 1008;
+const CLASSES: usize = 1008;
+/// The side that every image is resized to.
+const SIDE: usize = 299;
 
 enum Part {
     /// A convolution with its batch norm folded in, and ReLU.
@@ -24,7 +29,7 @@ enum Part {
 }
 
 /// The network up to its pool features, and the classifier on them.
-pub(super) struct Network {
+pub(crate) struct InceptionV3 {
     parts: Vec<Part>,
     pub classifier: Parameter,      // (CLASSES, FEATURES)
     pub classifier_bias: Parameter, // (CLASSES)
@@ -63,7 +68,7 @@ fn bare(scope: Build, name: &str, channels: (usize, usize), stride: usize) -> Re
 
 const HALVE: Part = Part::Largest3 { stride: 2, padding: 0 };
 
-impl Network {
+impl InceptionV3 {
     /// Under pytorch-fid's names, with `.conv` and `.bn` merged into one.
     pub fn new(scope: Build) -> Result<Self> {
         let mut parts = vec![
@@ -98,10 +103,17 @@ impl Network {
             classifier_bias: classifier.parameter("bias", &[CLASSES], zero)?,
         })
     }
+}
 
-    /// Images (B, H, W, 3) in \[-1, 1\]: the last block's activations (B, H', W', 2048).
-    pub fn forward(&self, tape: &mut Tape, xs: &Value) -> Result<Value> {
-        chain(&self.parts, tape, xs)
+impl OnTape for InceptionV3 {
+    /// Images (B, 3, H, W) in \[0, 1\], resized to 299 x 299: the pool features (B, 2048). No
+    /// gradient passes the scaling to \[-1, 1\].
+    fn run(&self, tape: &mut Tape, xs: &Value, _: Condition) -> Result<Value> {
+        let xs = tape.channels_last(xs)?;
+        let xs = resize_bilinear(tape, &xs, (SIDE, SIDE))?;
+        let xs = tape.constant(xs.tensor().affine(2.0, -1.0)?);
+        let ys = chain(&self.parts, tape, &xs)?;
+        position_mean(tape, &ys)
     }
 }
 
