@@ -94,7 +94,11 @@ pub fn experiment(_: &Path, file: &Path) -> Result<()> {
 }
 
 pub fn reproductions(to: &Folder) -> Result<Vec<PathBuf>> {
-    written(to, &[("test/experiment.toml", REPRODUCTION)])
+    let teacher = REPRODUCTION.replace("taus = [[], [0.8, 0.4]]\n", DENOISER).replace(
+        r#""consistency-training", schedule = { s0 = 2, s1 = 20, mu0 = 0.9 }"#,
+        r#""score-matching""#,
+    );
+    written(to, &[("test/experiment.toml", REPRODUCTION), ("teacher/experiment.toml", &teacher)])
 }
 
 const REPRODUCTION: &str = r#"
@@ -105,10 +109,7 @@ dataset = "digits"
 [evaluate]
 samples = 100
 taus = [[], [0.8, 0.4]]
-points = [18, 9]
-again = [0.8]
 from_data = [1.6]
-solvers = [{ sampler = { kind = "predictor-corrector", snr = 0.1, corrections = 1 }, points = 7 }]
 by = ["pixels", "classifier"]
 
 [experiment]
@@ -125,8 +126,15 @@ experiment.training.iterations = 40
 experiment.training.iterations = 80
 "#;
 
-pub fn reproduction(folder: &Path, _: &Path) -> Result<()> {
-    let read = Reproduction::read(folder, "test")?;
+/// How a denoiser is sampled, in place of `taus`.
+const DENOISER: &str = r#"points = [18, 9]
+again = [0.8]
+solvers = [{ sampler = { kind = "predictor-corrector", snr = 0.1, corrections = 1 }, points = 7 }]
+"#;
+
+pub fn reproduction(folder: &Path, file: &Path) -> Result<()> {
+    let name = file.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    let read = Reproduction::read(folder, &name)?;
     let _ = (read.sweeps(), read.samplings());
     for variant in read.variants() {
         let _ = Reproduction::read(folder, &variant);
