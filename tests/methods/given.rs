@@ -268,7 +268,7 @@ fn the_gradient_goes_through_the_way_to_eps() -> Result<()> {
     let Some(found) = gradients.get(x.as_tensor()) else { panic!("no gradient") };
     let (found, step) = (found.flatten_all()?.to_vec1::<f32>()?, 1e-2f32);
     for (i, found) in found.into_iter().enumerate() {
-        let mut moved = vec![0f32; 2];
+        let mut moved = [0f32; 2];
         moved[i] = step;
         let moved = Tensor::new(&moved[..], &Device::Cpu)?.reshape((1, 2))?;
         let (up, down) = (end(&(x.as_tensor() + &moved)?)?, end(&(x.as_tensor() - &moved)?)?);
