@@ -21,9 +21,9 @@ const SHOWN: usize = 200;
 /// assert_eq!(error.to_string(), "reading cd.toml: batch is 0; give at least 1");
 /// ```
 ///
-/// A program that goes on after an error asks what kind it is. There are four, one for each
+/// A program that continues after an error can check which kind it is. There are four, one for each
 /// thing that a program may do about it; all other errors are for a person to read and act on.
-/// Context put in front keeps the kind.
+/// Context added in front keeps the kind.
 ///
 /// | kind | what happened | what a program may do |
 /// |---|---|---|
@@ -175,7 +175,7 @@ impl Error {
         Self(Box::new(Inner { message: fitting(message), kind, source: None }))
     }
 
-    // From an error of another library, whose own message it has.
+    // From an error of another library, with that error's message.
     fn from_source(kind: Kind, source: impl StdError + Send + Sync + 'static) -> Self {
         let mut error = Self::of(kind, source.to_string());
         error.0.source = Some(Box::new(source));
@@ -235,10 +235,10 @@ impl From<candle_core::Error> for Error {
 }
 
 /// Our error inside candle's, for the code that candle calls back (custom operations). Converted
-/// back it is the same error again.
+/// back, it is the same error again.
 impl From<Error> for candle_core::Error {
     fn from(error: Error) -> Self {
-        // Of candle's errors that hold another one with its text, this gives it back.
+        // Of the variants of candle's error that hold another error, this one gives it back.
         Self::Io(io::Error::other(error))
     }
 }
@@ -297,8 +297,8 @@ impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
     }
 }
 
-/// Return early with an [`Error`] whose message is written as for `format!`. A kind may stand in
-/// front, by the name of its constructor.
+/// Return early with an [`Error`] whose message is written as for `format!`. A kind may come first,
+/// by the name of its constructor.
 ///
 /// ```
 /// # use consistency::{Result, bail};

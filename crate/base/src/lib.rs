@@ -1,4 +1,4 @@
-//! What every room of Consistency Lab stands on: [`error`] and [`guard`](mod@guard), [`rng`], the
+//! What every module of Consistency Lab builds on: [`error`] and [`guard`](mod@guard), [`rng`], the
 //! traits of [`seam`], [`bounds`], and [`device`](mod@device). `consistency` re-exports all of
 //! it.
 

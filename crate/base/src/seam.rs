@@ -1,6 +1,6 @@
-//! The seams: whatever denoises is a [`Denoiser`], whatever maps a point of a trajectory to its
-//! origin is a [`ConsistencyFunction`], whatever maps it to any later point a [`TwoTimeMap`], and
-//! whatever makes samples of noise at once a [`Generator`].
+//! The seams: anything that denoises is a [`Denoiser`], anything that maps a point of a trajectory
+//! to its origin is a [`ConsistencyFunction`], anything that maps it to any later point is a
+//! [`TwoTimeMap`], and anything that turns noise into samples in one evaluation is a [`Generator`].
 //!
 //! Noise levels `t` are given on the host in f64: one per sample, or a single one for the whole
 //! batch. They are known before any network runs, and differences such as `t - eps` keep their
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 ///
 /// ```
 /// use consistency::prelude::*;
-/// /// Of data at 0 alone, whatever x is.
+/// /// For data that are always 0: the mean is 0 for every x.
 /// struct Zero;
 /// impl Denoiser for Zero {
 ///     fn denoise(&self, x: &Tensor, _: &[f64]) -> consistency::Result<Tensor> {
@@ -47,7 +47,7 @@ pub trait Denoiser: Send + Sync {
 ///
 /// ```
 /// use consistency::prelude::*;
-/// /// Of data at 0 alone: x_t = t z, so that x_eps is (eps / t) x_t.
+/// /// For data that are always 0: x_t = t z, so that x_eps is (eps / t) x_t.
 /// struct Shrink {
 ///     eps: f64,
 /// }
@@ -57,7 +57,7 @@ pub trait Denoiser: Send + Sync {
 ///         Ok(x.broadcast_mul(&per_sample(&factors, x)?)?)
 ///     }
 /// }
-/// let x = Tensor::new(&[[8.0f64], [8.0]], &Device::Cpu)?; // (2, 1), each at a level of its own
+/// let x = Tensor::new(&[[8.0f64], [8.0]], &Device::Cpu)?; // (2, 1), each at its own level
 /// assert_eq!(values(&Shrink { eps: 0.5 }.origin(&x, &[4.0, 0.5])?)?, [1.0, 8.0]);
 /// # Ok::<(), consistency::Error>(())
 /// ```
@@ -89,7 +89,7 @@ pub trait TwoTimeMap: Send + Sync {
 
 /// A generator: noise and, for a conditional one, classes to samples, in one evaluation.
 ///
-/// What knowledge distillation, a distilled flow and a GAN train are generators.
+/// The networks that knowledge distillation, flow distillation and GANs train are generators.
 ///
 /// ```
 /// use consistency::prelude::*;

@@ -1,7 +1,7 @@
 //! The engine of Consistency Lab: [`nn`], which `consistency` re-exports.
 //!
-//! It is a package of its own because it is compiled the longest (its kernels, once for each
-//! instruction set) and changes the least.
+//! It is a package of its own because it takes the longest to compile (its kernels are compiled
+//! once for each instruction set) and changes the least.
 
 pub mod nn;
 

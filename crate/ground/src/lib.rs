@@ -1,6 +1,6 @@
-//! The rooms of Consistency Lab without neural networks, which `consistency` re-exports: the known
-//! mathematics ([`process`]), [`data`] and the [`hub`] that they come from, [`record`]s of what was
-//! measured, and their figures ([`plot`]).
+//! The modules of Consistency Lab without neural networks, which `consistency` re-exports: the
+//! known mathematics ([`process`]), [`data`] and the [`hub`] that they come from, [`record`]s of
+//! what was measured, and their figures ([`plot`]).
 
 pub mod data;
 pub mod hub;

@@ -16,8 +16,8 @@ pub struct PositionalEmbedding {
 }
 
 impl PositionalEmbedding {
-    /// `features` features with the frequencies 10000^(-k / (features / 2 - shift)); the
-    /// cosines stand before the sines or after them.
+    /// `features` features with the frequencies 10000^(-k / (features / 2 - shift)); the cosines
+    /// come before the sines or after them.
     ///
     /// # Errors
     /// Too few features for the shift.

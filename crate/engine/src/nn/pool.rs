@@ -1,4 +1,4 @@
-//! Steps of networks that judge images: ReLU, pooling, resizing.
+//! Steps of networks that evaluate images: ReLU, pooling, resizing.
 
 use super::ops::Resampling;
 use super::tape::{Tape, Value};

@@ -187,7 +187,7 @@ impl Tape {
         let Some(node) = output.node else {
             bail!("nothing in this network takes a gradient");
         };
-        // Whoever gave it may still hold it.
+        // The caller may still hold it.
         slots.add(Some(node), gradient, false)?;
         // Each step is dropped with what it kept.
         while let Some(step) = self.steps.pop() {

@@ -102,9 +102,9 @@ pub struct Split {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
-    /// The name by which it is asked for.
+    /// The name that users write.
     pub name: String,
-    /// The name by which it is known.
+    /// The name that it is known by.
     pub title: String,
     /// Part of the library.
     #[serde(default)]
@@ -116,7 +116,7 @@ pub struct Entry {
     /// Whether repository and revision were confirmed.
     #[serde(default = "yes")]
     pub verified: bool,
-    /// What the Hub asks for before it gives the files.
+    /// What the Hub requires before it serves the files.
     pub login: Option<String>,
     /// How to obtain it, where it is not on the Hub.
     pub how: Option<String>,
@@ -216,7 +216,7 @@ pub fn catalog() -> Result<Vec<Entry>> {
 /// The entry `name`.
 ///
 /// # Errors
-/// No such entry; the message lists the names that there are.
+/// No such entry; the message lists those that exist.
 pub fn entry(name: &str) -> Result<Entry> {
     let all = catalog()?;
     let names: Vec<String> = all.iter().map(|entry| entry.name.clone()).collect();

@@ -47,8 +47,8 @@ pub(super) struct Columns {
 }
 
 impl Column {
-    /// A column from the file's own schema. Arrow's schema is not asked about the others, since it
-    /// knows types that nobody else does.
+    /// A column from the file's own schema. Arrow's schema is not read, since it has types that
+    /// only Arrow knows.
     pub fn new(field: &ParquetType) -> Self {
         let name = field.name().to_string();
         let info = field.get_field_info();
@@ -145,7 +145,7 @@ fn structure(name: &str, fields: &[ParquetType], nullable: bool) -> Kind {
 ///   in `class` or `target`), if it holds integers, text, or true and false.
 ///
 /// # Errors
-/// No column of images; several, of which none is meant; or a column that cannot be used.
+/// No column of images; several, and no rule to choose one; or a column that cannot be used.
 pub(super) fn choose(
     all: &[Column],
     image: Option<&str>,

@@ -94,7 +94,7 @@ pub(super) fn about(folder: &Path, key: &str) -> Result<Option<About>> {
 
 type Place = (u64, usize);
 
-// What the file is of, and where images and labels begin and how long they are.
+// What the file holds, and where images and labels begin and how long they are.
 fn header(path: &Path, file: &mut File) -> Result<(About, Place, Place)> {
     let damaged = |what: String| {
         Error::new(format!(
@@ -169,7 +169,7 @@ pub(super) fn load(folder: &Path, key: &str) -> Result<Option<Decoded>> {
 /// Keep `images` in `folder` under `key`.
 ///
 /// # Errors
-/// A folder or a disk that refuses.
+/// A folder or a disk that cannot be written.
 pub(super) fn save(folder: &Path, key: &str, images: &Decoded) -> Result<()> {
     let path = path(folder, key);
     let writing = || format!("writing {} (CONSISTENCY_CACHE names another folder)", path.display());

@@ -56,7 +56,7 @@ impl Images {
         self.pixels.dims()[0]
     }
 
-    /// Whether there is none.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -100,7 +100,7 @@ impl Images {
     }
 
     /// The same with each image mirrored, left to right, with probability 1/2 under `key`. Each
-    /// sample has a coin of its own; the batch holds the samples from `first` on.
+    /// sample has its own random draw; the batch holds the samples from `first` on.
     pub fn batch_flipped(
         &self,
         rows: &[u32],

@@ -56,7 +56,8 @@ fn shape(table: &Table, columns: &Columns) -> Result<[usize; 3]> {
                     shape = Some([channels, height, width]);
                 }
                 (Some([channels, ..]), Ok(picture)) => *channels = picture.channels.max(*channels),
-                // Whoever reads it reports that; what can be seen here is enough.
+                // Reading the dataset reports it later; the rows that can be decoded are enough
+                // here.
                 (Some(_), Err(_)) => {}
             }
         }
@@ -83,7 +84,7 @@ fn own(path: &Path, shape: [usize; 3], splits: BTreeMap<String, Split>) -> Entry
         resize: None,
         values: [0, 255],
         classes: Classes::default(),
-        licence: "yours to know".to_string(),
+        licence: "not known here".to_string(),
         size: "here".to_string(),
         citation: String::new(),
         note: None,

@@ -195,9 +195,9 @@ impl Client {
         ))
     }
 
-    /// What `attempt` gives, made again while it fails for a temporary reason: `retries` times,
-    /// with waits that double. `attempt` takes how often it was made before; `true` in its
-    /// failure says that it made progress, which starts the count anew.
+    /// The result of `attempt`, which is repeated while it fails for a temporary reason: up to
+    /// `retries` times, with waits that double. `attempt` is given the number of attempts before
+    /// it; `true` in its failure says that it made progress, which starts the count anew.
     pub(super) fn retry<T>(
         &self,
         retries: usize,

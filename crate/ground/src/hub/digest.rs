@@ -17,7 +17,7 @@ pub(super) enum Hash {
 }
 
 impl Hash {
-    /// Which hash `etag` is; `None` for an ETag of another server's making.
+    /// Which hash `etag` is; `None` for an ETag that is neither.
     pub(super) fn of_etag(etag: &str) -> Option<Self> {
         match etag.len() {
             64 if is_hex(etag) => Some(Self::Sha256),

@@ -51,7 +51,7 @@ impl Client {
         self.stays(status, headers, message)
     }
 
-    /// Why a repository is closed, and the key to it.
+    /// Why access to a repository is refused, and how to get it.
     pub(super) fn no_access(&self, page: &str, code: &str) -> String {
         let token = match (&self.settings.token, code) {
             (None, _) => {

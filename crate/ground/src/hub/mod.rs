@@ -73,7 +73,7 @@ impl Hub {
         Self::new(HubSettings::from_env()?)
     }
 
-    /// The Hub under these settings. Nothing is asked of it yet.
+    /// The Hub under these settings. No request is made yet.
     ///
     /// # Errors
     /// An endpoint that is not an http or https address.
@@ -84,8 +84,8 @@ impl Hub {
     /// The model repository `id`, `OWNER/NAME`, at a branch, a tag or a commit.
     ///
     /// # Errors
-    /// Names that the Hub does not allow. Whether the repository exists shows only when a file is
-    /// asked for.
+    /// Names that the Hub does not allow. Whether the repository exists is known only once a file
+    /// is requested.
     pub fn model(&self, id: &str, revision: &str) -> Result<Repository> {
         Repository::new(&self.client, Kind::Model, id, revision)
     }

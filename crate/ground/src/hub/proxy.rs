@@ -49,7 +49,7 @@ impl Proxies {
     /// The proxy that a request for `uri` goes through; none if it goes there directly.
     pub(super) fn of(&self, uri: &Uri) -> Option<&Proxy> {
         let host = uri.host().unwrap_or_default().to_ascii_lowercase();
-        // A proxy leads out of the machine, and not back to it.
+        // A proxy leads out of the machine; the machine itself is reached directly.
         if matches!(&*host, "localhost" | "127.0.0.1" | "[::1]") {
             return None;
         }

@@ -12,8 +12,8 @@ use std::sync::{Arc, OnceLock};
 
 /// A repository at a revision.
 ///
-/// All files of one value (and of its clones) are of one commit: with the first file, a branch is
-/// resolved to its commit and held to it. A new value resolves it anew.
+/// All files of one value (and of its clones) come from one commit: the first file resolves a
+/// branch to its commit, which is then kept. A new value resolves it anew.
 #[derive(Clone)]
 pub struct Repository {
     pub(super) client: Arc<Client>,
@@ -108,8 +108,8 @@ impl Repository {
         &self.revision
     }
 
-    /// The commit that the files are of: the one that is held, or, before the first file, the last
-    /// one that the cache knew for this branch.
+    /// The commit of the files: the one that is kept, or, before the first file, the last one that
+    /// the cache has for this branch.
     pub fn commit(&self) -> Option<String> {
         self.held.get().cloned().or_else(|| self.folder.reference(&self.revision))
     }
@@ -162,7 +162,7 @@ impl Repository {
         }
     }
 
-    // At a commit: what the cache knows of it stays true.
+    // At a commit: what the cache has of it stays true.
     fn find_at(&self, commit: &str, name: &str) -> Result<PathBuf, Failure> {
         if let Some(path) = self.folder.snapshot(commit, name) {
             return Ok(path);

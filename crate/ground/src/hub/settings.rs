@@ -128,7 +128,7 @@ impl HubSettings {
     }
 }
 
-// The token in it, or in an address of it, stays out.
+// Without the token, be it the field or part of an address.
 impl fmt::Debug for HubSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HubSettings")

@@ -1,7 +1,7 @@
 //! A limit for each wait of a connection.
 //!
-//! ureq limits the time of a whole body, which a large file on a slow line must exceed. What must
-//! not happen is that nothing happens, so each single wait is limited here.
+//! ureq limits the time of a whole body, which a large file on a slow line must exceed. But no
+//! transfer may hang, so each single wait is limited here.
 
 use std::time::Duration;
 use ureq::Timeout;

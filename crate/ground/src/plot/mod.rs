@@ -92,12 +92,12 @@ impl Figure {
         Self { title: title.into(), panels: panels.collect(), columns: columns.max(1) }
     }
 
-    /// Label the x axis; with its unit, where it has one.
+    /// Label the x axis, with its unit if it has one.
     pub fn x(&self, label: impl Into<String>) -> Self {
         self.with(|panel| panel.x.label = label.into())
     }
 
-    /// Label the y axis; with its unit, where it has one.
+    /// Label the y axis, with its unit if it has one.
     pub fn y(&self, label: impl Into<String>) -> Self {
         self.with(|panel| panel.y.label = label.into())
     }
@@ -112,12 +112,12 @@ impl Figure {
         self.with(|panel| panel.y.log = true)
     }
 
-    /// Show x from `low` to `high` and no more.
+    /// Show only x from `low` to `high`.
     pub fn x_range(&self, low: f64, high: f64) -> Self {
         self.with(|panel| panel.x.range = Some((low, high)))
     }
 
-    /// Show y from `low` to `high` and no more.
+    /// Show only y from `low` to `high`.
     pub fn y_range(&self, low: f64, high: f64) -> Self {
         self.with(|panel| panel.y.range = Some((low, high)))
     }

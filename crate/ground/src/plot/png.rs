@@ -81,7 +81,7 @@ fn centred(area: &Area, text: &str, height: usize) -> Result<()> {
         .map_err(failed)
 }
 
-// An axis whose ticks are ours.
+// An axis whose ticks we choose.
 struct Ticks {
     range: Range<f64>,
     at: Vec<f64>,

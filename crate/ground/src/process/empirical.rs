@@ -119,7 +119,7 @@ impl Empirical {
         Ok((points.to_dtype(DType::F64)?.contiguous()?, scale))
     }
 
-    /// What `f` makes of the rows and of points (B, D).
+    /// The result of `f` for the rows and points (B, D).
     fn answer(&self, points: &Tensor, f: impl Fn(&Rows, &[f64]) -> Vec<f64>) -> Result<Vec<f64>> {
         let dim = self.data.dims()[1];
         with_values(&self.data, |values| {

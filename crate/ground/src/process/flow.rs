@@ -225,7 +225,7 @@ impl<D: Denoiser> ConsistencyFunction for ExactFlow<D> {
 }
 
 impl<D: Denoiser> TwoTimeMap for ExactFlow<D> {
-    /// The flow from t down to any s, whatever its eps.
+    /// The flow from t down to any s, regardless of its eps.
     ///
     /// # Errors
     /// An s that is not positive or lies above t, or a path that does not reach its end: its

@@ -15,8 +15,8 @@ use rayon::prelude::*;
 /// Samples in a tile. The crate `gemm` reads a factor in place as long as the other is no wider
 /// than two of its registers' blocks: 64 with AVX-512.
 const TILE: usize = 64;
-/// A tile's width is a multiple of this. `gemm` treats a single column in ways of its own, which
-/// add in another order.
+/// A tile's width is a multiple of this. `gemm` treats a single column differently, and sums it in
+/// another order.
 const LANES: usize = 8;
 /// Rows at a time: their weights for a tile stay in the second-level cache. Below 512 `gemm` adds a
 /// sum in one go, and 6 and 4 (the heights of its blocks) divide it.
@@ -59,7 +59,7 @@ impl Tile {
     }
 }
 
-/// What is known of a tile's samples after some rows.
+/// The state of a tile's samples after some rows.
 struct Running {
     /// The highest score 2 x.x_i - |x_i|^2 = |x|^2 - |x - x_i|^2.
     best: Vec<f64>,
@@ -206,8 +206,8 @@ fn multiply(what: Product, rows: &[f64], left: &[f64], out: &mut [f64], width: u
     let (factor, across, down) = if add { (1.0, 1, n) } else { (2.0, k, 1) };
     let (to, left, right) = (out.as_mut_ptr(), left.as_ptr(), rows.as_ptr());
     let (across, down, step) = (across as isize, down as isize, width as isize);
-    // SAFETY: the three matrices have the lengths that were checked. To `gemm`, which likes
-    // columns, they are transposed: (width, k) times (k, n).
+    // SAFETY: the three matrices have the lengths that were checked. They are passed to `gemm`,
+    // which prefers columns, transposed: (width, k) times (k, n).
     unsafe {
         gemm(
             width,

@@ -31,7 +31,7 @@ pub struct Coefficients {
 /// use consistency::prelude::*;
 /// let x = Tensor::new(&[[3.0f64]], &Device::Cpu)?; // (1, 1)
 /// let at_eps = |scaling: Scaling| scaling.apply(&x, &[0.002], |x, _| Ok(x.exp()?));
-/// // Whatever the network answers, here e^x.
+/// // Any network will do, here e^x.
 /// let boundary = Scaling::Boundary { sigma_data: 0.5, eps: 0.002 };
 /// assert_eq!(values(&at_eps(boundary)?)?, [3.0]);
 /// assert!(values(&at_eps(Scaling::Edm { sigma_data: 0.5 })?)?[0] > 3.1);
@@ -100,7 +100,7 @@ impl Scaling {
     }
 }
 
-/// c_noise(t) = ln(t) / 4, the form in which a network is given the noise level.
+/// c_noise(t) = ln(t) / 4, the form in which a network takes the noise level.
 pub fn time_condition(t: f64) -> f64 {
     0.25 * t.ln()
 }

@@ -56,7 +56,7 @@ pub fn forward_sde(x0: &Tensor, grid: &TimeGrid, key: &Key) -> Result<Vec<Tensor
 ///
 /// ```
 /// use consistency::prelude::*;
-/// let point = GaussianMixture::new(vec![1.0], vec![vec![3.0]], vec![0.0])?; // 3 alone
+/// let point = GaussianMixture::new(vec![1.0], vec![vec![3.0]], vec![0.0])?; // a point mass at 3
 /// let x = (Key::new(0).normal(0..8, &[1], DType::F64, &Device::Cpu)? * 80.0)?;
 /// let path = reverse_sde(&point, &x, &NoiseRange::default().karras(18)?, &Key::new(1))?;
 /// assert_eq!((path.len(), values(&path[0])?), (18, values(&x)?));

@@ -11,7 +11,7 @@ use std::path::Path;
 /// the new one: a temporary file beside it, synced, then renamed over it.
 ///
 /// # Errors
-/// The folder or the disk refuses; the old file is left as it was.
+/// A folder or a disk that cannot be written; the old file is left as it was.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let Some((folder, name)) = path.parent().zip(path.file_name()) else {
         return Err(Error::new(format!("{} is not a path for a file", path.display())));

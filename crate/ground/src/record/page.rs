@@ -27,7 +27,7 @@ pub struct Picture {
     pub file: String,
     /// The file's bytes.
     pub png: Vec<u8>,
-    /// Whether its pixels are to be seen: for samples, not for drawings.
+    /// Whether its pixels are shown sharp: for samples, not for drawings.
     pub pixels: bool,
 }
 
@@ -43,7 +43,7 @@ pub struct Table {
 /// A column.
 #[derive(Clone, Debug)]
 pub struct Column {
-    /// Whose numbers it has, where a table has several sources.
+    /// The source of its numbers, where a table has several.
     pub source: &'static str,
     /// Its heading.
     pub name: String,

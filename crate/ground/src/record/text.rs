@@ -30,7 +30,7 @@ pub fn read_text(path: &Path) -> Result<String> {
     String::from_utf8(bytes).map_err(wrong)
 }
 
-/// What TOML says.
+/// The value that TOML describes.
 ///
 /// # Errors
 /// Text that is not TOML or does not hold a `T`: by line and field.

@@ -272,7 +272,7 @@ impl<T: Real> Kernel<T> for Gradient<'_, T> {
                 let dy = &self.dys[(image * out + position) * outputs + first..][..columns];
                 let to = &mut grads[rows.len() * across..][..across];
                 if columns == across {
-                    // A call of memmove would take as long as the copy.
+                    // A call to memmove would take as long as the copy.
                     for n in 0..vectors {
                         // SAFETY: both have `vectors` registers.
                         unsafe {

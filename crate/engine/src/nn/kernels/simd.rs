@@ -100,7 +100,7 @@ pub(crate) fn wide() -> bool {
 
 /// Run `kernel` with the widest vectors there are.
 pub(crate) fn dispatch<T: Real>(kernel: impl Kernel<T>) {
-    // SAFETY: the processor was asked for the features of the branch taken.
+    // SAFETY: `machine` has detected the features of the branch taken.
     unsafe {
         match machine() {
             #[cfg(target_arch = "x86_64")]

@@ -1,7 +1,7 @@
 //! Work on all threads, handed over without waking them.
 //!
 //! A training step is hundreds of short pieces of work with short gaps between them. A pool whose
-//! threads sleep in the gaps pays for waking them each time, and a small network feels it
+//! threads sleep in the gaps pays for waking them each time, and in a small network the cost shows
 //! (`reproductions/bench/README.md`). Here the caller works too, and helpers spin for [`WATCH`],
 //! ready for the next piece, before they sleep.
 

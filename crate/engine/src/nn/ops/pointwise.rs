@@ -1,4 +1,4 @@
-//! Elementwise steps, and those that move numbers about.
+//! Elementwise steps, and those that only move numbers.
 
 use super::computed;
 use crate::nn::Parameter;

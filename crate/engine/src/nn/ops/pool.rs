@@ -1,4 +1,4 @@
-//! ReLU, pooling and the comparison of features: the steps of networks that judge images.
+//! ReLU, pooling and the comparison of features: the steps of networks that evaluate images.
 
 use super::{computed, tensors};
 use crate::nn::kernels::pointwise::{map, zip};

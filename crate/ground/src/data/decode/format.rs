@@ -1,4 +1,4 @@
-//! What bytes are, judged by the first of them.
+//! The format of an image, recognised by its first bytes.
 
 use crate::{Error, Result, ensure};
 use std::path::Path;

@@ -15,7 +15,7 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-/// No image of a dataset is wider or higher: a damaged header must not ask for memory.
+/// No image of a dataset is wider or higher: a damaged header must not make us allocate more.
 const LONGEST: usize = 1 << 15;
 /// And none has more pixels.
 const LARGEST: usize = 1 << 27;

@@ -90,7 +90,7 @@ impl Table {
         self.metadata.num_rows
     }
 
-    /// Check that the file's column of images has as many rows as the file: memory is asked for by
+    /// Check that the file's column of images has as many rows as the file: memory is allocated by
     /// that number.
     pub fn check(&self, columns: &Columns) -> Result<()> {
         for piece in self.pieces(&columns.image, None) {

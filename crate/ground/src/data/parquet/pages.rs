@@ -1,4 +1,4 @@
-//! The pages of a column, looked at before they are decoded.
+//! The pages of a column, checked before they are decoded.
 
 use crate::{Error, Result, ensure};
 use polars_buffer::Buffer;
@@ -12,8 +12,8 @@ const LARGE: usize = 1 << 26;
 /// The pages of `chunk`, which lie in `bytes`.
 ///
 /// # Errors
-/// Pages with more values or bytes than the column has: Polars asks for as much memory as they
-/// claim, and if it cannot have it the program ends.
+/// Pages with more values or bytes than the column has: Polars allocates as much memory as they
+/// claim, and if that fails the program ends.
 pub(super) fn of(chunk: &ColumnChunkMetadata, bytes: Vec<u8>) -> Result<PageReader> {
     let bytes = Buffer::from_vec(bytes);
     let reader = || PageReader::new(Cursor::new(bytes.clone()), chunk, vec![], usize::MAX);

@@ -1,4 +1,4 @@
-//! Questions to the Hub and its answers, in JSON.
+//! Requests to the Hub and its answers, in JSON.
 
 use super::{Destination, Kind, Target};
 use crate::hub::client::{Failure, FailureKind};
@@ -20,7 +20,7 @@ impl Destination<'_> {
         format!("/api/models/{}{rest}", self.id)
     }
 
-    /// The answer to a question at this path of the endpoint, once its status is not temporary.
+    /// The answer to a request at this path of the endpoint, once its status is not temporary.
     pub(super) fn post(
         &self,
         path: &str,
@@ -47,7 +47,7 @@ impl Destination<'_> {
         self.answer("GET", &format!("{}{path}", self.client.settings.endpoint), &[], &[])
     }
 
-    /// As [`Destination::post_json`], where only success will do.
+    /// As [`Destination::post_json`], where anything but success is an error.
     pub(super) fn expect_json(
         &self,
         what: &str,

@@ -92,7 +92,7 @@ impl Destination<'_> {
         self.tell(&url, &json!({"oid": oid, "size": file.size}), &headers, file)
     }
 
-    // Where an action is done. Behind a mirror, the Hub still names itself.
+    // The address of an action. Behind a mirror, the Hub still gives its own address.
     fn address(&self, action: &Value) -> Option<String> {
         let url = action["href"].as_str()?;
         Some(match url.strip_prefix("https://huggingface.co/") {

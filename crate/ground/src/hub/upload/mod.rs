@@ -1,8 +1,8 @@
 //! A folder as one commit of a model repository.
 //!
-//! The Hub is asked how each file is to travel: small texts go in the commit itself, all else goes
-//! to the store of git-lfs first, except what it already has. The commit comes last, so a
-//! repository never names a file that is not there.
+//! The Hub decides how each file travels: small texts go in the commit itself, all else goes to the
+//! store of git-lfs first, except what it already has. The commit comes last, so a repository never
+//! names a file that is not there.
 
 mod api;
 mod lfs;
@@ -29,7 +29,7 @@ pub struct Upload {
     pub private: bool,
     /// The branch, which must exist; `main` always does.
     pub revision: String,
-    /// Ask and send nothing; say what would be sent.
+    /// Make no request; report what would be sent.
     pub dry_run: bool,
 }
 
@@ -65,8 +65,8 @@ impl fmt::Display for UploadMode {
 /// What was uploaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uploaded {
-    /// Each file's path in the repository, its size in bytes, and how it travelled (in a
-    /// dry run: how it most likely would).
+    /// Each file's path in the repository, its size in bytes, and how it travelled (in a dry run,
+    /// how it most likely would travel).
     pub files: Vec<(String, u64, UploadMode)>,
     /// The commit; none in a dry run.
     pub commit: Option<String>,
@@ -144,7 +144,7 @@ impl Destination<'_> {
         Ok(Uploaded { files: files.collect(), commit: Some(commit), url })
     }
 
-    // Created, or there already. It must not be public against the person's will.
+    // Created, or there already. It must not be public if it was to be private.
     fn make_repository(&self) -> Result<(), Failure> {
         let (owner, name) = match self.id.split_once('/') {
             Some((owner, name)) => (Some(owner), name),
@@ -154,7 +154,7 @@ impl Destination<'_> {
             "type": "model", "name": name, "organization": owner, "private": self.upload.private
         });
         let (status, answer) = self.post_json("/api/repos/create", &question, &[])?;
-        // It is there, or this person may not create it, which does not say that it is not there.
+        // It exists, or this user may not create it; it may exist in that case too.
         let may_be_there = matches!(status, 403 | 409);
         if (200..300).contains(&status) && !self.upload.private {
             return Ok(());

@@ -7,10 +7,10 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// The Hub judges a file by this many of its bytes.
+/// The Hub looks at this many bytes of a file.
 const SAMPLE: u64 = 512;
 
-/// From this size on a file travels by git-lfs whatever it is.
+/// From this size on, any file travels by git-lfs.
 const LARGE: u64 = 10_000_000;
 
 /// What the Hub's new repositories hand to git-lfs, by the ends of names
