@@ -41,7 +41,7 @@ pub fn command() -> Command {
         )
         .subcommand(
             Command::new("fetch")
-                .about("Fetch a dataset from the Hub into its cache (HF_HOME); nothing asks again")
+                .about("Fetch a dataset from the Hub into its cache (HF_HOME), once")
                 .arg(name())
                 .after_help("Example:\n  cargo lab data fetch fashion_mnist"),
         )

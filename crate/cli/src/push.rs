@@ -15,12 +15,12 @@ pub fn command() -> Command {
     };
     Command::new("push")
         .about("Upload an exported model to the Hub, as one commit")
-        .arg(Arg::new("FOLDER").required(true).help("The folder; all of its files go"))
-        .arg(option("to", "OWNER/NAME", "The repository; made if it is not there").required(true))
-        .arg(flag("private", "Make the repository private; one that is public is refused"))
+        .arg(Arg::new("FOLDER").required(true).help("The folder; all of its files are uploaded"))
+        .arg(option("to", "OWNER/NAME", "The repository; created if missing").required(true))
+        .arg(flag("private", "Make the repository private; a public one is refused"))
         .arg(option("message", "M", "The commit's message"))
-        .arg(option("revision", "R", "The branch, which must be there (default: main)"))
-        .arg(flag("dry-run", "Send nothing; list what would go, and how it most likely would"))
+        .arg(option("revision", "R", "The branch, which must exist (default: main)"))
+        .arg(flag("dry-run", "Send nothing; list what would be sent, and how"))
         .after_help(
             "The token is that of HF_TOKEN, or of `hf auth login`; it must have the right to write.\n\n\
              Example:\n  cargo lab push exported/cifar10-ct --to me/cifar10-ct --private --dry-run",

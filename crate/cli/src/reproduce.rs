@@ -11,7 +11,7 @@ pub fn command() -> Command {
         Arg::new(name).long(name).value_name(value).help(help)
     };
     Command::new("reproduce")
-        .about("Train, sample, judge and record an experiment of reproductions/")
+        .about("Train, sample, evaluate and record an experiment of reproductions/")
         .arg(
             Arg::new("NAME")
                 .num_args(0..)
@@ -21,13 +21,13 @@ pub fn command() -> Command {
             Arg::new("variants")
                 .long("variants")
                 .action(ArgAction::SetTrue)
-                .help("The variants of each NAME, too"),
+                .help("Also the variants of each NAME"),
         )
         .arg(
             Arg::new("resume")
                 .long("resume")
                 .action(ArgAction::SetTrue)
-                .help("Go on with a run that was interrupted: it always does, said or not"),
+                .help("Resume an interrupted run; this happens even without the flag"),
         )
         .arg(option("device", "DEVICE", "cpu, cuda or cuda:N").default_value("cpu"))
         .arg(
@@ -41,7 +41,7 @@ pub fn command() -> Command {
                 .value_parser(value_parser!(u64)),
         )
         .after_help(
-            "A run that was interrupted goes on where it was; one that is finished is not repeated.\n\n\
+            "A run that was interrupted resumes; one that is finished is not repeated.\n\n\
              Example:\n  cargo lab reproduce digits-teacher digits-cd --budget quick\n  cargo lab reproduce digits-cd --variants",
         )
 }

@@ -44,7 +44,7 @@ pub fn command() -> Command {
                 .conflicts_with("steps"),
         )
         .arg(
-            option("class", "C", "The class of every sample, for a model that knows classes")
+            option("class", "C", "The class of every sample, for a class-conditional model")
                 .value_parser(value_parser!(u32)),
         )
         .arg(

@@ -19,7 +19,7 @@ pub fn clean(place: &Place, all: bool) -> Result<ExitCode> {
     }
     setup::sweep(place, &[]);
     if setup::current(place).is_some() {
-        say::note("the library of a kernel that is alive stays; shut it down and clean again");
+        say::note("the library of a running kernel is kept; shut the kernel down and clean again");
     }
     // Clones that shared this LAB_HOME and no longer exist.
     for entry in fs::read_dir(place.shared.join("clones")).into_iter().flatten().flatten() {

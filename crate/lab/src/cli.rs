@@ -6,13 +6,13 @@ use crate::{Result, bench, clean, commands, doctor, open, pack, say, setup};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::process::ExitCode;
 
-/// The commands of the program that has the library, which reads their arguments.
+/// The commands of the program that is built with the library, which reads their arguments.
 const LIBRARY_COMMANDS: [(&str, &str); 7] = [
     ("data", "List, fetch and show datasets: data --help"),
     ("sample", "Draw samples from a checkpoint of the Hub or a folder: sample --help"),
     ("export", "Write a trained run as a diffusers folder: export --help"),
     ("push", "Upload an exported model to the Hub: push --help"),
-    ("reproduce", "Train, sample and judge an experiment of reproductions/: reproduce --help"),
+    ("reproduce", "Train, sample and evaluate an experiment of reproductions/: reproduce --help"),
     (
         "report",
         "Write reproductions/REPORT.md and report.html: what was reproduced, beside the paper's tables",
@@ -69,7 +69,7 @@ fn command() -> Command {
                         .value_name("SECONDS")
                         .value_parser(clap::value_parser!(u32).range(1..))
                         .help(
-                            "The most that each cell may take, compiling included; a longer one \
+                            "The most time that a cell may take, compiling included; a slower one \
                              is ended with its kernel, and the notebook fails (default: no limit)",
                         ),
                 )
@@ -86,7 +86,7 @@ fn command() -> Command {
                         .long("port")
                         .value_parser(clap::value_parser!(u16))
                         .default_value("8888")
-                        .help("The port to try first"),
+                        .help("The first port to try"),
                 )
                 .arg(flag("no-browser", "Do not start a browser"))
                 .after_help("Example:\n  cargo lab open --no-browser --port 9000"),
@@ -127,7 +127,7 @@ fn command() -> Command {
                                 .long("threads")
                                 .value_name("N")
                                 .value_parser(clap::value_parser!(u16).range(1..))
-                                .help("Threads of both (default: all cores)"),
+                                .help("Threads of both sides (default: all cores)"),
                         )
                         .after_help("Example:\n  cargo lab bench lemma1 --threads 2"),
                 )
@@ -141,7 +141,7 @@ fn command() -> Command {
                             Arg::new("python")
                                 .long("python")
                                 .value_name("PATH")
-                                .help("An interpreter that has pyarrow, numpy and Pillow: the peer"),
+                                .help("An interpreter that has pyarrow, numpy and Pillow, to compare with"),
                         )
                         .after_help("Example:\n  cargo lab bench data --python ~/torch/bin/python"),
                 ),
@@ -149,13 +149,13 @@ fn command() -> Command {
         .subcommand(
             Command::new("pack")
                 .about("Write the lab that is set up into one file, for machines of the same kind")
-                .arg(Arg::new("FILE").help("Default: consistency-lab-linux-x86_64.tar, or as the system is called"))
+                .arg(Arg::new("FILE").help("Default: consistency-lab-SYSTEM.tar, such as consistency-lab-linux-x86_64.tar"))
                 .after_help("Example:\n  cargo lab pack class.tar"),
         )
         .subcommand(
             Command::new("unpack")
-                .about("Set up from such a file in place of compiling")
-                .arg(Arg::new("FILE").required(true).help("What `cargo lab pack` wrote"))
+                .about("Set up from a file of `cargo lab pack`, without compiling")
+                .arg(Arg::new("FILE").required(true).help("The file that `cargo lab pack` wrote"))
                 .after_help(
                     "It holds programs: unpack what comes from someone you trust. It is refused where \
                      the system, the C library (an older one), the processor, the compiler, Python or \
@@ -185,9 +185,9 @@ fn engine(command: Command) -> Command {
         .arg(option(
             "python",
             "PATH",
-            "An interpreter that has torch: the same networks in PyTorch, in turn",
+            "An interpreter that has torch, to time the same networks in PyTorch",
         ))
-        .arg(option("threads", "N", "Threads of both (default: all cores)"))
+        .arg(option("threads", "N", "Threads of both sides (default: all cores)"))
         .arg(option("only", "NAME", "The cases whose names contain this"))
         .arg(
             option("device", "DEVICE", "Where to run")
@@ -272,7 +272,7 @@ fn notebooks(
     timeout: Option<u32>,
 ) -> Result<ExitCode> {
     let place = Place::find()?;
-    // Before the wait for the turn: a wrong name or budget is reported at once.
+    // Before the wait for the lock: a wrong name or budget is reported at once.
     let request = Request {
         notebooks: crate::notebooks::choose(&place, &names, matches.get_flag("all"))?,
         force: matches.get_flag("force"),

@@ -1,5 +1,5 @@
 //! Commands that need the library: another program (crate/cli), built or unpacked with the library,
-//! and run in the person's current folder.
+//! and run in the user's current folder.
 
 use crate::place::{Place, Turn};
 use crate::process::Logged;

@@ -28,8 +28,8 @@ pub struct Request {
 
 /// Run the notebooks; print the table of their results and the report's path.
 pub fn run(place: &Place, turn: &Turn, library: &Library, request: &Request) -> Result<ExitCode> {
-    // Another `cargo lab setup` may make a newer library current meanwhile, and must not sweep
-    // this one away.
+    // Another `cargo lab setup` may make a newer library current meanwhile, and must not remove
+    // this one.
     let _held = library.hold()?;
     if request.notebooks.len() > 1 {
         say::note("notebooks can be opened while these run: `cargo lab open` in another terminal");

@@ -20,7 +20,7 @@ mod shell;
 
 use std::process::ExitCode;
 
-/// A result whose error is one message for the person at the terminal.
+/// A result whose error is one message for the user at the terminal.
 type Result<T, E = String> = std::result::Result<T, E>;
 
 fn main() -> ExitCode {

@@ -93,7 +93,7 @@ impl Place {
     }
 }
 
-/// The path that a person gave, from the folder they stand in.
+/// The path that the user gave, from the current folder.
 pub fn given(path: &str) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.into())
 }
@@ -106,24 +106,24 @@ fn clone_name(project: &Path) -> String {
     format!("{safe}-{:08x}", xxh3_64(project.to_string_lossy().as_bytes()) as u32)
 }
 
-/// The turn of one `cargo lab` among those that would disturb each other.
+/// The lock that one `cargo lab` holds against others that would disturb it.
 ///
 /// There are two: one to set up, among all that share a `LAB_HOME`, and one to run notebooks, among
 /// those of one clone, whose outputs are in one place. So notebooks can be opened while others run.
-/// The system frees a turn when its holder ends, however it ends. Long-running children hold it too
+/// The system frees a lock when its holder ends, however it ends. Long-running children hold it too
 /// (see [`Turn::share`]): after a `kill -9` of the program, the next one waits for what its
-/// predecessor had started instead of meddling with it.
+/// predecessor had started and does not interfere with it.
 pub struct Turn {
     file: File,
 }
 
 impl Turn {
-    /// Wait for the turn to set up.
+    /// Wait for the lock of set-up.
     pub fn to_set_up(place: &Place) -> Result<Self> {
         Self::take(&place.shared, "lock")
     }
 
-    /// Wait for the turn to run notebooks.
+    /// Wait for the lock of running notebooks.
     pub fn to_run(place: &Place) -> Result<Self> {
         Self::take(&place.own, "notebooks.lock")
     }
@@ -160,7 +160,7 @@ impl Turn {
         Ok(Self { file })
     }
 
-    /// The turn as a child's standard input, which keeps it as long as the child lives.
+    /// The lock as a child's standard input, which holds it as long as the child lives.
     pub fn share(&self) -> std::process::Stdio {
         match self.file.try_clone() {
             Ok(file) => file.into(),

@@ -1,4 +1,4 @@
-//! Programs with the environment of the person's shell, without what cargo adds.
+//! Programs with the environment of the user's shell, without what cargo adds.
 //!
 //! `cargo lab` is `cargo run`, which sets `CARGO_MANIFEST_DIR`, `CARGO_PKG_NAME` and more for the
 //! program that it starts. A cargo that inherits them compiles ring, rustls and everything that

@@ -114,7 +114,7 @@ impl Client {
         error.reworded(|message| self.clean(message))
     }
 
-    /// A note to the person, on stderr.
+    /// A note to the user, on stderr.
     pub(super) fn note(&self, text: &str) {
         eprintln!("{}", self.clean(text));
     }

@@ -1,4 +1,4 @@
-//! What a status means to the person who asked.
+//! What a status means to the user.
 
 use super::client::{Client, Failure, FailureKind, shown, text};
 use super::settings::LONGEST_WAIT;

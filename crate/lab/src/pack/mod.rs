@@ -96,7 +96,7 @@ fn contents(
         ["etc", "include", "lib", "share"].map(String::from).into_iter().collect();
     while let Some(name) = open.pop() {
         let path = venv.join(&name);
-        // The folders above the kernelspecs, which name paths, are gone through one by one.
+        // The folders above the kernelspecs, which name paths, are listed entry by entry.
         if "share/jupyter/kernels".starts_with(&name) {
             open.extend(names(&path)?.into_iter().map(|inside| format!("{name}/{inside}")));
         } else if path.exists() && !name.starts_with("share/jupyter/kernels/consistency") {

@@ -2,9 +2,9 @@
 //!
 //! evcxr asks rust-analyzer for the types of a cell's variables. It would read the source
 //! of 300 crates; the types that a notebook can see live in a few of them. Those are
-//! copied with manifests that know only each other. The crate that a notebook names is
-//! the real library when cells are compiled (`--cfg lab_real`) and the headers when
-//! rust-analyzer looks.
+//! copied with manifests that refer only to each other. The crate that a notebook names is
+//! the real library when cells are compiled (`--cfg lab_real`) and the headers when rust-analyzer
+//! reads it.
 
 use super::toolchain::Toolchain;
 use crate::Result;

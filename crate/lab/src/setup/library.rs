@@ -1,5 +1,5 @@
-//! The kernel's library: each build in a folder of its own, so that a kernel which is
-//! alive goes on with the build it started with.
+//! The kernel's library: each build in a folder of its own, so that a live kernel keeps the build
+//! it started with.
 
 use super::build::{self, Build};
 use super::headers;
@@ -28,7 +28,7 @@ pub struct Library {
 }
 
 impl Library {
-    /// A share in the library's lock: as long as it is held, the library is not removed.
+    /// A shared lock on the library: as long as it is held, the library is not removed.
     ///
     /// # Errors
     /// It was removed at this very moment.

@@ -3,7 +3,7 @@
 //! At the first `.await` evcxr adds the crate tokio from crates.io, unless there is a dependency of
 //! that name. Without a network, a cell waits long for a message that does not mention it; with
 //! one, a runtime is downloaded that no function of the lab needs. So kernels start with a crate of
-//! that name which compiles into a clear error. A person's own `:dep tokio = ..` takes its place.
+//! that name which compiles into a clear error. A user's own `:dep tokio = ..` takes its place.
 
 use crate::Result;
 use crate::files;
@@ -12,7 +12,7 @@ use std::path::Path;
 /// The package, and the folder that it lies in.
 pub const PACKAGE: &str = "no-async";
 
-/// What evcxr's code around the cell asks of tokio, and a condition that no cell fulfils.
+/// What evcxr's code around the cell uses of tokio, and a condition that no cell fulfils.
 pub const SOURCE: &str = r#"//! In place of tokio: a cell has no async runtime.
 
 use std::convert::Infallible;

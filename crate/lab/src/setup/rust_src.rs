@@ -50,7 +50,7 @@ pub fn fetch(place: &Place, turn: &Turn, toolchain: &Toolchain) -> Result<()> {
     Ok(())
 }
 
-/// Install it with rustup if it is missing; if it cannot be had, say what that means.
+/// Install it with rustup if it is missing; if that fails, say what it means for cells.
 pub fn ensure(toolchain: &Toolchain) {
     if !missing(toolchain) {
         return;
