@@ -1,5 +1,5 @@
 //! Linear algebra in f64 on `faer`, whose functions are generic and are compiled where they are
-//! called: here once, as one part, and not with every change of the judges (DESIGN.md, "The
+//! called: here once, as one part, and not with every change of the metrics (DESIGN.md, "The
 //! first build").
 
 use consistency_base::{Error, Result};
@@ -9,7 +9,7 @@ pub use faer::{Mat, MatRef};
 /// a b on all threads.
 ///
 /// # Panics
-/// `a` has not as many columns as `b` has rows.
+/// The number of columns of `a` is not the number of rows of `b`.
 pub fn multiply(a: MatRef<f64>, b: MatRef<f64>) -> Mat<f64> {
     let mut product = Mat::zeros(a.nrows(), b.ncols());
     let threads = faer::get_global_parallelism();
@@ -17,7 +17,7 @@ pub fn multiply(a: MatRef<f64>, b: MatRef<f64>) -> Mat<f64> {
     product
 }
 
-/// Eigenvectors, one a column, and eigenvalues of a symmetric matrix, by its lower half.
+/// Eigenvectors, one per column, and eigenvalues of a symmetric matrix, by its lower half.
 ///
 /// # Errors
 /// The iteration does not converge: a value is not finite.

@@ -8,7 +8,7 @@ use crate::seam::ConsistencyFunction;
 use crate::{Result, ensure};
 use candle_core::{DType, Tensor};
 
-/// The noise levels of an edit, and what is done with each answer of f.
+/// The noise levels of an edit, and what is done with each output of f.
 ///
 /// ```
 /// use consistency::prelude::*;
@@ -23,7 +23,7 @@ pub struct Steps {
     pub times: Vec<f64>,
     /// eps, where f is the identity.
     pub eps: f64,
-    /// Clip each answer of f to \[-1, 1\] before the known part is put in, as the public code
+    /// Clip each output of f to \[-1, 1\] before the known part is put in, as the public code
     /// does with images.
     pub clip: bool,
 }

@@ -141,10 +141,10 @@ pub fn stroke_guided(
 ///
 /// ```
 /// use consistency::prelude::*;
-/// let point = GaussianMixture::new(vec![1.0], vec![vec![0.5]], vec![0.0])?; // 0.5 alone
+/// let point = GaussianMixture::new(vec![1.0], vec![vec![0.5]], vec![0.0])?; // a point mass at 0.5
 /// let f = ExactFlow::new(point, 0.002)?;
 /// let x = Tensor::new(&[[2.5f64], [0.75]], &Device::Cpu)?; // (2, 1), at t = 2 and t = 0.25
-/// // What is left of the noise is eps / t of it.
+/// // The share eps / t of the noise is left.
 /// let clean = values(&edit::denoise(&f, &x, &[2.0, 0.25])?)?;
 /// assert!(clean.iter().all(|x| (x - 0.502).abs() < 1e-9));
 /// # Ok::<(), consistency::Error>(())

@@ -15,13 +15,13 @@ use xxhash_rust::xxh3::Xxh3;
 
 /// Images in one pass.
 const MANY: usize = 500;
-/// The key of a file's header under which the rest is said.
+/// The key in a file's header that holds everything but the weights.
 const KEY: &str = "classifier";
 const FORMAT: &str = "consistency-lab classifier 1";
 
 /// A trained [`ConvNetConfig`] network: its 64 features and its logits.
 ///
-/// Training is [`Classifier::train`], of the room [`method`](crate::method).
+/// It is trained by [`Classifier::train`], in the module [`method`](crate::method).
 ///
 /// ```
 /// use consistency::prelude::*;
@@ -42,7 +42,7 @@ pub struct Classifier {
     shape: [usize; 3],
 }
 
-/// What a file says besides the weights.
+/// What a file holds besides the weights.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct About {
@@ -66,7 +66,7 @@ impl Classifier {
         Ok(Self { network, params, config, features, shape })
     }
 
-    /// Write it to a safetensors file: the weights, and in the header what they are of.
+    /// Write it to a safetensors file: the weights, and in the header what they belong to.
     ///
     /// # Errors
     /// A file that cannot be written.

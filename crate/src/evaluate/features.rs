@@ -44,7 +44,7 @@ impl Features {
         Self(format!("{INCEPTION} {sha256}"))
     }
 
-    /// The name that a file gives: an `inception` of any weights is taken at its word.
+    /// The name that a file gives: an `inception` of any weights is accepted as stated.
     pub(super) fn stored(name: &str) -> Self {
         Self(name.to_string())
     }
@@ -60,7 +60,7 @@ impl Features {
         *self == Self::inception(PUBLISHED)
     }
 
-    /// Refuse what has no right to the name `metric`.
+    /// Refuse features on which a distance must not be called `metric`.
     pub(super) fn must_be_inception(&self, metric: &str) -> Result<()> {
         ensure!(
             self.is_inception(),

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 ///
 /// ```
 /// use consistency::prelude::*;
-/// // The Inception score of a classifier that is sure of each of two classes, once each.
+/// // The Inception score of a classifier that is certain: one sample of each of two classes.
 /// let logits = Tensor::new(&[[50.0f64, 0.0], [0.0, 50.0]], &Device::Cpu)?; // (2, 2)
 /// let Spread { mean, deviation } = inception_score(&logits, 1)?;
 /// assert!((mean - 2.0).abs() < 1e-9);

@@ -21,12 +21,12 @@ pub struct Neighbours {
     k: usize,
 }
 
-/// What the classifier says of one image.
+/// The classifier's answer for one image.
 ///
 /// ```
 /// use consistency::prelude::*;
 /// let data = Tensor::new(&[[0.0f64], [1.0]], &Device::Cpu)?; // (2, 1)
-/// // Two neighbours, each with a label of its own: a tie.
+/// // Two neighbours, each with its own label: a tie.
 /// let assigned = Neighbours::new(&data, &[7, 3], 2)?.assign(&data)?;
 /// assert_eq!(assigned[0], Assignment { label: 3, agreement: 0.5 });
 /// # Ok::<(), consistency::Error>(())

@@ -67,7 +67,7 @@ fn half() -> f64 {
     0.5
 }
 
-/// How long to train and how often to look.
+/// How long to train, and how often to record and to save.
 ///
 /// ```
 /// use consistency::prelude::*;

@@ -192,7 +192,7 @@ impl DataConfig {
     /// The images that it trains on.
     ///
     /// # Errors
-    /// Data that are not images; whatever prevents reading them.
+    /// Data that are not images, or that cannot be read.
     pub fn images(&self) -> Result<Images> {
         match self {
             Self::Digits => Dataset::find("digits")?.split("train"),

@@ -21,7 +21,7 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// Go on in `folder` from `step`: rows of steps that are done again are removed, and so is a
+    /// Continue in `folder` from `step`: rows of steps that are done again are removed, and so is a
     /// row that a killed process did not finish.
     ///
     /// # Errors

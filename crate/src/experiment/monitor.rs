@@ -56,7 +56,7 @@ impl std::fmt::Display for Progress {
     }
 }
 
-/// What a training loop tells others, and what others ask of it.
+/// What other threads read of a training loop, and how they stop it.
 ///
 /// ```
 /// use consistency::prelude::*;

@@ -59,8 +59,8 @@ impl<'a> Rows<'a> {
         Self::new(experiment, data, (rows, part), key.stream("step").step(step))
     }
 
-    /// All that is held out, with the same random numbers whenever it is asked for; none where
-    /// nothing is.
+    /// All samples that are held out, with the same random numbers every time; none where nothing
+    /// is held out.
     pub fn held_out(
         experiment: &Experiment,
         data: &'a Data,

@@ -55,8 +55,8 @@ pub fn train(
 /// # Errors
 /// Threads that cannot be started; what `work` gives.
 pub fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    // A thread pool of its own sets how many threads work: work does not cross threads at every
-    // operation, and other work in the process is not held up.
+    // A separate thread pool fixes the number of threads, does not hand work from thread to thread
+    // at every operation, and does not hold up other work in the process.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     pool.map_err(|e| crate::Error::new(format!("starting {threads} threads: {e}")))?.install(work)
 }

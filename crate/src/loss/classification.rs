@@ -6,7 +6,7 @@ use candle_core::{D, Device, Tensor};
 /// The mean of -ln softmax(`logits`) at the `labels`, over the rows (B, classes): a scalar.
 ///
 /// # Errors
-/// As many labels as there are not rows, or a label that is no class.
+/// A number of labels that is not the number of rows, or a label that is not a class.
 pub fn cross_entropy(logits: &Tensor, labels: &[u32]) -> Result<Tensor> {
     let (rows, classes) = logits.dims2()?;
     ensure!(labels.len() == rows && rows > 0, "{} labels for {rows} rows", labels.len());

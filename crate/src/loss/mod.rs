@@ -1,6 +1,6 @@
 //! Training objectives: denoising score matching, consistency distillation, consistency training
-//! and cross-entropy. They know networks only through the seams, and no training loop. The exception is
-//! LPIPS, a distance that is itself a network.
+//! and cross-entropy. They use networks only through the seams, and do not depend on the training
+//! loop. The exception is LPIPS, a distance that is itself a network.
 
 mod classification;
 mod consistency;

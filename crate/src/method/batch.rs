@@ -1,4 +1,4 @@
-//! What a step is taken on.
+//! What a training step is computed on.
 
 use crate::Result;
 use crate::nn::Masks;
@@ -14,7 +14,7 @@ use std::ops::Range;
 pub struct Batch {
     /// x_0: `(B, ..)`.
     pub x0: Tensor,
-    /// A class for each sample, for networks that are conditioned on classes or are to tell them.
+    /// A class for each sample, for networks that are conditioned on classes or predict them.
     pub labels: Option<Vec<u32>>,
     /// The place of the first sample in the whole batch.
     pub first: u64,

@@ -137,7 +137,7 @@ impl Method for ConsistencyTrajectory {
 }
 
 /// The maps whose answers are compared: G_theta, G of the target's parameters, and G_theta with
-/// parameters that take no gradient, by which both are taken to eps.
+/// parameters that take no gradient, by which both are mapped to eps.
 pub struct TrajectoryMaps<'a> {
     /// G_theta.
     pub student: &'a dyn TwoTimeMap,
@@ -148,8 +148,8 @@ pub struct TrajectoryMaps<'a> {
 }
 
 impl TrajectoryMaps<'_> {
-    /// The student's way from x at t to `s` and the target's from the teacher's x_u at u, both then
-    /// taken to `eps`: the estimate, and what it is compared with, which takes no gradient. On the
+    /// The student's map from x at t to `s` and the target's from the teacher's x_u at u, both then
+    /// mapped to `eps`: the estimate, and what it is compared with, which takes no gradient. On the
     /// exact flow they are equal.
     ///
     /// # Errors
@@ -204,7 +204,7 @@ impl Trainer for Trajectories {
             x_u = self.config.solver.step(&teacher, &x_u, &at(step), &at(step + 1))?.detach();
         }
 
-        // Both ways to s, compared at eps.
+        // Both maps to s, compared at eps.
         let held = Conditioned::new(&self.held, labels, masks);
         let map = Conditioned::new(&self.map, labels, masks);
         let target = Conditioned::new(&self.target, labels, masks);

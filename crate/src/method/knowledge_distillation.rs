@@ -1,5 +1,5 @@
-//! Knowledge distillation (Luhman and Luhman 2021): a student makes in one evaluation of the noise
-//! what the teacher's PF ODE makes of it in many steps.
+//! Knowledge distillation (Luhman and Luhman 2021): a student turns noise in one evaluation into
+//! the sample that the teacher's PF ODE reaches in many steps.
 
 use super::{Batch, Gives, Method, Player, Setting, Trainer};
 use crate::bounds::{POINTS, within};
@@ -14,8 +14,8 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 /// A generator of one evaluation. It starts from the teacher's weights where the two have the same
-/// network. Its pairs of noise and sample are made while it trains, so it sees none twice; the
-/// data give no more than the classes.
+/// network. Its pairs of noise and sample are made while it trains, so it sees none twice; only the
+/// classes come from the data.
 ///
 /// ```
 /// use consistency::prelude::*;
@@ -111,7 +111,7 @@ impl Trainer for Pairs {
         let z = batch.noise()?; // (B, ..)
         let t_max = self.grid.last();
 
-        // What the teacher makes of the noise, from T z to eps.
+        // The teacher's sample for the noise, from T z to eps.
         let teacher = Conditioned::new(&self.teacher, batch.labels(), None);
         let x_eps = pf_ode(&teacher, self.solver, &z, &self.grid)?.detach();
 

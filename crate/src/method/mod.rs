@@ -2,8 +2,9 @@
 //! configuration, what it builds, its step in the paper's symbols, what follows a step, its columns
 //! of the record, and what a trained run gives.
 //!
-//! The loop, checkpoints, sampling, export and reports know a [`Method`] and its [`Trainer`], but
-//! never which method it is. A new method is a file of its own and a line of [`MethodConfig`].
+//! The loop, checkpoints, sampling, export and reports use a [`Method`] and its [`Trainer`], and
+//! never depend on which method it is. A new method is a file of its own and a line of
+//! [`MethodConfig`].
 
 mod batch;
 mod classification;
@@ -40,7 +41,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Deref;
 
-/// A loss this many times the first does not come back down.
+/// A loss that is this many times the first one does not come down again.
 const DIVERGED: f64 = 1e6;
 
 /// How a network is trained: the methods, by the name that an experiment gives as `kind`.

@@ -1,4 +1,4 @@
-//! One step of a training, the same for all methods and for whoever's loop it is in.
+//! One training step, the same for all methods and for every loop that calls it.
 
 use super::{Batch, Trainer};
 use crate::nn::Gradients;

@@ -12,12 +12,12 @@ pub(crate) const FEATURES: usize = 64;
 /// The channels that each convolution makes, and its stride.
 const LAYERS: [(usize, usize); 3] = [(32, 1), (64, 2), (64, 2)];
 
-/// A network that answers images (B, C, H, W) with logits (B, classes): three convolutions, the mean
-/// over positions, one hidden layer, whose 64 activations are its features, and the logits. It is
-/// conditioned on nothing.
+/// A network from images (B, C, H, W) to logits (B, classes): three convolutions, the mean
+/// over positions, one hidden layer, whose 64 activations are its features, and the logits. It has
+/// no conditioning.
 ///
-/// It is no kind of [`NetworkConfig`](super::NetworkConfig): each of those answers in the images'
-/// own shape, as the methods of an experiment ask.
+/// It is not a kind of [`NetworkConfig`](super::NetworkConfig): the outputs of those have the shape
+/// of the images, as the methods of an experiment require.
 ///
 /// ```
 /// use consistency::model::Condition;
@@ -45,7 +45,7 @@ impl ConvNetConfig {
         Ok(Box::new(self.taped(scope, shape)?))
     }
 
-    /// The same, with its features in reach.
+    /// The same, with access to its features.
     pub(crate) fn taped(&self, scope: &mut Scope, shape: &[usize]) -> Result<Taped<ConvNet>> {
         within("classes", self.classes, 1..=CLASSES)?;
         let [channels, height, width] = *shape else {

@@ -7,8 +7,8 @@ use crate::{Result, ensure};
 use candle_core::Tensor;
 
 /// The generator around a network for samples of one shape: D(T z, T) with EDM's scalings. A
-/// teacher's network is one before it has learned anything: its answer is then near the mean of
-/// the data, whatever z is.
+/// teacher's network is a generator even before it is trained as one: its output is then near
+/// the mean of the data for every z.
 pub struct OneStepGenerator {
     network: Box<dyn Network>,
     scaling: Scaling,

@@ -1,4 +1,4 @@
-//! A model with all that a training loop needs of it, for a loop that is written out.
+//! A model with everything that a hand-written training loop needs.
 
 use super::config::NetworkConfig;
 use super::network::Network;

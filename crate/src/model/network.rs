@@ -30,8 +30,8 @@ impl<'a> From<&'a Vec<f64>> for Condition<'a> {
     }
 }
 
-/// Any network: samples in, an answer for each of them out. Where the answer has the samples' shape
-/// it may be F in `c_skip x + c_out F(c_in x, c_noise)`; a classifier's are logits.
+/// Any network: it takes samples and gives an answer for each. Where the answer has the samples'
+/// shape it may be F in `c_skip x + c_out F(c_in x, c_noise)`; a classifier's are logits.
 ///
 /// ```
 /// use consistency::model::Condition;
@@ -109,7 +109,7 @@ impl<N> Taped<N> {
         &self.network
     }
 
-    /// What `run` makes of `xs` with the network's layers: its answer, its features, or steps
+    /// What `run` computes from `xs` with the network's layers: its answer, its features, or steps
     /// around it. The whole is one operation of candle's graph.
     pub fn through(
         &self,
@@ -119,7 +119,7 @@ impl<N> Taped<N> {
         on_tape(xs, self.link.as_ref(), self.settings, |tape, xs| run(&self.network, tape, xs))
     }
 
-    /// Several values that `run` makes of `xs`, none of which takes a gradient.
+    /// Several values that `run` computes from `xs`, none of which takes a gradient.
     pub fn values(
         &self,
         xs: &Tensor,

@@ -1,4 +1,4 @@
-//! A failing cell fails.
+//! Makes a failing cell count as failed.
 //!
 //! evcxr reports a panic and an `Err` through `?` as success: the message is on stderr and
 //! the reply says "ok". What it does in both cases is print a marker on stdout from code
@@ -18,7 +18,7 @@ use std::sync::{Mutex, OnceLock};
 static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
 static LAST_ERROR: Mutex<String> = Mutex::new(String::new());
 
-/// Make this process a notebook's: panics print one short message and are remembered, and
+/// Prepare this process for a notebook: panics print one short message and are remembered, and
 /// standard input is at its end. The kernel calls it when it starts.
 ///
 /// # Errors
@@ -31,7 +31,7 @@ pub fn start() -> Result<()> {
 }
 
 /// Called when a cell is loaded, before it runs: a process that evcxr has started anew, after
-/// a crash or an interrupt, is made a notebook's as the first one was.
+/// a crash or an interrupt, is prepared as the first one was.
 #[doc(hidden)]
 pub extern "C" fn cell_loaded() {
     if let Err(error) = prepare() {

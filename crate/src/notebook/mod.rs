@@ -1,4 +1,4 @@
-//! What only a notebook needs: how values show themselves, checks, long runs, and a
+//! What only a notebook needs: how values are shown, checks, long runs, and a
 //! failing cell that says so.
 
 mod budget;

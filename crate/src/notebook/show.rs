@@ -1,4 +1,4 @@
-//! How values show themselves as the last expression of a cell.
+//! How values are shown as the last expression of a cell.
 //!
 //! evcxr first compiles `(value).evcxr_display()`, and where the type has no such method compiles
 //! the cell once more with `{:?}`. Types that are often shown have the method here, which saves the

@@ -95,7 +95,7 @@ impl Reproduction {
     /// The reproduction `name` in `folder` (`reproductions/`), or with `NAME.VARIANT` a variant.
     ///
     /// # Errors
-    /// No such folder or variant, with those that there are; a file that is not a reproduction, by
+    /// No such folder or variant, with those that exist; a file that is not a reproduction, by
     /// field.
     pub fn read(folder: &Path, name: &str) -> Result<Self> {
         let (base, variant) = parts(name);
@@ -271,7 +271,7 @@ impl Reproduction {
         Experiment::parse(&text).context("experiment")
     }
 
-    /// The hash of the configuration that a result of this seed bears
+    /// The hash of the configuration that a result of this seed is recorded with
     /// ([`Provenance`](crate::record::Provenance)), for the reproduction as it is in `folder`.
     ///
     /// # Errors

@@ -1,4 +1,5 @@
-//! Samples of a network, drawn in batches: the noise and the class of a sample are its own.
+//! Samples of a network, drawn in batches: the noise and the class of a sample depend on its index
+//! alone.
 
 use crate::Result;
 use crate::model::Conditioned;

@@ -11,7 +11,7 @@ use candle_core::Tensor;
 ///
 /// ```
 /// use consistency::prelude::*;
-/// let point = GaussianMixture::new(vec![1.0], vec![vec![0.5]], vec![0.0])?; // 0.5 alone
+/// let point = GaussianMixture::new(vec![1.0], vec![vec![0.5]], vec![0.0])?; // a point mass at 0.5
 /// let f = ExactFlow::new(point, 0.002)?;
 /// let z = Key::new(0).normal(0..4, &[1], DType::F64, &Device::Cpu)?;
 /// let x = sample::one_step(&f, &z, 80.0)?; // 0.5 with noise of level eps

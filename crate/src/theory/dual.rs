@@ -2,7 +2,7 @@
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
-/// What the model functions here are written over: f64, or a number with derivatives.
+/// The number type of the model functions here: f64, or a number with derivatives.
 ///
 /// ```
 /// use consistency::theory::{Dual, Number};

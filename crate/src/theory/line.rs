@@ -53,8 +53,8 @@ pub(super) fn parts(mixture: &GaussianMixture) -> Result<Vec<Part>> {
     Ok(mixture.components().map(part).collect())
 }
 
-/// The panels of an integral over x_t: half a deviation of whatever component is near, so
-/// that a narrow one is seen inside a wide one.
+/// The panels of an integral over x_t: half a deviation of each component that is near, so that a
+/// narrow one is seen inside a wide one.
 pub(super) fn cover(parts: &[Part], t: f64, tag: usize) -> Vec<Panel> {
     let mut points: Vec<f64> = Vec::new();
     for part in parts {

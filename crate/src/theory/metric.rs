@@ -12,7 +12,7 @@ pub type Jet = Dual<Dual<f64>>;
 ///
 /// Where d is smooth, never negative and 0 on the diagonal, its gradient by either argument
 /// vanishes there; differentiating that along the diagonal gives d_yx = -d_yy and
-/// d_xy = -d_xx, so that G = H whatever d is, symmetric or not.
+/// d_xy = -d_xx, so that G = H for every such d, symmetric or not.
 pub fn metric_tensors(
     d: impl Fn(&[Jet], &[Jet]) -> Jet,
     x: &[f64],

@@ -2,7 +2,7 @@
 
 /// D(x, t) of a few data, each weighted by exp(-|x - x_i|^2 / (2 t^2)): the self-normalised
 /// estimate, which is the denoiser `Empirical` of those rows (of one row, the single-sample
-/// estimate). Here without tensors, for a batch of its own at every point. `data` holds rows
+/// estimate). Computed without tensors, because every point has its own batch. `data` holds rows
 /// as long as x.
 pub(super) fn weighted_mean(x: &[f64], t: f64, data: &[f64]) -> Vec<f64> {
     let exponent = |row: &[f64]| -> f64 {

@@ -109,8 +109,7 @@ impl Params {
         shapes.check(&Shapes::of_tensors(&tensors))?;
         let mut params = Self::new(dtype, device);
         params.fixed.extend(shapes.fixed().map(String::from));
-        // One at a time, each freed before the next: the largest networks fill most of a laptop's
-        // memory.
+        // One by one, each then freed: the largest networks fill most of a laptop's memory.
         while let Some((name, tensor)) = tensors.pop_first() {
             let tensor = tensor.to_dtype(dtype)?.to_device(device)?.contiguous()?;
             params.vars.insert(name, Var::from_tensor(&tensor)?);

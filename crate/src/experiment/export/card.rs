@@ -8,7 +8,7 @@ use std::fmt::Write;
 use std::fs::File;
 use std::path::Path;
 
-/// What a model card says that a run does not know.
+/// What a model card says beyond what the run has recorded.
 ///
 /// ```
 /// use consistency::prelude::*;

@@ -1,4 +1,4 @@
-//! A model card for what was trained: what it is, on what data, how good, made how.
+//! A model card for what was trained: what it is, its data, how good it is, how it was made.
 
 use super::numbers::{Entry, ORIGIN, metrics};
 use super::ours::{heads, rows};

@@ -25,8 +25,8 @@ pub(super) const METRICS: [&str; 9] = [
     "variance over the data's",
 ];
 
-/// Before references were recorded, every judge took all images where there were at most this many,
-/// else the first ones.
+/// Before references were recorded, every metric took all images where there were at most this
+/// many, else the first ones.
 const ALL_TAKEN: usize = 20_000;
 
 /// A reproduction or a variant, with the rows of its present kinds of sampling.
@@ -45,7 +45,7 @@ pub(super) struct Measured {
     current: bool,
     rows: Vec<Row>,
     name: String,
-    /// Whether a judge may have taken the first images, where no reference is recorded.
+    /// Whether a metric may have taken the first images, where no reference is recorded.
     in_order: bool,
 }
 
