@@ -134,7 +134,7 @@ fn checkpoints() -> Result<()> {
         theirs.join("checkpoint-000000020.safetensors"),
     )?;
     let got = message(run(&other, &folder.0));
-    assert!(got.contains("is no checkpoint of a run"), "{got}");
+    assert!(got.contains("is not a checkpoint of a run"), "{got}");
     Ok(())
 }
 

@@ -62,7 +62,7 @@ fn files_by_pattern_online_and_off() -> Result<()> {
         assert_eq!(server.seen().len(), asked);
 
         let got = message(hub.dataset("lab/odd", "main")?.matching("*"));
-        assert!(got.contains("something else than a list of files"), "{got}");
+        assert!(got.contains("does not answer with a list of files"), "{got}");
         let got = message(hub.dataset("lab/none", "main")?.matching("*.png"));
         assert!(got.starts_with("*.png of lab/none at revision main: there is no such"), "{got}");
         Ok(())

@@ -243,7 +243,7 @@ fn writable(option: &str, path: &str) -> Result<PathBuf> {
     let path = std::path::absolute(path).with_context(context)?;
     ensure!(!path.is_dir(), "{}: that is a folder", context());
     let Some((folder, name)) = path.parent().zip(path.file_name()) else {
-        bail!("{}: no place for a file", context());
+        bail!("{}: not the path of a file", context());
     };
     ensure!(folder.is_dir(), "{}: there is no folder {}", context(), folder.display());
     let trial = folder.join(format!(".{}.{}.trial", name.display(), std::process::id()));

@@ -225,7 +225,7 @@ fn read(path: &Path, hash: &str, device: &Device) -> Result<Checkpoint> {
         .map_err(|e| Error::new(format!("is damaged or cut off ({e})")))?;
     let metadata = header.metadata().as_ref().and_then(|m| m.get(KEY));
     let about: Value = metadata.and_then(|m| serde_json::from_str(m).ok()).unwrap_or_default();
-    ensure!(about["format"] == FORMAT, "is no checkpoint of a run");
+    ensure!(about["format"] == FORMAT, "is not a checkpoint of a run");
     ensure!(
         about["configuration"] == hash,
         "belongs to the configuration {}, not to {hash}",

@@ -205,7 +205,7 @@ impl DataConfig {
 
     fn dataset(&self) -> Result<Dataset> {
         let Self::Images { of, size, limit, image, label, .. } = self else {
-            crate::bail!("{self:?} is no dataset of images");
+            crate::bail!("{self:?} is not a dataset of images");
         };
         let mut dataset = Dataset::find_with_columns(of, image.as_deref(), label.as_deref())?;
         if let Some(size) = size {

@@ -118,7 +118,7 @@ fn pretty(value: &Value) -> Result<String> {
 fn split(path: &Path) -> Result<(PathBuf, String)> {
     match path.parent().zip(path.file_name()) {
         Some((parent, name)) => Ok((parent.to_path_buf(), name.to_string_lossy().into_owned())),
-        None => bail!("{} is no place for a folder", path.display()),
+        None => bail!("{} cannot be the path of a folder", path.display()),
     }
 }
 

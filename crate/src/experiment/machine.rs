@@ -34,7 +34,7 @@ impl Machine {
             Err(error) => Err(error.into()),
         }
         .with_context(|| {
-            format!("reading {} (delete it to go on without the times before)", path.display())
+            format!("reading {} (delete it to continue without the earlier times)", path.display())
         })?;
         let kept = std::iter::once(HEADER).chain(rows.iter().map(String::as_str));
         let kept: String = kept.flat_map(|line| [line, "\n"]).collect();

@@ -1,5 +1,6 @@
 //! A classifier of images, by cross-entropy with Adam: the network on whose features samples are
-//! compared ([`Classifier`]). It is no method of an experiment, but trains by the same [`step`].
+//! compared ([`Classifier`]). It is not a method of an experiment, but is trained by the same
+//! [`step`].
 
 use super::player::{Averages, DecayShape, LearningRate, Player};
 use super::step::{Losses, step};

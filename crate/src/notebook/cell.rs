@@ -58,7 +58,7 @@ fn remember_panic(info: &PanicHookInfo) {
         .map(ToString::to_string)
         .or_else(|| info.payload().downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without a message".to_string());
-    // A place in a cell is in generated code, which is no help; any other is.
+    // A place in a cell is in generated code, which is no help; any other place is shown.
     let place = match info.location() {
         Some(at) if at.file() != "src/lib.rs" => format!(" ({}:{})", at.file(), at.line()),
         _ => String::new(),

@@ -32,9 +32,9 @@ pub struct Options {
     pub seeds: Vec<u64>,
 }
 
-/// Run the reproduction `name` and keep its numbers in its folder, which it returns. A run that
-/// was interrupted goes on from its last checkpoint; one that is finished is not repeated.
-/// `tell` is called with each line of progress.
+/// Run the reproduction `name` and keep its numbers in its folder, which it returns. A run that was
+/// interrupted resumes from its last checkpoint; one that is finished is not repeated. `tell` is
+/// called with each line of progress.
 ///
 /// # Errors
 /// No such reproduction; training, sampling or writing that fails.

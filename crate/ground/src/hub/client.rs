@@ -232,9 +232,7 @@ impl Client {
     pub(super) fn failed(&self, url: &str, error: ureq::Error) -> Failure {
         let stall = self.settings.stall.as_secs_f64();
         let (why, passes) = match error {
-            ureq::Error::Timeout(ureq::Timeout::Connect) => {
-                ("no connection came about".into(), true)
-            }
+            ureq::Error::Timeout(ureq::Timeout::Connect) => ("no connection was made".into(), true),
             ureq::Error::Timeout(ureq::Timeout::Resolve) => {
                 ("its name was not resolved".into(), true)
             }

@@ -75,7 +75,7 @@ impl Repository {
             ask().map_err(|failure| (failure, false))
         })?;
         let odd = || {
-            let message = format!("{url} answers something else than a list of files");
+            let message = format!("{url} does not answer with a list of files");
             Failure::new(FailureKind::Final, message)
         };
         let about: serde_json::Value = serde_json::from_str(&text).map_err(|_| odd())?;

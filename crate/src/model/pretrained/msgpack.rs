@@ -92,7 +92,7 @@ fn collect<'a>(
         bail!("{at}: neither a map nor an array");
     };
     for (key, value) in entries {
-        let Some(key) = name_of(key) else { bail!("a key below '{at}' is no text") };
+        let Some(key) = name_of(key) else { bail!("a key below '{at}' is not text") };
         let below = if at.is_empty() { key.to_string() } else { format!("{at}/{key}") };
         collect(value, &below, found)?;
     }
@@ -115,10 +115,10 @@ fn packed(bytes: &[u8]) -> Result<Array<'_>> {
         bail!("not (shape, dtype, bytes)");
     };
     let shape = shape.iter().map(size_of).collect::<Result<Vec<usize>>>()?;
-    let Some(dtype) = name_of(dtype) else { bail!("its dtype is no text") };
+    let Some(dtype) = name_of(dtype) else { bail!("its dtype is not text") };
     let data = match data {
         ValueRef::Binary(data) => *data,
-        _ => bail!("its data is no binary"),
+        _ => bail!("its data is not binary"),
     };
     let array = Array { shape, dtype: dtype.to_string(), parts: vec![data] };
     array.check()?;
@@ -143,7 +143,7 @@ fn chunked<'a>(value: &ValueRef<'a>) -> Result<Array<'a>> {
     let shape = numbered("shape")?.into_iter().map(size_of).collect::<Result<Vec<usize>>>()?;
     let mut whole = Array { shape, dtype: String::new(), parts: Vec::new() };
     for chunk in numbered("chunks")? {
-        let ValueRef::Ext(ARRAY, bytes) = chunk else { bail!("a chunk is no array") };
+        let ValueRef::Ext(ARRAY, bytes) = chunk else { bail!("a chunk is not an array") };
         let chunk = packed(bytes)?;
         ensure!(
             whole.parts.is_empty() || whole.dtype == chunk.dtype,

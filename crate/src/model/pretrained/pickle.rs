@@ -82,7 +82,7 @@ fn zip_or_legacy(path: &Path) -> Result<()> {
     let legacy = start.first() == Some(&0x80);
     ensure!(
         !legacy,
-        "a pickle of PyTorch before 1.6, which is no zip file: load and save it with a newer \
+        "a pickle of PyTorch before 1.6, which is not a zip file: load and save it with a newer \
          PyTorch"
     );
     bail!("not a zip file, as PyTorch writes them since 1.6");

@@ -179,7 +179,7 @@ fn rows(line: &Line, entries: &[Entry]) -> Vec<Vec<Cell>> {
 }
 
 // A consistency model is matched by its steps; a teacher by its name alone, because solvers count
-// differently. A solver has its own rows, whoever trained what it samples.
+// differently. A solver has its own rows, regardless of who trained the network.
 fn is_of(sampling: &Sampling, same: bool, line: &Line) -> bool {
     match sampling {
         Sampling::Multistep { taus } | Sampling::Gamma { taus, .. } => {
