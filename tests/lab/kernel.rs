@@ -140,11 +140,12 @@ const TYPES: [(&str, &str); 95] = [
 ];
 
 /// Traits: they have methods, not values.
-const TRAITS: [&str; 12] = [
+const TRAITS: [&str; 13] = [
     "ChunkAgg",
     "Compare",
     "ConsistencyFunction",
     "Denoiser",
+    "Generator",
     "IndexOp",
     "Method",
     "NamedFrom",
