@@ -118,3 +118,28 @@ fn a_learning_rate_falls_along_a_named_shape() -> Result<()> {
     assert!(idle.is_err_and(|e| e.to_string().contains("give training.decay")));
     Ok(())
 }
+
+/// With one sample left to train on, the exact teacher is that sample, and Euler's step of
+/// distillation is the pair of consistency training. Were the others part of it, it would not be.
+#[test]
+fn the_exact_teacher_does_not_see_what_is_held_out() -> Result<()> {
+    const CD: &str = "{ kind = 'distillation', teacher = 'exact', points = 11, mu = 0.9, \
+                      solver = 'euler' }";
+    const CT: &str =
+        "{ kind = 'consistency-training', schedule = { s0 = 11, s1 = 11, mu0 = 0.9 } }";
+    let folder = Folder::new("configured-exact")?;
+    let loss = |name: &str, method: &str, held_out: usize| -> Result<f64> {
+        let experiment = Experiment::parse(&format!(
+            "name = '{name}'\ndata = {{ name = 'moons', count = 40 }}\nmethod = {method}\n\
+             network = {{ kind = 'mlp', width = 32, blocks = 1 }}\n\
+             training = {{ iterations = 1, batch = 8, held_out = {held_out} }}\n"
+        ))?;
+        let trained = train(&experiment, &folder.0, &Monitor::default(), 1)?;
+        Ok(trained.table().column("loss")[0])
+    };
+    let (cd, ct) = (loss("cd", CD, 39)?, loss("ct", CT, 39)?);
+    assert!((cd / ct - 1.0).abs() < 1e-3, "{cd}, {ct}");
+    let (cd, ct) = (loss("cd", CD, 0)?, loss("ct", CT, 0)?);
+    assert!((cd / ct - 1.0).abs() > 1e-2, "{cd}, {ct}");
+    Ok(())
+}

@@ -2,10 +2,11 @@
 
 use super::config::Experiment;
 use super::data::Data;
-use crate::data::{batch_rows, part_rows};
+use crate::data::{batch_rows, part_rows, select};
 use crate::method::Batch;
 use crate::rng::Key;
 use crate::{Result, ensure};
+use candle_core::Tensor;
 
 /// The samples that are trained on and those that are not.
 pub(super) struct Split {
@@ -31,6 +32,12 @@ impl Split {
         held_out.sort_unstable();
         let is_trained = |row: &u32| held_out.binary_search(row).is_err();
         Ok(Self { trained: (0..rows as u32).filter(is_trained).collect(), held_out })
+    }
+
+    /// All samples of `data` that are trained on, none mirrored.
+    pub fn trained_of(&self, data: &Data) -> Result<Tensor> {
+        let all = data.all()?;
+        if self.held_out.is_empty() { Ok(all) } else { select(&all, &self.trained) }
     }
 }
 

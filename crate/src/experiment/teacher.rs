@@ -3,6 +3,7 @@
 use super::config::Experiment;
 use super::data::Data;
 use super::folder::RunFolder;
+use super::rows::Split;
 use crate::method::{Teachers, Weights};
 use crate::model::Pretrained;
 use crate::model::pretrained::{Kind, Teacher};
@@ -14,10 +15,11 @@ use std::path::Path;
 /// The name of the exact denoiser of the student's own data.
 pub(crate) const EXACT: &str = "exact";
 
-/// The teachers of `student`, which trains on `data`; `runs` is the folder of the runs.
+/// The teachers of `student`, which trains on the part of `data` that `split` says; `runs` is the folder of the runs.
 pub(super) struct Found<'a> {
     pub student: &'a Experiment,
     pub data: &'a Data,
+    pub split: &'a Split,
     pub runs: &'a Path,
     pub device: &'a Device,
 }
@@ -46,7 +48,7 @@ impl Found<'_> {
             self.student.network.classes().is_none(),
             "it knows no classes: leave num_class_embeds out"
         );
-        Empirical::new(&self.data.all()?)
+        Empirical::new(&self.split.trained_of(self.data)?)
     }
 
     fn published(&self, name: &str) -> Result<(Teacher, Option<Weights>)> {

@@ -70,7 +70,7 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
     let data = experiment.data.load(&device)?;
     check_classes(experiment, &data)?;
     let split = Split::of(experiment, &data, &key)?;
-    let mut trainer = build(experiment, &data, key, runs, &device)?;
+    let mut trainer = build(experiment, (&data, &split), key, runs, &device)?;
     let mut losses = Losses::of(trainer.as_ref());
     let mut table = Table::new();
     let mut step = 0;
@@ -131,7 +131,7 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
 
 fn build(
     experiment: &Experiment,
-    data: &Data,
+    (data, split): (&Data, &Split),
     key: Key,
     runs: &Path,
     device: &Device,
@@ -150,7 +150,7 @@ fn build(
         settings: training.settings(),
         device,
         key,
-        teachers: &Found { student: experiment, data, runs, device },
+        teachers: &Found { student: experiment, data, split, runs, device },
     })?;
     ensure!(
         training.accumulate == 1 || trainer.splits(),
