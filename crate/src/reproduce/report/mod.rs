@@ -103,46 +103,47 @@ impl Report {
 }
 
 const INTRODUCTION: &str = "Made by `cargo lab report` from what `cargo lab reproduce NAME` has \
-    kept. Beside each number that was measured here stands the command that makes it again; what \
-    was not measured is marked \"not run\", with the command that would. Published numbers stand \
-    in columns of their own.";
+    kept. Each number that was measured here has the command that makes it again beside it; what \
+    was not measured is marked \"not run\", with the command that would measure it. Published \
+    numbers stand in columns of their own.";
 
-const PUBLISHED: &str = "Numbers under \"published\" are the paper's, or those of the works that \
+const PUBLISHED: &str = "Numbers under \"published\" are those of the paper or of the works that \
     it cites; none of them was measured here. Numbers under \"ours\" were measured by this \
-    laboratory, and only by a reproduction of that very row, on that very dataset; in the rows of \
-    samplers the networks differ, for theirs are those of the cited works and ours is our teacher. \
-    A dash: the method is not one of this laboratory's.";
+    laboratory, and only by a reproduction of exactly that row on exactly that dataset. In the \
+    rows of samplers the networks differ: theirs are those of the cited works, ours is our \
+    teacher. A dash: there is no reproduction of that row.";
 
-const OURS: &str = "Teachers, consistency distillation (CD) and consistency training (CT), small \
-    enough for a laptop unless the paper's dataset is named. No number of theirs is the paper's, \
-    and none is comparable with one of another dataset.";
+const OURS: &str = "Teachers, consistency distillation (CD), consistency training (CT) and other \
+    methods, small enough for a laptop unless the paper's dataset is named. None of these numbers \
+    is the paper's, and none can be compared with a number measured on another dataset.";
 
-const ABLATIONS: &str = "The reproduction first, then its variants, each the same file with the \
-    named values replaced. All are of one budget where a budget is there that they share; the \
-    figure has no others. `cargo lab reproduce NAME --variants` runs all of one.";
+const ABLATIONS: &str = "The reproduction first, then its variants: the same file with the named \
+    values replaced. All rows have the same budget where there is one that they share; the figure \
+    shows no others. `cargo lab reproduce NAME --variants` runs all variants of one reproduction.";
 
 const LEGEND: [&str; 7] = [
     "**Interval.** `a ± b` is the mean over the seeds and half of its 95 % interval, by Student's \
-     t; each seed is a training of its own, its teacher's included. A number without `±` is of \
-     one seed.",
-    "**FID, KID, Inception score, precision and recall** are of the features of the published \
-     Inception of pytorch-fid, against the images of the training. KID is the mean over 100 \
-     subsets of 1000 images, with the deviation over the subsets beside it. Precision and recall are the \
-     shares of samples in the manifold of the data and of data in that of the samples, by 3 \
-     neighbours.",
+     t; each seed is a training of its own, with a teacher of its own. A number without `±` is \
+     from one seed.",
+    "**FID, KID, Inception score, precision and recall** use the features of pytorch-fid's \
+     published Inception, against the training images. KID is the mean over 100 subsets of 1000 \
+     images, with the deviation over the subsets beside it. Precision and recall are the shares \
+     of samples in the manifold of the data and of data in that of the samples, by 3 neighbours.",
     "**Frechet distances** on the features of a small classifier that is trained on the data, or \
-     on the pixels, are no FID: they compare what was measured on one dataset, and nothing else. \
-     Smaller is better. **Variance over the data's** is of the pixels, in all: below 1, samples \
-     are nearer to their mean than the data, as those of a network are that averages.",
-    "**Reference**: the images of the training that the samples were compared with, how many of \
-     how many; the records have a hash of them and say what the judge was taught on. Where there \
-     are more images than are taken (20 000 to teach the classifier, 50 000 for Inception, one a \
-     sample for \"from data\"), a fixed key chooses them. **Not recorded**: measured before the \
-     records said so, when the first images of the files were taken in place of a random part.",
+     on the pixels, are not FID: they compare numbers measured on one dataset, and nothing else. \
+     Smaller is better. **Variance over the data's** is the total variance of the pixels: below \
+     1, samples are nearer to their mean than the data, as the outputs of a network that averages \
+     are.",
+    "**Reference**: the training images that the samples were compared with, and how many of how \
+     many; the records have a hash of them and name the images that the classifier was trained \
+     on. Where there are more images than are used (20 000 to train the classifier, 50 000 for \
+     Inception, one for each sample \"from data\"), a fixed key chooses them. **Not recorded**: \
+     measured by an earlier version, which took the first images of the files in place of a \
+     random part and did not record them.",
     "**NFE** is the number of network evaluations that one sample costs.",
-    "**Budget**: `full` is the whole of an experiment's steps and samples, `standard` a quarter, \
-     `quick` a fiftieth. **Commit**: of the library that computed; `+` where files differed from \
-     it. An **earlier configuration** is one that the experiment's file no longer has: its \
+    "**Budget**: `full` is all steps and samples of an experiment, `standard` a quarter, `quick` \
+     a fiftieth. **Commit**: the commit of the library that computed; `+` where files differed \
+     from it. An **earlier configuration** is one that the experiment's file no longer has: its \
      command measures the present one.",
     "**To run one**: `cargo lab reproduce NAME`, its teacher first; add `--device cuda` for a GPU, \
      `--budget quick` to see whether it runs. `cargo lab reproduce` lists them.",
