@@ -339,7 +339,7 @@ fn mathematics() -> Result<()> {
     let x = Tensor::zeros((3, 1), DType::F64, &Device::Cpu)?;
     assert_eq!(
         message(one.denoise(&x, &[1.0, 2.0])),
-        "2 noise levels for a batch of 3: give one, or one a sample"
+        "2 noise levels for a batch of 3: give one, or one per sample"
     );
     assert_eq!(
         message(one.denoise(&x, &[f64::NAN])),

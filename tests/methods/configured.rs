@@ -119,6 +119,37 @@ fn a_learning_rate_falls_along_a_named_shape() -> Result<()> {
     Ok(())
 }
 
+/// At the end of a stage the held-out loss is still that of the stage: the learning rate has fallen
+/// to almost nothing, so the last two rows of a stage are nearly equal, and the next one, against
+/// another teacher, is not.
+#[test]
+fn the_held_out_loss_is_that_of_the_stage() -> Result<()> {
+    let folder = Folder::new("configured-stages")?;
+    let text =
+        "iterations = 40, batch = 8, held_out = 10, ema = 0.0, decay = 1.0, record_every = 1";
+    let teacher = run(&folder, text)?;
+    let toml = experiment(text)?.to_toml()?;
+    let method = toml.find("[method]").map(|at| &toml[at..]).unwrap_or_default();
+    let method = method.split("\n\n").next().unwrap_or_default();
+    let pd = format!(
+        "[method]\nkind = \"progressive-distillation\"\nteacher = \"{}\"\nsteps = 4",
+        teacher.folder()
+    );
+    let student =
+        Experiment::parse(&toml.replacen("configured", "stages", 1).replace(method, &pd))?;
+    let trained = train(&student, &folder.0, &Monitor::default(), 1)?;
+    // Stages end after steps 8, 24 and 40.
+    let held_out = trained.table().column("held_out_loss");
+    for end in [8, 24, 40] {
+        let (before, last) = (held_out[end - 2], held_out[end - 1]);
+        assert!((last / before - 1.0).abs() < 0.05, "step {end}: {before}, {last}");
+        if let Some(next) = held_out.get(end) {
+            assert!((next / last - 1.0).abs() > 0.05, "step {end}: {last}, {next}");
+        }
+    }
+    Ok(())
+}
+
 /// With one sample left to train on, the exact teacher is that sample, and Euler's step of
 /// distillation is the pair of consistency training. Were the others part of it, it would not be.
 #[test]

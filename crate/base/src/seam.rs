@@ -129,6 +129,16 @@ impl<G: Generator + ?Sized> Generator for &G {
     }
 }
 
+impl<G: Generator + ?Sized> Generator for Box<G> {
+    fn noise_shape(&self) -> &[usize] {
+        (**self).noise_shape()
+    }
+
+    fn generate(&self, z: &Tensor, classes: Option<&[u32]>) -> Result<Tensor> {
+        (**self).generate(z, classes)
+    }
+}
+
 impl<M: TwoTimeMap + ?Sized> TwoTimeMap for &M {
     fn map(&self, x: &Tensor, t: &[f64], s: &[f64]) -> Result<Tensor> {
         (**self).map(x, t, s)
@@ -284,7 +294,7 @@ pub fn one_a_sample(values: &[f64], batch: usize) -> Result<Vec<f64>> {
 fn check_count(values: &[f64], batch: usize) -> Result<()> {
     ensure!(
         values.len() == 1 || values.len() == batch,
-        "{} noise levels for a batch of {batch}: give one, or one a sample",
+        "{} noise levels for a batch of {batch}: give one, or one per sample",
         values.len()
     );
     Ok(())

@@ -109,7 +109,8 @@ pub struct Training {
     #[serde(default)]
     pub warm_up: f64,
     /// How many of the samples, chosen by the seed, are not trained on: each row of the record has
-    /// the first player's mean loss on them, with the same random numbers every time.
+    /// the first player's mean loss on them, with the same random numbers every time: the loss as
+    /// it is trained, with dropout, of the parameters themselves and not of their average.
     #[serde(default)]
     pub held_out: usize,
     /// Steps per record row.

@@ -91,23 +91,27 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
     monitor.record(&table);
     monitor.report(Progress { step, total, ..Progress::default() });
     while step < total {
-        // ---- a batch; for each player its loss, its gradients, its step; what follows
+        // ---- a batch; for each player its loss, its gradients, its step
         let batch = Rows::of_step(experiment, &data, &split, &key, step);
         method::step(trainer.as_mut(), step, &mut losses, || batch.parts()).map_err(|e| {
             let (name, place) = (&experiment.name, folder.path().display());
             e.reworded(|e| format!("{name}: {e}; the last checkpoint in {place} stays as it is"))
         })?;
-        step += 1;
+        let recorded = (step + 1).is_multiple_of(experiment.training.record_every);
+        let recorded = recorded || step + 1 == total;
+        let held_out = match Rows::held_out(experiment, &data, &split, &key) {
+            Some(rows) if recorded => Some(mean_loss(trainer.as_ref(), step, &rows)?),
+            _ => None,
+        };
 
-        // ---- record row, checkpoint
+        // ---- what follows; record row, checkpoint
+        trainer.follow(step)?;
+        step += 1;
         let (loss, elapsed) = (losses[0].last(), start.elapsed());
         monitor.report(Progress { step, total, loss, elapsed, steps_here: step - first });
-        if step.is_multiple_of(experiment.training.record_every) || step == total {
+        if recorded {
             let mut row = row(trainer.as_ref(), step, &mut losses);
-            if let Some(held_out) = Rows::held_out(experiment, &data, &split, &key) {
-                let loss = mean_loss(trainer.as_ref(), step - 1, &held_out)?;
-                row.push(("held_out_loss".to_string(), loss));
-            }
+            row.extend(held_out.map(|loss| ("held_out_loss".to_string(), loss)));
             table.push(
                 &row.iter().map(|(name, value)| (name.as_str(), *value)).collect::<Vec<_>>(),
             )?;

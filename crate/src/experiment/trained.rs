@@ -103,7 +103,10 @@ impl Trained {
 
     fn take_average(&self, index: usize) -> Result<()> {
         let Some(average) = self.averages.get(index) else {
-            bail!("average {index}: this run kept {}", self.averages.len());
+            bail!(
+                "average {index}: this run kept {} (training.ema), counted from 0",
+                self.averages.len()
+            );
         };
         self.params
             .assign_tensors(average)

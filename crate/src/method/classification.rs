@@ -70,6 +70,7 @@ impl Classifier {
             };
             step(&mut trainer, k, &mut losses, || std::iter::once(Ok((batch.clone(), 1.0))))
                 .context("the training of a classifier")?;
+            trainer.follow(k)?;
         }
         Self::new(trainer.player.params().clone(), network, shape)
     }

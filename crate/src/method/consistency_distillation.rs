@@ -56,7 +56,7 @@ pub struct ConsistencyDistillation {
     /// lambda.
     #[serde(default)]
     pub weighting: Weighting,
-    /// mu, the decay rate of the target, fixed; 0 makes the target the student.
+    /// mu, the decay rate of the target, fixed; with 0 the target equals the student.
     pub mu: f64,
     /// Eq. 3 or eq. 4 of the talk.
     #[serde(default)]

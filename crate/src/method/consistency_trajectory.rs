@@ -104,14 +104,13 @@ impl Method for ConsistencyTrajectory {
             weights.start(&params)?;
         }
         let target_params = Ema::new(&params)?;
-        let frozen = |params| setting.frozen_for(params, Times::Two);
+        let target = setting.frozen_for(target_params.params(), Times::Two)?;
         let map = |network| TwoTimeModel::new(network, setting.sigma_data);
         Ok(Box::new(Trajectories {
             config: self.clone(),
             grid: setting.noise.karras(self.points)?,
             teacher,
-            held: map(frozen(&params)?),
-            target: map(frozen(target_params.params())?),
+            target: map(target),
             map: map(network),
             target_params,
             player: setting.player("student", params)?,
@@ -136,21 +135,18 @@ impl Method for ConsistencyTrajectory {
     }
 }
 
-/// The maps whose answers are compared: G_theta, G of the target's parameters, and G_theta with
-/// parameters that take no gradient, by which both are mapped to eps.
+/// The maps whose answers are compared.
 pub struct TrajectoryMaps<'a> {
     /// G_theta.
     pub student: &'a dyn TwoTimeMap,
-    /// G_theta-.
+    /// G_theta-, with the moving average of theta, which takes no gradient.
     pub target: &'a dyn TwoTimeMap,
-    /// G_sg(theta).
-    pub to_eps: &'a dyn TwoTimeMap,
 }
 
 impl TrajectoryMaps<'_> {
     /// The student's map from x at t to `s` and the target's from the teacher's x_u at u, both then
-    /// mapped to `eps`: the estimate, and what it is compared with, which takes no gradient. On the
-    /// exact flow they are equal.
+    /// mapped to `eps` by the target: the estimate, whose gradient reaches the student through the
+    /// map to eps, and what it is compared with, which takes none. On the exact flow they are equal.
     ///
     /// # Errors
     /// Those of the maps.
@@ -161,8 +157,8 @@ impl TrajectoryMaps<'_> {
         s: &[f64],
         eps: &[f64],
     ) -> Result<(Tensor, Tensor)> {
-        let estimate = self.to_eps.map(&self.student.map(x, t, s)?, s, eps)?;
-        let wanted = self.to_eps.map(&self.target.map(x_u, u, s)?, s, eps)?;
+        let estimate = self.target.map(&self.student.map(x, t, s)?, s, eps)?;
+        let wanted = self.target.map(&self.target.map(x_u, u, s)?, s, eps)?;
         Ok((estimate, wanted.detach()))
     }
 }
@@ -170,9 +166,8 @@ impl TrajectoryMaps<'_> {
 struct Trajectories {
     config: ConsistencyTrajectory,
     player: Player,
-    /// G_theta; with parameters that take no gradient; and with those of the target.
+    /// G_theta and G_theta-.
     map: TwoTimeModel,
-    held: TwoTimeModel,
     target: TwoTimeModel,
     target_params: Ema,
     teacher: Teacher,
@@ -187,7 +182,8 @@ impl Trainer for Trajectories {
         let (levels, points) = (self.grid.times(), self.grid.points());
         let eps = [levels[0]];
 
-        // h steps of the teacher, the same for the whole batch; t > u = h points lower >= s.
+        // h steps of the teacher, the same for the whole batch; u is h points below t, and s is u or
+        // below. Drawn so, with h first, t leans to high noise, as in the public code.
         let h = batch.key.stream("steps").integers(0..1, 1..points)?[0];
         let n = batch.key.stream("n").integers(batch.places(), h..points)?;
         let below = batch.key.stream("s").uniforms(batch.places());
@@ -205,10 +201,9 @@ impl Trainer for Trajectories {
         }
 
         // Both maps to s, compared at eps.
-        let held = Conditioned::new(&self.held, labels, masks);
         let map = Conditioned::new(&self.map, labels, masks);
         let target = Conditioned::new(&self.target, labels, masks);
-        let maps = TrajectoryMaps { student: &map, target: &target, to_eps: &held };
+        let maps = TrajectoryMaps { student: &map, target: &target };
         let (estimate, wanted) = maps.pair((&x, &t), (&x_u, &u), &s, &eps)?;
         let consistency = self.config.distance.per_sample(&estimate, &wanted)?.mean_all()?;
 

@@ -92,6 +92,10 @@ impl Method for KnowledgeDistillation {
         }))
     }
 
+    fn points(&self, _: u64, _: u64) -> Option<usize> {
+        Some(self.points)
+    }
+
     fn teacher(&self) -> Option<&str> {
         Some(&self.teacher)
     }

@@ -7,7 +7,7 @@ use crate::model::pretrained::Teacher;
 use crate::model::{Conditioned, EdmDenoiser};
 use crate::nn::Params;
 use crate::process::{NoiseRange, TimeGrid, perturb};
-use crate::seam::{Denoiser, per_sample};
+use crate::seam::{Denoiser, one_a_sample, per_sample};
 use crate::{Result, ensure};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -125,6 +125,9 @@ pub fn two_steps_in_one(
     t_half: &[f64],
     t_next: &[f64],
 ) -> Result<Tensor> {
+    let batch = x.dims().first().copied().unwrap_or(1);
+    let [t, t_half, t_next] = [t, t_half, t_next].map(|level| one_a_sample(level, batch));
+    let (t, t_half, t_next) = (&t?, &t_half?, &t_next?);
     // x' = x + (t' - t) (x - D(x, t)) / t
     let euler = |x: &Tensor, t: &[f64], to: &[f64]| -> Result<Tensor> {
         let rate: Vec<f64> = t.iter().zip(to).map(|(t, to)| (to - t) / t).collect();

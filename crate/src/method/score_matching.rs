@@ -100,7 +100,7 @@ impl Trainer for Teacher {
         score_matching_loss(&denoiser, &batch.x0, &z, &sigma, self.sigma_data)
     }
 
-    // A record has the same columns for all of today's methods.
+    // Without a time grid; earlier records have these columns.
     fn columns(&self, _: u64) -> Vec<(&'static str, f64)> {
         vec![("points", 2.0), ("mu", 0.0)]
     }

@@ -50,9 +50,11 @@ impl Losses {
 }
 
 /// Take step `k` of `trainer`: for each player whose turn it is, its loss on the batch, which goes
-/// into its `losses`, its gradient, clipped where that is asked for, and its own step; then what
-/// follows. `parts` gives the batch, once for each of these players: the parts that it is split
-/// into, each with its share of the whole.
+/// into its `losses`, its gradient, clipped where that is asked for, and its own step. `parts`
+/// gives the batch, once for each of these players: the parts that it is split into, each with its
+/// share of the whole.
+///
+/// [`Trainer::follow`] is left to the caller: until then targets and stages are those of step `k`.
 ///
 /// # Errors
 /// A loss or a gradient that is not finite, or a loss that the method calls diverged, with the step
@@ -78,7 +80,7 @@ where
         let found = found.with_context(|| format!("at step {k} (learning rate {rate:e})"))?;
         trainer.players_mut()[turn].step(&found, k)?;
     }
-    trainer.follow(k)
+    Ok(())
 }
 
 struct Found {

@@ -125,12 +125,12 @@ impl TwoTimeModel {
 
     fn denoise_on(&self, x: &Tensor, t: &[f64], on: Condition) -> Result<Tensor> {
         self.scaling.apply(x, t, |xs, noise| {
-            self.network.forward(xs, Condition { noise, second: Some(noise), ..on })
+            answer(self.network.as_ref(), xs, Condition { noise, second: Some(noise), ..on })
         })
     }
 }
 
-/// g(x, t, t), which is what the map does at s -> t: a denoiser where the map is a flow's.
+/// g(x, t, t) = x - t dG/ds at s = t: the denoiser, where the map is the flow.
 impl Denoiser for TwoTimeModel {
     fn denoise(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         self.denoise_on(x, t, Condition::default())

@@ -134,7 +134,8 @@ impl Draws {
         to: &Device,
     ) -> Result<(Tensor, usize)> {
         self.in_batches(samples, to, |batch, labels| {
-            Ok((generator.generate(&batch.start()?, labels)?, 1))
+            let counted = Counted::new(generator);
+            Ok((counted.generate(&batch.start()?, labels)?, counted.nfe()))
         })
     }
 

@@ -7,8 +7,8 @@ use crate::seam::TwoTimeMap;
 use crate::{Context, Result};
 use candle_core::Tensor;
 
-/// Gamma-sampling: down the decreasing noise levels from T to eps, where each step goes below the
-/// next level and adds the noise that is missing there, as large a part of it as gamma says.
+/// Gamma-sampling: down the decreasing noise levels from T to eps. Gamma says how far below the next
+/// level a step goes; the noise that is missing there is added.
 ///
 /// From x at level t to the next level t': x = G(x, t, s) + gamma sqrt(t'^2 - eps^2) z, with
 /// s^2 = (1 - gamma^2) t'^2 + gamma^2 eps^2. With gamma = 0 these are steps along the PF ODE, with
@@ -41,7 +41,8 @@ pub struct GammaSampling<'a> {
 }
 
 impl GammaSampling<'_> {
-    /// Whether gamma lies between 0 and 1, and the noise levels decrease and lie above eps.
+    /// Whether gamma lies between 0 and 1, and the noise levels decrease, from
+    /// above eps to eps or above.
     ///
     /// # Errors
     /// The values that do not.

@@ -79,8 +79,7 @@ pub struct Multistep<'a> {
 }
 
 impl Multistep<'_> {
-    /// Whether the noise levels decrease and lie above eps, the last at it or above, all between
-    /// 1e-6 and 1e6.
+    /// Whether the noise levels decrease, from above eps to eps or above, all between 1e-6 and 1e6.
     ///
     /// # Errors
     /// The noise levels that do not.

@@ -248,7 +248,9 @@ impl OnTape for UNet {
                 let class = classes.forward(tape, labels)?;
                 emb = tape.add(&emb, &class, 1.0)?;
             }
-            (Some(_), None) => crate::bail!("this network knows classes: give one a sample"),
+            (Some(_), None) => {
+                crate::bail!("this network is conditioned on classes: give one per sample")
+            }
             (None, Some(_)) => crate::bail!("this network knows no classes"),
             (None, None) => {}
         }
