@@ -108,7 +108,16 @@ pub(super) fn save(
 ) -> Result<()> {
     let mut tensors: BTreeMap<String, Tensor> = BTreeMap::new();
     let mut add = |group: &str, of: BTreeMap<String, Tensor>| {
-        tensors.extend(of.into_iter().map(|(name, t)| (format!("{group}/{name}"), t)));
+        of.into_iter().try_for_each(|(name, tensor)| {
+            let name = format!("{group}/{name}");
+            let there = tensors.insert(name.clone(), tensor);
+            ensure!(
+                there.is_none(),
+                "a checkpoint has one tensor {name}: give the group of the method's state another \
+                 name than '{group}'"
+            );
+            Ok(())
+        })
     };
     for (i, player) in trainer.players().into_iter().enumerate() {
         player.check_finite().map_err(|e| {
@@ -118,17 +127,17 @@ pub(super) fn save(
             })
         })?;
         for (part, of) in player.state() {
-            add(&group(i, player.name(), &part), of);
+            add(&group(i, player.name(), &part), of)?;
         }
     }
     for (name, of) in trainer.state() {
-        add(name, of);
+        add(name, of)?;
     }
     let columns = table.columns().iter().map(|name| {
         let values = table.column(name);
         Ok((name.clone(), Tensor::from_slice(values, values.len(), &Device::Cpu)?))
     });
-    add("record", columns.collect::<Result<_>>()?);
+    add("record", columns.collect::<Result<_>>()?)?;
     let about = json!({
         "format": FORMAT,
         "configuration": hash,

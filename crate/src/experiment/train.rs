@@ -197,13 +197,13 @@ fn check_classes(experiment: &Experiment, data: &Data) -> Result<()> {
     if let Some(known) = experiment.network.classes() {
         let Some(count) = data.classes() else {
             bail!(
-                "network.num_class_embeds = {known}: the data of {} have no classes",
+                "network.num_class_embeds = {known}: the data of {} have no classes; leave it out",
                 experiment.name
             );
         };
         ensure!(
             count <= known,
-            "network.num_class_embeds = {known}: the data have {count} classes"
+            "network.num_class_embeds = {known}: the data have {count} classes, give at least as many"
         );
     }
     Ok(())
