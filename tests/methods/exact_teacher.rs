@@ -1,6 +1,8 @@
 //! Promise: `teacher = "exact"` is the exact denoiser of the data. Of a single datum it is that
 //! datum, and then Euler's step of distillation is the pair of consistency training.
 
+#[path = "../support/first_step.rs"]
+mod first_step;
 #[path = "../support/formula.rs"]
 #[allow(dead_code)]
 mod formula;
@@ -8,12 +10,7 @@ mod formula;
 use candle_core::{DType, Device, Tensor};
 use consistency::Result;
 use consistency::experiment::{Experiment, Monitor, train};
-use consistency::method::{
-    Averages, Batch, LearningRate, MethodConfig, Setting, Teachers, Weights,
-};
-use consistency::model::pretrained::Teacher;
-use consistency::nn::{OptimizerConfig, Settings};
-use consistency::process::{Empirical, NoiseRange};
+use consistency::method::MethodConfig;
 use consistency::rng::Key;
 use formula::Folder;
 
@@ -30,34 +27,9 @@ fn experiment(count: usize, method: &str) -> Result<Experiment> {
     ))
 }
 
-/// The exact denoiser of these data.
-struct Exact<'a>(&'a Tensor);
-
-impl Teachers for Exact<'_> {
-    fn find(&self, name: &str) -> Result<(Teacher, Option<Weights>)> {
-        assert_eq!(name, "exact");
-        Ok((Teacher::Exact(Empirical::new(self.0)?), None))
-    }
-}
-
 /// The loss of the first step on a batch of the rows of `data`.
 fn loss(method: &MethodConfig, data: &Tensor) -> Result<f32> {
-    let of = experiment(2, CT)?;
-    let trainer = method.build(&Setting {
-        shape: &[2],
-        network: &of.network,
-        noise: NoiseRange::default(),
-        sigma_data: 0.5,
-        optimizer: OptimizerConfig::default(),
-        schedule: LearningRate::new(30, 0.0),
-        averages: Averages { rates: &[0.9], warm_up: true },
-        settings: Settings::default(),
-        device: &Device::Cpu,
-        key: Key::new(3),
-        teachers: &Exact(data),
-    })?;
-    let batch = Batch { x0: data.clone(), labels: None, first: 0, key: Key::new(5) };
-    Ok(trainer.loss(0, 0, &batch)?.to_scalar::<f32>()?)
+    first_step::loss(method, &experiment(2, CT)?.network, data, &first_step::batch(data))
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Promise: a run is sampled, judged and refused by what it gives, whatever its method: a denoiser,
 //! a consistency model, a map between two noise levels, a generator.
 
+#[path = "../support/first_step.rs"]
+mod first_step;
 #[path = "../support/formula.rs"]
 #[allow(dead_code)]
 mod formula;
@@ -10,16 +12,14 @@ use consistency::Result;
 use consistency::data::moons;
 use consistency::experiment::{Experiment, Monitor, Trained, train};
 use consistency::loss::score_matching_loss;
-use consistency::method::{
-    Averages, Batch, LearningRate, MethodConfig, Setting, Teachers, TrajectoryMaps, Weights,
-};
-use consistency::model::pretrained::Teacher;
+use consistency::method::{Batch, MethodConfig, TrajectoryMaps};
 use consistency::model::{EdmDenoiser, OneStepGenerator, Times, TwoTimeModel};
-use consistency::nn::{OptimizerConfig, Params, Settings};
+use consistency::nn::Params;
 use consistency::process::{Empirical, ExactFlow, GaussianMixture, NoiseRange, Solver};
 use consistency::rng::Key;
 use consistency::sample::{Classes, Draws, GammaSampling, multistep, pf_ode};
 use consistency::seam::{Denoiser, EndingAt, Generator, TwoTimeMap};
+use first_step::batch;
 use formula::Folder;
 use std::collections::HashMap;
 
@@ -168,36 +168,9 @@ fn gamma_sampling_keeps_the_law() -> Result<()> {
     Ok(())
 }
 
-/// The exact denoiser of these data.
-struct Exact<'a>(&'a Tensor);
-
-impl Teachers for Exact<'_> {
-    fn find(&self, _: &str) -> Result<(Teacher, Option<Weights>)> {
-        Ok((Teacher::Exact(Empirical::new(self.0)?), None))
-    }
-}
-
 /// The loss of the first step of `method` on `batch`, with the network as it is initialised.
 fn loss(method: &MethodConfig, data: &Tensor, batch: &Batch) -> Result<f64> {
-    let of = experiment(KD, 5)?;
-    let trainer = method.build(&Setting {
-        shape: &[2],
-        network: &of.network,
-        noise: NoiseRange::default(),
-        sigma_data: 0.5,
-        optimizer: OptimizerConfig::default(),
-        schedule: LearningRate::new(30, 0.0),
-        averages: Averages { rates: &[0.9], warm_up: true },
-        settings: Settings::default(),
-        device: &Device::Cpu,
-        key: Key::new(3),
-        teachers: &Exact(data),
-    })?;
-    Ok(f64::from(trainer.loss(0, 0, batch)?.to_scalar::<f32>()?))
-}
-
-fn batch(data: &Tensor) -> Batch {
-    Batch { x0: data.clone(), labels: None, first: 0, key: Key::new(5) }
+    Ok(f64::from(first_step::loss(method, &experiment(KD, 5)?.network, data, batch)?))
 }
 
 /// The pair is the noise and what the teacher's ODE makes of it; the data are not in it.

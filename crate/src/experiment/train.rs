@@ -97,12 +97,10 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
             let (name, place) = (&experiment.name, folder.path().display());
             e.reworded(|e| format!("{name}: {e}; the last checkpoint in {place} stays as it is"))
         })?;
-        let recorded = (step + 1).is_multiple_of(experiment.training.record_every);
-        let recorded = recorded || step + 1 == total;
-        let held_out = match Rows::held_out(experiment, &data, &split, &key) {
-            Some(rows) if recorded => Some(mean_loss(trainer.as_ref(), step, &rows)?),
-            _ => None,
-        };
+        let every = experiment.training.record_every;
+        let recorded = (step + 1).is_multiple_of(every) || step + 1 == total;
+        let held_out = recorded.then(|| Rows::held_out(experiment, &data, &split, &key)).flatten();
+        let held_out = held_out.map(|rows| mean_loss(trainer.as_ref(), step, &rows)).transpose()?;
 
         // ---- what follows; record row, checkpoint
         trainer.follow(step)?;
