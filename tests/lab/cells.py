@@ -3,8 +3,8 @@
 Reads a request as JSON from standard input and writes the answer to standard output:
   {"env": {...}, "cwd": "...", "kernels": 2, "cells": ["...", {"restart": true}, {"stop": 1}]}
 Every kernel runs every cell, in turns, until it is stopped; "stop" names it, from 0.
-{"code": "...", "until": "text"} waits for the text on standard error. The answer holds, for each
-kernel, "ready" (seconds), "compiled" (crates that cargo compiled since the last start) and "cells".
+{"code": "...", "until": "text"} waits for the text in what the cell prints. The answer holds, for
+each kernel, "ready" (seconds), "compiled" (crates that cargo compiled since the last start) and "cells".
 """
 
 import json
@@ -45,9 +45,10 @@ class Kernel:
         self.client.stop_channels()
         self.manager.shutdown_kernel(now=True)
 
-    def run(self, code, until=""):
-        """Run a cell; evcxr sends standard error on its own time, also after a cell's end, so
-        where `until` is to be part of it, it is waited for."""
+    def run(self, code, until=None):
+        """Run a cell; evcxr sends what it printed on its own time, also after the cell's end, so
+        `until` is waited for, and the end of a line where the cell prints."""
+        until = until or ("\n" if "print" in code else "")
         answer = {"code": code, "stdout": "", "stderr": "", "data": {}, "error": None}
 
         def hook(message):
@@ -64,7 +65,7 @@ class Kernel:
         answer["status"] = reply["content"]["status"]
         answer["seconds"] = time.time() - start
         own = reply["parent_header"]["msg_id"]
-        while until not in answer["stderr"] and time.time() < start + 300:
+        while until not in answer["stdout"] + answer["stderr"] and time.time() < start + 300:
             try:
                 message = self.client.get_iopub_msg(timeout=1)
             except queue.Empty:
