@@ -24,7 +24,7 @@ pub mod theory;
 pub use candle_core;
 pub use candle_nn;
 pub use consistency_base::{
-    Context, Error, Result, bail, bounds, device, ensure, error, guard, rng, seam,
+    Context, Error, Result, bail, bar, bounds, device, ensure, error, guard, interrupt, rng, seam,
 };
 pub use consistency_engine::nn;
 pub use consistency_ground::{data, hub, plot, process, record};

@@ -1,11 +1,13 @@
 //! What every module of Consistency Lab builds on: [`error`] and [`guard`](mod@guard), [`rng`], the
-//! traits of [`seam`], [`bounds`], and [`device`](mod@device). `consistency` re-exports all of
-//! it.
+//! traits of [`seam`], [`bounds`], [`device`](mod@device), and for notebooks [`interrupt`] and
+//! [`bar`]. `consistency` re-exports all of it.
 
+pub mod bar;
 pub mod bounds;
 pub mod device;
 pub mod error;
 pub mod guard;
+pub mod interrupt;
 pub mod rng;
 pub mod seam;
 

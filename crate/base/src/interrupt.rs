@@ -1,0 +1,109 @@
+//! Stopping a cell of a notebook without losing its variables.
+//!
+//! A press of the stop button is a flag. The thread that runs the cell, and those that work for it,
+//! look at it: the library's long loops with [`check_interrupt`], which is an error, and what a cell
+//! prints or shows by unwinding. Other threads, a training run in the background among them, never
+//! see it. Outside a notebook nobody sets it.
+
+use crate::{Error, Result};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static PRESSED: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    static WORKS_FOR_THE_CELL: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What a stopped cell unwinds with: no panic, so that nothing is printed.
+#[derive(Clone, Copy, Debug)]
+pub struct Interrupted;
+
+/// Whether the cell that this thread works for was interrupted.
+pub fn interrupted() -> bool {
+    PRESSED.load(Ordering::Relaxed) && WORKS_FOR_THE_CELL.get()
+}
+
+/// Look whether the stop button was pressed: write it into a long loop of your own, and the loop
+/// can be stopped without losing the variables of earlier cells.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let mut sum = 0;
+/// for i in 0..1000 {
+///     check_interrupt()?;
+///     sum += i;
+/// }
+/// assert_eq!(sum, 499_500);
+/// # Ok::<(), consistency::Error>(())
+/// ```
+///
+/// # Errors
+/// It was pressed ([`Error::is_stopped`]).
+pub fn check_interrupt() -> Result<()> {
+    if interrupted() {
+        return Err(Error::stopped("Interrupted"));
+    }
+    Ok(())
+}
+
+/// End the cell if the stop button was pressed: it unwinds, without a message.
+pub fn unwind_if_interrupted() {
+    if interrupted() && !std::thread::panicking() {
+        std::panic::resume_unwind(Box::new(Interrupted));
+    }
+}
+
+/// The items of `iterator`, and the end of the cell once the stop button was pressed.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let mut sum = 0;
+/// for i in stoppable(0..1000) {
+///     sum += i;
+/// }
+/// assert_eq!(sum, 499_500);
+/// ```
+pub fn stoppable<I: IntoIterator>(iterator: I) -> Stoppable<I::IntoIter> {
+    Stoppable(iterator.into_iter())
+}
+
+/// An iterator that ends its cell when the stop button was pressed; made by [`stoppable`].
+#[derive(Clone, Debug)]
+pub struct Stoppable<I>(I);
+
+impl<I: Iterator> Iterator for Stoppable<I> {
+    type Item = I::Item;
+
+    fn next(&mut self) -> Option<I::Item> {
+        unwind_if_interrupted();
+        self.0.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+/// The stop button was pressed, or (`false`) a new cell begins.
+pub fn press(pressed: bool) {
+    PRESSED.store(pressed, Ordering::Relaxed);
+}
+
+/// Whether this thread works for a cell.
+pub fn works_for_the_cell() -> bool {
+    WORKS_FOR_THE_CELL.get()
+}
+
+/// Do `work` as part of the cell, or not. A thread that a cell starts is none of its own: what hands
+/// work to one and waits for it passes on what [`works_for_the_cell`] says.
+pub fn for_the_cell<T>(yes: bool, work: impl FnOnce() -> T) -> T {
+    struct Back(bool);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            WORKS_FOR_THE_CELL.set(self.0);
+        }
+    }
+    let _back = Back(WORKS_FOR_THE_CELL.replace(yes));
+    work()
+}
