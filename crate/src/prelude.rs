@@ -15,6 +15,7 @@ pub use crate::experiment::{
     train,
 };
 pub use crate::hub::Hub;
+pub use crate::interrupt::{check_interrupt, stoppable};
 pub use crate::loss::{
     Compare, Distance, Lpips, LpipsConfig, Metric, Pair, Pooling, Reduction, Weight, Weighting,
     consistency_loss, distillation_pair, score_matching_loss, training_pair,
@@ -29,7 +30,8 @@ pub use crate::model::{
 };
 pub use crate::nn::{Ema, Optimizer, OptimizerConfig, OptimizerKind, Params};
 pub use crate::notebook::{
-    Run, Show, budget, check, column, mean_square, paths, reproduced, runs_folder, values,
+    Live, Run, Show, budget, check, column, input, live, mean_square, paths, reproduced, runs_folder,
+    values,
 };
 pub use crate::plot::Figure;
 pub use crate::process::{

@@ -69,6 +69,13 @@ impl Bar {
         Self { state, start: Instant::now(), shown: None }
     }
 
+    /// How much there is to do, where that is known only now.
+    pub fn within(&mut self, total: u64) {
+        if let Some(state) = &mut self.state {
+            state.total = total;
+        }
+    }
+
     /// `count` more are done.
     ///
     /// # Errors

@@ -171,6 +171,13 @@ impl Error {
         self
     }
 
+    /// The message and the kind once more, without the source: for a result that is kept for another
+    /// caller.
+    #[must_use]
+    pub fn again(&self) -> Self {
+        Self::of(self.0.kind, self.0.message.to_string())
+    }
+
     fn of(kind: Kind, message: String) -> Self {
         Self(Box::new(Inner { message: fitting(message), kind, source: None }))
     }

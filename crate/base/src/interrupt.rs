@@ -90,6 +90,11 @@ pub fn press(pressed: bool) {
     PRESSED.store(pressed, Ordering::Relaxed);
 }
 
+/// From now on this thread is the one that runs the cells.
+pub fn enter_cell() {
+    WORKS_FOR_THE_CELL.set(true);
+}
+
 /// Whether this thread works for a cell.
 pub fn works_for_the_cell() -> bool {
     WORKS_FOR_THE_CELL.get()

@@ -127,7 +127,6 @@ fn one(
         .env("LAB_BUDGET", &request.budget)
         .env("LAB_RUNS", &runs)
         .env("LAB_RESULTS", &results)
-        .env("LAB_FAILURES", scratch.join("failures.jsonl"))
         .envs(jupyter(place));
     let result = execute.run(turn, |line| {
         if let Some(at) = line.strip_prefix("LAB-PROGRESS ") {

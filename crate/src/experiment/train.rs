@@ -14,7 +14,7 @@ use crate::method::{self, Averages, LearningRate, Losses, Setting, Trainer};
 use crate::nn::{Precision, memory};
 use crate::record::Table;
 use crate::rng::Key;
-use crate::{Context, Result, bail, ensure};
+use crate::{Context, Result, bail, bar::Bar, ensure, interrupt};
 use candle_core::Device;
 use std::path::Path;
 use std::time::Instant;
@@ -27,8 +27,8 @@ use std::time::Instant;
 ///
 /// # Errors
 /// A loss or a gradient that is not finite, a loss that its method calls diverged (the step and the
-/// learning rate are named and the last checkpoint stays), a stop that was asked for, or a folder
-/// that cannot be written.
+/// learning rate are named and the last checkpoint stays), a stop that was asked for (by the
+/// monitor, or in a cell of a notebook by the stop button), or a folder that cannot be written.
 pub fn train(
     experiment: &Experiment,
     runs: &Path,
@@ -58,7 +58,10 @@ pub fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> Result<T> + Se
     // A separate thread pool fixes the number of threads, does not hand work from thread to thread
     // at every operation, and does not hold up other work in the process.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-    pool.map_err(|e| crate::Error::new(format!("starting {threads} threads: {e}")))?.install(work)
+    let pool = pool.map_err(|e| crate::Error::new(format!("starting {threads} threads: {e}")))?;
+    // What a cell waits for can be stopped like the cell.
+    let for_the_cell = interrupt::works_for_the_cell();
+    pool.install(|| interrupt::for_the_cell(for_the_cell, work))
 }
 
 fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monitor) -> Result<()> {
@@ -90,6 +93,7 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
     let (start, first) = (Instant::now(), step);
     monitor.record(&table);
     monitor.report(Progress { step, total, ..Progress::default() });
+    let mut bar = Bar::new(&experiment.name, total);
     while step < total {
         // ---- a batch; for each player its loss, its gradients, its step
         let batch = Rows::of_step(experiment, &data, &split, &key, step);
@@ -116,7 +120,8 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
             machine.add(step, experiment.training.batch)?;
             monitor.record(&table);
         }
-        let stopping = monitor.stopping() && step < total;
+        let interrupted = bar.at(step).is_err();
+        let stopping = (monitor.stopping() || interrupted) && step < total;
         if step.is_multiple_of(experiment.training.checkpoint_every) || step == total || stopping {
             let (path, keep) = (folder.path(), experiment.training.keep_checkpoints);
             checkpoint::save(path, (&hash, keep), step, trainer.as_ref(), &table, &losses)

@@ -1,30 +1,32 @@
-//! Makes a failing cell count as failed.
+//! What a cell prints, and how it says that it failed.
 //!
-//! evcxr reports a panic and an `Err` through `?` as success: the message is on stderr and
-//! the reply says "ok". What it does in both cases is print a marker on stdout from code
-//! that it generates into the cell. In a cell `println!` is ours (the kernel imports it by
-//! name when it starts), which sees those two markers, token by token, and writes the
-//! failure to the file that `LAB_FAILURES` names. `cargo lab run` reads it after each
-//! cell. Everything else goes to the standard macro. `print!` is ours too (`lines.rs`).
+//! evcxr reports a panic and an `Err` through `?` as success: the message is on stderr and the reply
+//! says "ok". What it does in both cases is print a marker on stdout from code that it generates
+//! into the cell. In a cell `println!` is ours (the kernel imports it by name when it starts), which
+//! sees those two markers, token by token, and tells the relay of the failure, by which it becomes
+//! an error to Jupyter. Everything else that cells print goes to the relay too (`link.rs`).
 
-use super::budget;
-use super::lines::end_line;
-use crate::{Error, Result};
-use std::fmt::Display;
-use std::io::Write;
+use super::{budget, child, link::link, live};
+use crate::interrupt::{self, unwind_if_interrupted};
+use crate::{Error, Result, bar};
+use serde_json::json;
+use std::fmt::{self, Display};
 use std::panic::{self, PanicHookInfo};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
 static LAST_ERROR: Mutex<String> = Mutex::new(String::new());
+// Text that is either what evcxr says of `?`, which becomes the cell's error, or a cell's own
+// `eprintln!` in the same form: the next thing to be printed tells.
+static EITHER: Mutex<Option<String>> = Mutex::new(None);
 
-/// Prepare this process for a notebook: panics print one short message and are remembered, and
-/// standard input is at its end. The kernel calls it when it starts.
+/// Prepare this process for a notebook: it talks to the relay, panics are remembered, and standard
+/// input is at its end. The kernel calls it when it starts.
 ///
 /// # Errors
-/// A budget that does not exist, reported before any cell runs; or a kernel whose standard
-/// input cannot be replaced. (The kernel's `?` on this call is what makes evcxr compile every
-/// later cell for `?`: the first use costs a compile.)
+/// A budget that does not exist, reported before any cell runs; or a process whose standard
+/// input and output cannot be replaced. (The kernel's `?` on this call is what makes evcxr compile
+/// every later cell for `?`: the first use costs a compile.)
 pub fn start() -> Result<()> {
     prepare()?;
     budget().map(|_| ())
@@ -44,8 +46,10 @@ fn prepare() -> Result<()> {
     static DONE: OnceLock<std::result::Result<(), String>> = OnceLock::new();
     let done = DONE.get_or_init(|| {
         panic::set_hook(Box::new(remember_panic));
-        #[cfg(unix)]
-        super::child::take_over().map_err(|error| error.to_string())?;
+        super::link::connect().and_then(|()| child::take_over()).map_err(|e| e.to_string())?;
+        bar::show_with(live::show_bar);
+        // In the first cell of a process the loop over the cells is evcxr's, on this thread.
+        interrupt::enter_cell();
         Ok(())
     });
     done.clone().map_err(Error::new)
@@ -68,46 +72,88 @@ fn remember_panic(info: &PanicHookInfo) {
         Some("main") | None => "panicked".to_string(),
         Some(name) => format!("the thread {name} panicked"),
     };
-    eprintln!("{who}: {message}{place}");
-    if let Ok(mut last) = LAST_PANIC.lock() {
-        *last = format!("{message}{place}");
+    *lock(&LAST_PANIC) = format!("{message}{place}");
+    // The cell's own is its error, and need not be said twice.
+    let cell = interrupt::works_for_the_cell() && thread.name().is_none_or(|name| name == "main");
+    if link().is_none() || !cell {
+        written("stderr", format_args!("{who}: {message}{place}\n"));
     }
 }
 
 /// Called by our `println!` where evcxr's generated code reports a failed cell.
 #[doc(hidden)]
 pub fn cell_failed(kind: &str) {
-    end_line();
-    let Some(path) = std::env::var_os("LAB_FAILURES").filter(|path| !path.is_empty()) else {
-        return;
-    };
-    let last = if kind == "panic" { &LAST_PANIC } else { &LAST_ERROR };
-    let message = last.lock().map(|m| m.clone()).unwrap_or_default();
-    let line = serde_json::json!({ "kind": kind, "message": message });
-    let written = std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&path)
-        .and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()));
-    if let Err(error) = written {
-        // Nobody could learn of the failure any other way.
-        eprintln!("the cell failed, and {} could not be written: {error}", path.display());
-        std::process::exit(70);
+    if kind == "error" {
+        lock(&EITHER).take();
+    } else {
+        settle();
     }
+    let message = lock(if kind == "panic" { &LAST_PANIC } else { &LAST_ERROR }).clone();
+    if let Some(link) = link() {
+        link.send(&json!({ "op": "failed", "kind": kind, "message": message }));
+    }
+    child::mark(if kind == "panic" { "EVCXR_PANIC_NOTIFICATION" } else { "EVCXR_ERROR_OCCURRED" });
 }
 
 /// Called by our `eprintln!("{}", error)`, the form that evcxr generates for `?`.
 #[doc(hidden)]
 pub fn error_printed(error: &dyn Display) {
-    if let Ok(mut last) = LAST_ERROR.lock() {
-        *last = error.to_string();
+    unwind_if_interrupted();
+    settle();
+    let text = error.to_string();
+    lock(&LAST_ERROR).clone_from(&text);
+    *lock(&EITHER) = Some(format!("{text}\n"));
+}
+
+/// Print what turned out to be a cell's own text.
+pub(super) fn settle() {
+    let own = lock(&EITHER).take();
+    if let Some(own) = own {
+        written("stderr", format_args!("{own}"));
     }
+}
+
+/// Called by the macros: print `text` on "stdout" or "stderr", and end the cell here if the stop
+/// button was pressed.
+#[doc(hidden)]
+pub fn print(name: &str, text: fmt::Arguments) {
+    unwind_if_interrupted();
+    written(name, text);
+}
+
+fn written(name: &str, text: fmt::Arguments) {
+    settle();
+    match (link(), name) {
+        (Some(link), _) => link.text(name, &text.to_string()),
+        (None, "stdout") => std::print!("{text}"),
+        (None, _) => std::eprint!("{text}"),
+    }
+}
+
+/// Ask the person at the notebook, who answers in a field below the cell.
+///
+/// (Rust's own standard input is at its end in a cell.)
+///
+/// # Errors
+/// Nobody can be asked: `cargo lab run`, `nbconvert`, a program that is no notebook; or the cell was
+/// stopped.
+pub fn input(prompt: &str) -> Result<String> {
+    let answer = link().and_then(|link| link.ask(prompt, false));
+    interrupt::check_interrupt()?;
+    answer.ok_or_else(|| {
+        Error::new(format!("'{prompt}': nobody can be asked here; write the answer into the cell"))
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The macros that a cell uses in place of the standard ones.
 pub mod macros {
     pub use crate::{
-        __cell_eprintln as eprintln, __cell_print as print, __cell_println as println,
+        __cell_eprint as eprint, __cell_eprintln as eprintln, __cell_print as print,
+        __cell_println as println,
     };
 }
 
@@ -115,34 +161,39 @@ pub mod macros {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __cell_println {
-    ("EVCXR_PANIC_NOTIFICATION") => {{
-        $crate::notebook::cell_failed("panic");
-        ::std::println!("EVCXR_PANIC_NOTIFICATION")
-    }};
-    ("{}", evcxr_internal_runtime::USER_ERROR_OCCURRED) => {{
-        $crate::notebook::cell_failed("error");
-        ::std::println!("{}", evcxr_internal_runtime::USER_ERROR_OCCURRED)
-    }};
-    ($($arg:tt)*) => {{
-        ::std::println!($($arg)*);
-        $crate::notebook::line_ended()
-    }};
+    ("EVCXR_PANIC_NOTIFICATION") => {
+        $crate::notebook::cell_failed("panic")
+    };
+    ("{}", evcxr_internal_runtime::USER_ERROR_OCCURRED) => {
+        $crate::notebook::cell_failed("error")
+    };
+    () => { $crate::notebook::print("stdout", ::std::format_args!("\n")) };
+    ($($arg:tt)*) => {
+        $crate::notebook::print("stdout", ::std::format_args!("{}\n", ::std::format_args!($($arg)*)))
+    };
 }
 
-/// The standard `print!`, which also keeps in mind whether a line is open.
+/// The standard `print!`; what it prints is seen at once, also without a newline.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __cell_print {
-    ($($arg:tt)*) => { $crate::notebook::print(::std::format_args!($($arg)*)) };
+    ($($arg:tt)*) => { $crate::notebook::print("stdout", ::std::format_args!($($arg)*)) };
 }
 
-/// The standard `eprintln!`, which also remembers the error that `?` is about to report.
+/// The standard `eprintln!`, except for the form in which evcxr reports an error of `?`.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __cell_eprintln {
-    ("{}", $error:ident) => {{
-        $crate::notebook::error_printed(&$error);
-        ::std::eprintln!("{}", $error)
-    }};
-    ($($arg:tt)*) => { ::std::eprintln!($($arg)*) };
+    ("{}", $error:ident) => { $crate::notebook::error_printed(&$error) };
+    () => { $crate::notebook::print("stderr", ::std::format_args!("\n")) };
+    ($($arg:tt)*) => {
+        $crate::notebook::print("stderr", ::std::format_args!("{}\n", ::std::format_args!($($arg)*)))
+    };
+}
+
+/// The standard `eprint!`.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __cell_eprint {
+    ($($arg:tt)*) => { $crate::notebook::print("stderr", ::std::format_args!($($arg)*)) };
 }

@@ -9,26 +9,29 @@
 //! So the loop that reads those lines becomes ours. [`take_over`] puts the protocol where
 //! no cell finds it, and leaves one line for evcxr's loop, which loads [`CELLS`]: the same
 //! loop, with the protocol's new place. From then on standard input is at its end, in the
-//! cells and in programs that they start, and a line is ended before the mark.
+//! cells and in programs that they start, and standard output goes to the relay, which hands
+//! back what in it is meant for evcxr ([`super::link`]).
 
-use super::lines::end_line;
+use super::link::{link, replace};
 use crate::{Context, Result, bail};
 use std::ffi::{CStr, CString, c_void};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
-use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 /// The name under which evcxr's loop finds [`consistency_lab_cells`].
 const CELLS: &str = "consistency_lab_cells";
 
 /// The line by which evcxr knows that a cell has ended.
-const ENDED: &[u8] = b"EVCXR_EXECUTION_COMPLETE\n";
+const ENDED: &str = "EVCXR_EXECUTION_COMPLETE";
 
 /// Where evcxr's lines come from, once we have taken it over.
 static PROTOCOL: Mutex<Option<OwnedFd>> = Mutex::new(None);
+
+/// Where evcxr reads: standard output, until it is something else.
+static TO_EVCXR: OnceLock<File> = OnceLock::new();
 
 /// Arrange that the loop over the cells is ours from the end of this cell on.
 ///
@@ -47,7 +50,7 @@ pub fn take_over() -> Result<()> {
     // after a crash, finds this line in place of the end; then the process ends.
     writeln!(line, "LOAD_AND_RUN {library} {CELLS} (a cell has no standard input)")
         .context(what)?;
-    replace_standard_input(&input).context(what)?;
+    replace(0, &input).context(what)?;
     match PROTOCOL.lock() {
         Ok(mut kept) => *kept = Some(protocol),
         Err(poisoned) => *poisoned.into_inner() = Some(protocol),
@@ -76,7 +79,12 @@ extern "C" fn consistency_lab_cells(store: *mut c_void) -> ! {
 }
 
 fn run_cells(protocol: File, mut store: *mut c_void) -> io::Result<()> {
-    replace_standard_input(&File::open("/dev/null")?)?;
+    replace(0, &File::open("/dev/null")?)?;
+    let out: File = io::stdout().as_fd().try_clone_to_owned()?.into();
+    let to_evcxr = TO_EVCXR.get_or_init(|| out);
+    if let Some(link) = link() {
+        link.take_stdout()?;
+    }
     for line in BufReader::new(protocol).lines() {
         let line = line?;
         let mut words = line.split(' ').skip_while(|word| *word != "LOAD_AND_RUN").skip(1);
@@ -87,10 +95,25 @@ fn run_cells(protocol: File, mut store: *mut c_void) -> io::Result<()> {
         // SAFETY: evcxr generates a cell's function with this signature, and `store` is what
         // the cell before it returned.
         store = unsafe { run(store) };
-        end_line();
-        ended()?;
+        super::cell::settle();
+        let mut lines = link().map(|link| link.end_cell()).unwrap_or_default();
+        lines.push(ENDED.to_string());
+        let mut out = to_evcxr;
+        out.write_all((lines.join("\n") + "\n").as_bytes())?;
     }
     Ok(())
+}
+
+/// Write lines for evcxr.
+pub fn mark(lines: &str) {
+    // The reader is the kernel itself: when it is gone, so are we.
+    let _ = match TO_EVCXR.get() {
+        Some(mut out) => out.write_all(format!("{lines}\n").as_bytes()),
+        None => {
+            let mut out = io::stdout().lock();
+            writeln!(out, "{lines}").and_then(|()| out.flush())
+        }
+    };
 }
 
 /// A cell's function. Its library is never unloaded: variables may live in it.
@@ -117,21 +140,6 @@ fn load(
     }
     // SAFETY: evcxr generates the function of this name with this signature.
     Ok(unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn(_) -> _>(symbol) })
-}
-
-// Bypasses the buffer of `stdout`: text that waits there without a newline must not hide it.
-fn ended() -> io::Result<()> {
-    // SAFETY: descriptor 1 stays open, because it is not closed here.
-    let mut out = ManuallyDrop::new(unsafe { File::from_raw_fd(1) });
-    out.write_all(ENDED)
-}
-
-fn replace_standard_input(with: &impl AsRawFd) -> io::Result<()> {
-    // SAFETY: both are open descriptors.
-    match unsafe { libc::dup2(with.as_raw_fd(), 0) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 // The file that holds this code. Without its folder: the loader has it already and knows it

@@ -4,9 +4,9 @@
 mod budget;
 mod cell;
 pub mod check;
-#[cfg(unix)]
 mod child;
-mod lines;
+mod link;
+mod live;
 mod results;
 mod run;
 mod show;
@@ -14,10 +14,9 @@ mod values;
 
 pub use budget::budget;
 #[doc(hidden)]
-pub use cell::{cell_failed, cell_loaded, error_printed};
-pub use cell::{macros, start};
-#[doc(hidden)]
-pub use lines::{line_ended, print};
+pub use cell::{cell_failed, cell_loaded, error_printed, print};
+pub use cell::{input, macros, start};
+pub use live::{Live, live};
 pub use results::reproduced;
 pub use run::{Run, runs_folder};
 pub use show::Show;

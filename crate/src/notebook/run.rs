@@ -1,17 +1,24 @@
 //! Long work in the background, with a handle.
 
-use super::macros::println;
+use super::live::{self, Live};
+use super::show::Show;
+use crate::bar::Bar;
 use crate::experiment::{Experiment, Monitor, Progress, Trained, train};
+use crate::interrupt::check_interrupt;
 use crate::plot::Figure;
 use crate::{Context, Error, Result, bail};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// How often a watched run's bar moves, and how seldom at least its curve is drawn: a figure takes
+/// some hundredths of a second, which the training is not to feel.
+const BAR_EVERY: Duration = Duration::from_millis(250);
+const CURVE_EVERY: Duration = Duration::from_secs(1);
+
 /// A training run in a thread of its own. It writes checkpoints, prints nothing, and goes
-/// on while other cells run or fail; after an interrupt or a restart, start it again and
-/// it resumes.
+/// on while other cells run, fail or are stopped; after a restart, start it again and it resumes.
 ///
 /// Only one handle to it exists: it cannot be cloned.
 ///
@@ -19,8 +26,7 @@ use std::time::{Duration, Instant};
 /// use consistency::prelude::*;
 /// # let experiment = Experiment::parse("")?;
 /// let run = Run::start(&experiment, 1)?; // other cells can run meanwhile
-/// println!("{}", run.progress());
-/// run.plot();
+/// run.watch()?; // a bar and the loss curve, until it ends or the stop button is pressed
 /// let teacher = run.join()?.denoiser()?;
 /// # Ok::<(), consistency::Error>(())
 /// ```
@@ -28,7 +34,14 @@ use std::time::{Duration, Instant};
 pub struct Run {
     name: String,
     monitor: Arc<Monitor>,
-    thread: Mutex<Option<JoinHandle<Result<Trained>>>>,
+    outcome: Mutex<Outcome>,
+}
+
+#[derive(Debug)]
+enum Outcome {
+    Running(JoinHandle<Result<Trained>>),
+    Ended(Result<Trained>),
+    Taken,
 }
 
 impl Run {
@@ -47,7 +60,7 @@ impl Run {
             .name(name.clone())
             .spawn(move || train(&experiment, &runs_folder(), &shared, threads))
             .context("starting a thread for the run")?;
-        Ok(Self { name, monitor, thread: Mutex::new(Some(thread)) })
+        Ok(Self { name, monitor, outcome: Mutex::new(Outcome::Running(thread)) })
     }
 
     /// Where it is: step, loss, rate, time left.
@@ -70,8 +83,46 @@ impl Run {
         self.monitor.stop();
     }
 
-    /// Wait for its end and take its result. Prints where it is every few seconds, except
-    /// under `cargo lab run`, which shows progress itself.
+    /// Show a progress bar and the loss curve below the cell, both moving, until the run ends; the
+    /// last state stays. The stop button ends the watching, and the run goes on: watch it again,
+    /// [`Run::join`] it or [`Run::stop`] it in a later cell.
+    ///
+    /// # Errors
+    /// What stopped the run, which [`Run::join`] then gives too; the stop button.
+    pub fn watch(&self) -> Result<()> {
+        let (bar, curve) = (Live::new("bar"), Live::new("curve"));
+        let (mut moved, mut drawn, mut cost) = (None::<Instant>, None::<Instant>, Duration::ZERO);
+        let due = |last: Option<Instant>, every| last.is_none_or(|last| last.elapsed() >= every);
+        while self.running() {
+            check_interrupt()?;
+            if due(moved, BAR_EVERY) {
+                let now = self.progress();
+                let text = format!("{}: {now}", self.name);
+                bar.put(&live::bar(now.step, now.total, &text));
+                moved = Some(Instant::now());
+            }
+            if due(drawn, CURVE_EVERY.max(100 * cost)) && self.monitor.table().rows() > 1 {
+                let start = Instant::now();
+                curve.put(&self.plot().bundle());
+                (drawn, cost) = (Some(Instant::now()), start.elapsed());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let now = self.progress();
+        let took = live::span(now.elapsed.as_secs_f64());
+        let text = format!("{}: {} of {} steps, {took}", self.name, now.step, now.total);
+        bar.put(&[("text/plain", text)]);
+        if self.monitor.table().rows() > 1 {
+            curve.put(&self.plot().bundle());
+        }
+        match &*self.outcome() {
+            Outcome::Ended(Err(error)) => Err(error.again()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Wait for its end and take its result, with a progress bar meanwhile. If the stop button ends
+    /// the waiting, the run goes on, and a later cell can join it.
     ///
     /// ```no_run
     /// # use consistency::prelude::*;
@@ -86,29 +137,48 @@ impl Run {
     /// ```
     ///
     /// # Errors
-    /// What stopped it ([`Error::is_stopped`] after [`Run::stop`], [`Error::is_diverged`]); or a
-    /// result that was already taken.
+    /// What stopped it ([`Error::is_stopped`] after [`Run::stop`], [`Error::is_diverged`]); a
+    /// result that was already taken; the stop button.
     pub fn join(&self) -> Result<Trained> {
-        let thread = self.thread.lock().ok().and_then(|mut thread| thread.take());
-        let Some(thread) = thread else {
-            bail!("the result of {} was already taken by an earlier join()", self.name);
-        };
-        let quiet = std::env::var_os("LAB_FAILURES").is_some();
-        let mut shown = Instant::now();
-        while !thread.is_finished() {
+        let mut bar = Bar::new(&self.name, self.progress().total);
+        while self.running() {
+            let Progress { step, total, .. } = self.progress();
+            bar.within(total);
+            bar.at(step)?;
             std::thread::sleep(Duration::from_millis(20));
-            if !quiet && shown.elapsed() > Duration::from_secs(5) {
-                println!("{}: {}", self.name, self.progress());
-                shown = Instant::now();
+        }
+        bar.at(self.progress().step)?;
+        match std::mem::replace(&mut *self.outcome(), Outcome::Taken) {
+            Outcome::Ended(result) => result,
+            _ => bail!("the result of {} was already taken by an earlier join()", self.name),
+        }
+    }
+
+    // Whether it still trains. What it gave is kept once it does not.
+    fn running(&self) -> bool {
+        let mut outcome = self.outcome();
+        match std::mem::replace(&mut *outcome, Outcome::Taken) {
+            Outcome::Running(thread) if thread.is_finished() => {
+                let ended = thread.join().unwrap_or_else(|panic| {
+                    let message = panic
+                        .downcast_ref::<String>()
+                        .map(String::as_str)
+                        .or_else(|| panic.downcast_ref::<&str>().copied());
+                    let message = message.unwrap_or("no message");
+                    Err(Error::new(format!("{} panicked: {message}", self.name)))
+                });
+                *outcome = Outcome::Ended(ended);
+                false
+            }
+            other => {
+                *outcome = other;
+                matches!(*outcome, Outcome::Running(_))
             }
         }
-        thread.join().map_err(|panic| {
-            let message = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| panic.downcast_ref::<&str>().copied());
-            Error::new(format!("{} panicked: {}", self.name, message.unwrap_or("no message")))
-        })?
+    }
+
+    fn outcome(&self) -> MutexGuard<'_, Outcome> {
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

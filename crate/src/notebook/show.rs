@@ -10,7 +10,6 @@ use base64::Engine;
 use candle_core::{DType, Tensor};
 use polars::prelude::{AnyValue, DataFrame};
 use std::fmt::Write as _;
-use std::io::Write as _;
 
 /// Showing a value in a notebook: as a figure, a table or text.
 ///
@@ -25,16 +24,26 @@ pub trait Show {
     /// The value as pairs of a media type and its content.
     fn bundle(&self) -> Vec<(&'static str, String)>;
 
+    /// Show it here and now, below what the cell has shown and printed before: a cell can have any
+    /// number of figures and tables.
+    ///
+    /// ```
+    /// use consistency::prelude::*;
+    /// for slope in [1.0, 2.0] {
+    ///     Figure::new("a line").line("y", &[0.0, 1.0], &[0.0, slope]).show();
+    /// }
+    /// ```
+    fn show(&self) {
+        super::live::show_once(&self.bundle());
+    }
+
     /// Called by evcxr on the last expression of a cell.
     fn evcxr_display(&self) {
         let mut text = String::new();
         for (media, content) in self.bundle() {
             let _ = write!(text, "EVCXR_BEGIN_CONTENT {media}\n{content}\nEVCXR_END_CONTENT\n");
         }
-        super::lines::end_line();
-        let mut out = std::io::stdout().lock();
-        // The reader is the kernel itself: when it is gone, so are we.
-        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        super::child::mark(text.trim_end_matches('\n'));
     }
 }
 

@@ -2,9 +2,7 @@
 
 execute.py NOTEBOOK EXECUTED SCRATCH PROJECT [SECONDS]
     Runs NOTEBOOK and writes the executed copy to EXECUTED. SCRATCH/outcome.json says how
-    it went. A cell fails if the kernel says so, or if the library reported a panic or an
-    error through `?` in the file that LAB_FAILURES names (the kernel calls those "ok").
-    A cell with the tag raises-exception must fail, and the run goes on. A cell that takes
+    it went. A cell with the tag raises-exception must fail, and the run goes on. A cell that takes
     longer than SECONDS ends the run, and its kernel with all that it has started.
 
 execute.py --write EXECUTED NOTEBOOK PROJECT STATE
@@ -117,22 +115,12 @@ class Run:
         self.limit = limit and int(limit)
         self.path, self.executed = pathlib.Path(notebook), pathlib.Path(executed)
         self.scratch, self.project = pathlib.Path(scratch), project
-        self.failures = pathlib.Path(os.environ["LAB_FAILURES"])
-        self.read = 0
         self.notebook = nbformat.read(self.path, as_version=4)
         self.code = [i for i, c in enumerate(self.notebook.cells) if c.cell_type == "code"]
         self.at = 0
         # What the cells said that were to fail.
         self.expected = []
         self.client = None
-
-    def new_failures(self):
-        """What the library reported since the last call."""
-        if not self.failures.exists():
-            return []
-        lines = self.failures.read_text().splitlines()
-        fresh, self.read = lines[self.read :], len(lines)
-        return [json.loads(line) for line in fresh]
 
     def show(self):
         """Tell where we are, twice a second, for the program that shows it."""
@@ -170,9 +158,6 @@ class Run:
                 if output.output_type == "error":
                     # The kernel's own words, without the cell around them.
                     error = plain("\n".join(output.traceback)) or error
-            for failure in self.new_failures():
-                kind = "it panicked" if failure["kind"] == "panic" else "an error through `?`"
-                error = error or f"{kind}: {plain(failure['message'])}"
             if error and not wanted:
                 earlier = [self.notebook.cells[i] for i in self.code[:number]]
                 return f"{self.where(index)} failed: {error}{remedy(error, earlier)}"

@@ -5,7 +5,16 @@ use crate::Result;
 use crate::files;
 use crate::place::Place;
 
-static LAUNCHER: &str = include_str!("../python/launch.py");
+/// The launcher and what it is made of.
+static FILES: [(&str, &str); 7] = [
+    ("launch.py", include_str!("../python/kernel/launch.py")),
+    ("relay.py", include_str!("../python/kernel/relay.py")),
+    ("evcxr.py", include_str!("../python/kernel/evcxr.py")),
+    ("library.py", include_str!("../python/kernel/library.py")),
+    ("outputs.py", include_str!("../python/kernel/outputs.py")),
+    ("failures.py", include_str!("../python/kernel/failures.py")),
+    ("wire.py", include_str!("../python/kernel/wire.py")),
+];
 
 /// Write the launcher and the kernelspec that starts it.
 pub fn ensure(place: &Place, kind: Kind) -> Result<()> {
@@ -14,8 +23,11 @@ pub fn ensure(place: &Place, kind: Kind) -> Result<()> {
         Kind::Cpu => ("consistency", "Rust (Consistency Lab)"),
         Kind::Cuda => ("consistency-cuda", "Rust (Consistency Lab, CUDA)"),
     };
-    let launcher = place.shared.join("kernel").join("launch.py");
-    files::write_if_changed(&launcher, LAUNCHER.as_bytes())?;
+    let kernel = place.shared.join("kernel");
+    for (file, content) in FILES {
+        files::write_if_changed(&kernel.join(file), content.as_bytes())?;
+    }
+    let launcher = kernel.join("launch.py");
     // -I: nothing of the user's Python, neither its paths nor its variables.
     let spec = serde_json::json!({
         "argv": [place.python(), "-I", launcher, kind.current(), "{connection_file}"],

@@ -1,9 +1,11 @@
-"""Start the Rust kernel of the project that is asked for.
+"""The Rust kernel of the project that is asked for.
+
+    launch.py CURRENT CONNECTION
 
 The project is LAB_PROJECT or the clone around the working folder. Its newest library
-(lib/current) says in launch.json how a kernel is started with it. This program sets the
-environment, takes a share in the library's lock, by which it is not swept away while the
-kernel lives, and becomes the kernel.
+(lib/CURRENT) says in launch.json how a kernel is started with it. This program answers Jupyter
+on CONNECTION at once, sets the environment, takes a share in the library's lock, by which it is
+not swept away while the kernel lives, and starts evcxr_jupyter behind the relay.
 """
 
 import fcntl
@@ -14,12 +16,20 @@ import subprocess
 import sys
 import tempfile
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+from relay import Relay  # noqa: E402 (isolated, Python does not look beside the program)
+
 SHARED = pathlib.Path(__file__).resolve().parent.parent
 MARK = pathlib.Path("crate", "kernel", "Cargo.toml")
 
 
+class NoKernel(Exception):
+    """Why there can be no kernel, and what to do."""
+
+
 def stop(message):
-    sys.exit(f"Consistency Lab: {message}")
+    raise NoKernel(message)
 
 
 def find_project():
@@ -125,7 +135,8 @@ def scratch():
     """A folder for evcxr's files, removed by a later start once this kernel is gone."""
     # evcxr cannot load a cell from a path with a space.
     root = tempfile.gettempdir()
-    if " " in root or not os.access(root, os.W_OK):
+    # And a socket's path has at most 104 letters.
+    if " " in root or len(root) > 50 or not os.access(root, os.W_OK):
         root = "/tmp"
     root = pathlib.Path(root) / f"consistency-lab-{os.getuid()}"
     root.mkdir(mode=0o700, exist_ok=True)
@@ -148,17 +159,30 @@ def scratch():
     return folder
 
 
-def main():
+def prepare(current):
+    """How evcxr is started: its arguments, environment and folder."""
     project = find_project()
-    current, arguments = sys.argv[1], sys.argv[2:]
     _, launch = lock_library(state_of(project) / "lib", current)
     check_compiler(launch)
     env = environment(launch)
-    env["TMPDIR"] = str(scratch())
-    argv = launch["argv"] + arguments
+    folder = scratch()
+    env["TMPDIR"] = env["LAB_RELAY"] = str(folder)
+    argv = launch["argv"]
     if not os.access(argv[0], os.X_OK):
         stop(f"{argv[0]} is missing. Run `cargo lab setup`")
-    os.execve(argv[0], argv, env)
+    return argv, env, folder
+
+
+def main():
+    current, connection = sys.argv[1], sys.argv[2]
+    # Jupyter reaches us, whatever becomes of the kernel.
+    relay = Relay(json.loads(pathlib.Path(connection).read_text()))
+    try:
+        relay.start(*prepare(current))
+    except NoKernel as error:
+        relay.broken = f"Consistency Lab: {error}"
+        print(relay.broken, file=sys.stderr, flush=True)
+    relay.run()
 
 
 main()

@@ -23,6 +23,16 @@ from wire import Message, Sockets
 
 # A cell that does not look for an interrupt is ended, with its process, after this many seconds.
 PATIENCE = 4.0
+# Meanwhile no compiler of it goes on for longer than this.
+LOOK = 0.1
+
+# While nobody has run a cell, these run unseen: the first `let`, and the first figure, each cost
+# seconds once (rust-analyzer reads the standard library, the compiler its first crates).
+WARMING = (
+    "let consistency_lab_warms_up = Tensor::new(&[1f32, 2.0], &Device::Cpu)?;",
+    "drop(consistency_lab_warms_up);",
+    'Figure::new("").line("", &[0.0], &[0.0])',
+)
 
 KERNEL_INFO = {
     "status": "ok",
@@ -62,7 +72,7 @@ class Request:
         self.reply, self.idle = None, False
         self.errors, self.failed = [], None
         # Presses of stop, and when the cell's process is ended for it.
-        self.presses, self.deadline, self.killed = 0, None, False
+        self.presses, self.deadline, self.look, self.killed = 0, None, None, False
         self.count = None
 
     @property
@@ -87,6 +97,7 @@ class Relay:
         self.broken = None
         self.ready = False
         self.queue, self.current, self.count = collections.deque(), None, 0
+        self.warming = collections.deque(WARMING)
         # The newest cell: what a thread in the background prints belongs to it.
         self.newest = {}
         self.over = collections.OrderedDict()  # evcxr's ids of cells that have ended: parents
@@ -141,7 +152,9 @@ class Relay:
 
     def wait(self):
         """How long nothing is due, in ms."""
-        due = [self.outputs.next(), self.current and self.current.deadline]
+        due = [self.outputs.next()]
+        if self.current:
+            due += [self.current.deadline, self.current.look]
         due = [at for at in due if at is not None]
         # A process that ends by itself is noticed within this time.
         longest = 500 if self.evcxr else 1000
@@ -177,6 +190,7 @@ class Relay:
         elif message.kind == "shutdown_request":
             self.shut_down("shell", message)
         elif message.kind in PASSED_ON:
+            self.warming.clear()
             self.queue.append(Request(message))
         elif message.kind == "comm_open":
             # There is no target for it: the front-end is told so.
@@ -205,6 +219,8 @@ class Relay:
     # One request at a time.
 
     def next(self):
+        if self.ready and self.warming and not self.current:
+            self.queue.append(hidden(self.warming.popleft()))
         if self.current or not self.queue:
             return
         if self.broken:
@@ -292,6 +308,8 @@ class Relay:
             while len(self.over) > 100:
                 self.over.popitem(last=False)
         if request.hidden:
+            if failure:
+                print(f"Consistency Lab: warming up: {failure[1]}", file=sys.stderr, flush=True)
             return
         kind = message.kind.replace("_request", "_reply")
         if not request.is_cell:
@@ -402,7 +420,8 @@ class Relay:
             if self.asked == "library":
                 self.asked = None
                 self.library.say("r null")
-            self.end_compilers()
+            request.look = time.monotonic()
+            self.overdue()
         else:
             self.kill_cells(request)
 
@@ -416,13 +435,17 @@ class Relay:
         request = self.current
         if not request or not request.deadline:
             return
-        if time.monotonic() >= request.deadline and not request.killed:
+        now = time.monotonic()
+        if now >= request.deadline:
             self.kill_cells(request)
+        elif now >= request.look:
+            self.end_compilers()
+            request.look = time.monotonic() + LOOK
 
     def kill_cells(self, request):
         if request.killed:
             return
-        request.killed, request.deadline = True, None
+        request.killed, request.deadline, request.look = True, None, None
         self.end_compilers()
         started = descendants(self.library.pid) if self.library.pid else []
         wire = self.evcxr.sockets.wire
