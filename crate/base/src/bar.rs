@@ -76,6 +76,11 @@ impl Bar {
         }
     }
 
+    /// Whether somebody is shown it.
+    pub fn is_seen(&self) -> bool {
+        self.state.is_some()
+    }
+
     /// `count` more are done.
     ///
     /// # Errors

@@ -8,7 +8,9 @@ pub mod plot;
 pub mod process;
 pub mod record;
 
-use consistency_base::{Context, Error, Result, bail, bounds, ensure, guard, rng, seam};
+use consistency_base::{
+    Context, Error, Result, bail, bar, bounds, ensure, guard, interrupt, rng, seam,
+};
 
 // This lets `cargo lab` tell this clone's build from another's in the same target folder.
 #[used]

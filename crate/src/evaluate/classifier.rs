@@ -3,6 +3,7 @@
 
 use super::features::Features;
 use super::statistics::Statistics;
+use crate::bar::Bar;
 use crate::model::{CONVNET_FEATURES, Condition, ConvNet, ConvNetConfig, Network, Taped};
 use crate::nn::Params;
 use crate::record::write_tensors;
@@ -150,7 +151,9 @@ impl Classifier {
         );
         let images = images.to_dtype(DType::F32)?;
         let mut parts = Vec::new();
+        let mut bar = Bar::new("features", count as u64);
         for first in (0..count).step_by(MANY) {
+            bar.at(first as u64)?;
             parts.push(answer(&images.narrow(0, first, MANY.min(count - first))?)?);
         }
         Ok(Tensor::cat(&parts, 0)?)

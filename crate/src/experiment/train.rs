@@ -17,7 +17,10 @@ use crate::rng::Key;
 use crate::{Context, Result, bail, bar::Bar, ensure, interrupt};
 use candle_core::Device;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// A step that takes longer is stopped in its midst.
+const LONG: Duration = Duration::from_secs(1);
 
 /// Train `experiment` in its folder below `runs`, from its last checkpoint if there is
 /// one, on `threads` threads (0: all cores). A finished run is loaded.
@@ -94,10 +97,18 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
     monitor.record(&table);
     monitor.report(Progress { step, total, ..Progress::default() });
     let mut bar = Bar::new(&experiment.name, total);
+    let mut timed = start;
     while step < total {
         // ---- a batch; for each player its loss, its gradients, its step
         let batch = Rows::of_step(experiment, &data, &split, &key, step);
-        method::step(trainer.as_mut(), step, &mut losses, || batch.parts()).map_err(|e| {
+        // A cell's training is stopped after a step, with a checkpoint, unless a step takes long.
+        let short = timed.elapsed() < LONG || step == first;
+        timed = Instant::now();
+        let seen = interrupt::works_for_the_cell() && !short;
+        interrupt::for_the_cell(seen, || {
+            method::step(trainer.as_mut(), step, &mut losses, || batch.parts())
+        })
+        .map_err(|e| {
             let (name, place) = (&experiment.name, folder.path().display());
             e.reworded(|e| format!("{name}: {e}; the last checkpoint in {place} stays as it is"))
         })?;

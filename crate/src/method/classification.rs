@@ -5,6 +5,7 @@
 use super::player::{Averages, DecayShape, LearningRate, Player};
 use super::step::{Losses, step};
 use super::{Batch, DIVERGED, Trainer};
+use crate::bar::Bar;
 use crate::data::{batch_rows, select};
 use crate::evaluate::Classifier;
 use crate::loss::cross_entropy;
@@ -60,7 +61,9 @@ impl Classifier {
         let mut trainer = Training::new(network, &shape, config, key, images)?;
         let mut losses = Losses::of(&trainer);
         let order = key.stream("batches");
+        let mut bar = Bar::new("training the classifier", config.steps);
         for k in 0..config.steps {
+            bar.at(k)?;
             let rows = batch_rows(count, BATCH, k, &order);
             let batch = Batch {
                 x0: select(images, &rows)?,

@@ -2,6 +2,7 @@
 //! alone.
 
 use crate::Result;
+use crate::bar::Bar;
 use crate::model::Conditioned;
 use crate::rng::Key;
 use crate::seam::{Counted, Generator};
@@ -148,6 +149,7 @@ impl Draws {
         let pixels: usize = self.shape.iter().skip(1).product();
         let most = (self.at_once * PIXELS / pixels.max(1)).clamp(1, self.at_once.max(1));
         let (mut parts, mut nfe) = (Vec::new(), 0);
+        let mut bar = Bar::new("sampling", samples.end - samples.start);
         for first in samples.clone().step_by(most) {
             let indices = first..(first + most as u64).min(samples.end);
             let labels = self.classes.of(indices.clone())?;
@@ -155,6 +157,7 @@ impl Draws {
             let (part, evaluations) = draw(&batch, labels.as_deref())?;
             parts.push(part.to_device(to)?);
             nfe = evaluations;
+            bar.add(most as u64)?;
         }
         Ok((Tensor::cat(&parts, 0)?, nfe))
     }

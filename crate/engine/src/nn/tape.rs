@@ -8,6 +8,7 @@
 
 use super::Parameter;
 use super::ops;
+use crate::interrupt::check_interrupt;
 use candle_core::{DType, Result, Tensor, bail};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -137,6 +138,7 @@ impl Tape {
         inputs: &[&Value],
         block: impl Fn(&mut Tape, &[Value]) -> crate::Result<Value> + Send + 'static,
     ) -> crate::Result<Value> {
+        check_interrupt()?;
         let inputs: Vec<Value> = inputs.iter().map(|v| (*v).clone()).collect();
         if !(self.recording && self.settings.checkpoint) {
             return block(self, &inputs);
@@ -191,6 +193,7 @@ impl Tape {
         slots.add(Some(node), gradient, false)?;
         // Each step is dropped with what it kept.
         while let Some(step) = self.steps.pop() {
+            check_interrupt()?;
             if let Some((gradient, _)) = slots.take(step.output) {
                 (step.backward)(gradient, slots)?;
             }

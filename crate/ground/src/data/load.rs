@@ -10,6 +10,7 @@ use super::images::Images;
 use super::labels::Labels;
 use super::parquet::Table;
 use super::sheet::Sheet;
+use crate::bar::Bar;
 use crate::rng::Key;
 use crate::{Context, Error, Result, bail, ensure};
 use candle_core::{Device, Tensor};
@@ -212,6 +213,7 @@ impl Dataset {
             files = part.iter().map(|row| std::mem::take(&mut files[*row])).collect();
         }
         let mut sheet = Sheet::new(&self.entry, files.len())?;
+        let mut bar = Bar::new(format!("decoding {}", self.entry.name), files.len() as u64);
         for part in files.chunks(1024) {
             let coded = part.par_iter().map(|file| {
                 std::fs::read(file).with_context(|| format!("reading {}", file.display()))
@@ -219,6 +221,7 @@ impl Dataset {
             let coded: Vec<Vec<u8>> = coded.collect::<Result<_>>()?;
             let slices: Vec<&[u8]> = coded.iter().map(Vec::as_slice).collect();
             sheet.add(&slices, &|row| part[row].display().to_string())?;
+            bar.add(part.len() as u64)?;
         }
         // Beside each other, images have no classes, whatever another split has.
         let classes = if labels.is_empty() { Vec::new() } else { classes };
@@ -235,6 +238,8 @@ impl Dataset {
         let mut sheet = Sheet::new(&self.entry, part.as_ref().map_or(rows, Vec::len))?;
         let mut labels = Labels::new(&self.entry, &tables)?;
         let mut first = 0;
+        let all = part.as_ref().map_or(rows, Vec::len) as u64;
+        let mut bar = Bar::new(format!("decoding {}", self.entry.name), all);
         for table in &tables {
             let within = first..first + table.rows();
             let wanted = part.as_ref().map(|part| -> Vec<usize> {
@@ -245,7 +250,7 @@ impl Dataset {
                 for (row, label) in rows.numbers.iter().zip(&rows.labels) {
                     labels.add(*label, || table.at(*row))?;
                 }
-                Ok(())
+                bar.add(rows.numbers.len() as u64)
             })?;
             first = within.end;
         }

@@ -149,7 +149,7 @@ impl Download<'_> {
             if size.is_some_and(|size| done > size) {
                 return Err(self.corrupt(url, format!("more than {done} bytes came")));
             }
-            progress.at(done);
+            progress.at(done)?;
         }
         match size {
             Some(size) if done < size => Err(Failure::passing(format!(

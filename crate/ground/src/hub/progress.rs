@@ -1,6 +1,8 @@
 //! How far a transfer has come, on stderr, once it takes longer than a moment.
 
 use super::client::Client;
+use crate::Result;
+use crate::bar::Bar;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -13,17 +15,27 @@ pub(super) struct Progress<'a> {
     began: Instant,
     last: Option<Instant>,
     terminal: bool,
+    bar: Bar,
 }
 
 impl<'a> Progress<'a> {
     /// For `name`: of `total` bytes, `from` are there already.
     pub(super) fn new(client: &'a Client, name: &'a str, total: Option<u64>, from: u64) -> Self {
         let (began, terminal) = (Instant::now(), std::io::stderr().is_terminal());
-        Self { client, name, total, from, began, last: None, terminal }
+        let bar = Bar::new(format!("{name} (kB)"), total.unwrap_or(0) / 1000);
+        Self { client, name, total, from, began, last: None, terminal, bar }
     }
 
     /// `done` bytes are there.
-    pub(super) fn at(&mut self, done: u64) {
+    ///
+    /// # Errors
+    /// The cell that waits for them was stopped.
+    pub(super) fn at(&mut self, done: u64) -> Result<()> {
+        self.bar.at(done / 1000)?;
+        // In a notebook it is a bar below the cell.
+        if self.bar.is_seen() {
+            return Ok(());
+        }
         // One line that is overwritten on a terminal; elsewhere a line now and then.
         let (first, next) = match self.terminal {
             true => (Duration::from_secs(1), Duration::from_millis(100)),
@@ -37,6 +49,7 @@ impl<'a> Progress<'a> {
             self.last = Some(Instant::now());
             self.say(done);
         }
+        Ok(())
     }
 
     fn say(&self, done: u64) {

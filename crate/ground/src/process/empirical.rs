@@ -2,6 +2,7 @@
 //! distribution): a softmax over the data.
 
 use super::rows::Rows;
+use crate::interrupt::check_interrupt;
 use crate::seam::{Denoiser, per_sample};
 use crate::{Result, bail, ensure};
 use candle_core::{D, DType, Device, Storage, Tensor};
@@ -132,6 +133,7 @@ impl Empirical {
 
 impl Denoiser for Empirical {
     fn denoise(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        check_interrupt()?;
         let (points, scale) = self.question(x, t)?;
         let means = self.answer(&points, |rows, x| rows.means(x, &scale))?;
         let means = Tensor::from_vec(means, x.dims(), &Device::Cpu)?;

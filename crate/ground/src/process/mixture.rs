@@ -2,6 +2,7 @@
 //! at every noise level.
 
 use crate::bounds::{LARGEST, within};
+use crate::interrupt::check_interrupt;
 use crate::record::{from_toml, read_text};
 use crate::rng::Key;
 use crate::seam::{Denoiser, per_sample};
@@ -195,6 +196,7 @@ impl Denoiser for GaussianMixture {
     /// # Errors
     /// Points of another dimension, or for which a gradient is tracked: the result carries none.
     fn denoise(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
+        check_interrupt()?;
         per_sample(t, x)?; // checks the number of noise levels
         let (batch, dim) = x.dims2()?;
         ensure!(dim == self.dim(), "points of dimension {dim} in a mixture of {}", self.dim());
