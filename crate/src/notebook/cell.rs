@@ -39,6 +39,9 @@ pub extern "C" fn cell_loaded() {
     if let Err(error) = prepare() {
         eprintln!("the kernel's process: {error}");
     }
+    if let Some(link) = link() {
+        link.send(&json!({ "op": "loaded" }));
+    }
 }
 
 // Once per process.

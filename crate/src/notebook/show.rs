@@ -43,7 +43,9 @@ pub trait Show {
         for (media, content) in self.bundle() {
             let _ = write!(text, "EVCXR_BEGIN_CONTENT {media}\n{content}\nEVCXR_END_CONTENT\n");
         }
-        super::child::mark(text.trim_end_matches('\n'));
+        if !text.is_empty() {
+            super::child::mark(text.trim_end_matches('\n'));
+        }
     }
 }
 

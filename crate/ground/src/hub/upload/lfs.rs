@@ -242,7 +242,7 @@ impl Read for Reporting<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buffer)?;
         self.done += n as u64;
-        self.progress.at(self.done);
+        self.progress.at(self.done).map_err(io::Error::other)?;
         Ok(n)
     }
 }

@@ -10,13 +10,13 @@ STOPPABLE = (
     "To make a loop of your own stoppable, look for the interrupt in it: `check_interrupt()?`, or "
     "`for x in stoppable(iterator)`. The library's own long loops do."
 )
-LOST = "The process behind the cells was ended and all variables are lost: run the cells again."
+LOST = "All variables are lost: run the cells again."
 
 
 def of(request):
     """How the request failed, or None."""
     if request.killed:
-        value = f"the cell did not look for the interrupt. {LOST}\n{STOPPABLE}"
+        value = f"the cell did not look for the interrupt, and its process was ended. {LOST}\n{STOPPABLE}"
         return told("Killed", value)
     failed = request.failed
     if request.presses and (failed or request.errors):

@@ -5,6 +5,7 @@ pipes that become the process's descriptors 1 and 2. Lines of JSON come over the
 operation each:
 
   {"op": "hello", "pid": 1}                    the process, before its first cell
+  {"op": "loaded"}                             a cell is compiled and runs now
   {"op": "text", "name": "stdout", "text": ""}  what a cell prints
   {"op": "display", "id": "", "update": true, "data": {}, "metadata": {}}
   {"op": "clear", "wait": true}                the cell's outputs so far

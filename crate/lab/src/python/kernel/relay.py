@@ -73,6 +73,7 @@ class Request:
         self.errors, self.failed = [], None
         # Presses of stop, and when the cell's process is ended for it.
         self.presses, self.deadline, self.look, self.killed = 0, None, None, False
+        self.loaded = False  # whether it is compiled and runs
         self.count = None
 
     @property
@@ -154,7 +155,7 @@ class Relay:
         """How long nothing is due, in ms."""
         due = [self.outputs.next()]
         if self.current:
-            due += [self.current.deadline, self.current.look]
+            due.append(self.current.deadline if self.current.loaded else self.current.look)
         due = [at for at in due if at is not None]
         # A process that ends by itself is noticed within this time.
         longest = 500 if self.evcxr else 1000
@@ -362,7 +363,10 @@ class Relay:
 
     def operation(self, operation):
         kind, parent = operation["op"], self.parent()
-        if kind == "failed":
+        if kind == "loaded":
+            if self.current:
+                self.current.loaded = True
+        elif kind == "failed":
             if self.current:
                 self.current.failed = operation
         elif kind == "input":
@@ -422,8 +426,12 @@ class Relay:
                 self.library.say("r null")
             request.look = time.monotonic()
             self.overdue()
-        else:
+        elif request.loaded:
             self.kill_cells(request)
+        elif time.monotonic() > request.deadline:
+            # rust-analyzer, in evcxr itself, does not come to an end.
+            self.evcxr.kill()
+            self.lost_evcxr("stopped while it looked for the types of variables")
 
     def end_compilers(self):
         """cargo and rustc, and not the process behind the cells nor what that has started."""
@@ -436,8 +444,10 @@ class Relay:
         if not request or not request.deadline:
             return
         now = time.monotonic()
-        if now >= request.deadline:
-            self.kill_cells(request)
+        if request.loaded:
+            # It has run, or will soon have run, into a place that looks for the interrupt.
+            if now >= request.deadline:
+                self.kill_cells(request)
         elif now >= request.look:
             self.end_compilers()
             request.look = time.monotonic() + LOOK
@@ -445,7 +455,7 @@ class Relay:
     def kill_cells(self, request):
         if request.killed:
             return
-        request.killed, request.deadline, request.look = True, None, None
+        request.killed, request.deadline = True, None
         self.end_compilers()
         started = descendants(self.library.pid) if self.library.pid else []
         wire = self.evcxr.sockets.wire
