@@ -30,8 +30,8 @@ pub use crate::model::{
 };
 pub use crate::nn::{Ema, Optimizer, OptimizerConfig, OptimizerKind, Params};
 pub use crate::notebook::{
-    Live, Run, Show, budget, check, column, input, live, mean_square, paths, reproduced, runs_folder,
-    values,
+    Live, Run, Show, budget, check, column, input, live, mean_square, paths, reproduced,
+    runs_folder, values,
 };
 pub use crate::plot::Figure;
 pub use crate::process::{

@@ -3,14 +3,12 @@
 Reads a request as JSON from standard input and writes the answer to standard output:
   {"env": {...}, "cwd": "...", "kernels": 2, "cells": ["...", {"restart": true}, {"stop": 1}]}
 Every kernel runs every cell, in turns, until it is stopped; "stop" names it, from 0.
-{"code": "...", "until": "text"} waits for the text in what the cell prints. The answer holds, for
-each kernel, "ready" (seconds), "compiled" (crates that cargo compiled since the last start) and "cells".
+The answer holds, for each kernel, "ready" (seconds), "compiled" (crates that cargo compiled since the last start) and "cells".
 """
 
 import json
 import os
 import pathlib
-import queue
 import sys
 import tempfile
 import time
@@ -45,10 +43,7 @@ class Kernel:
         self.client.stop_channels()
         self.manager.shutdown_kernel(now=True)
 
-    def run(self, code, until=None):
-        """Run a cell; evcxr sends what it printed on its own time, also after the cell's end, so
-        `until` is waited for, and the end of a line where the cell prints."""
-        until = until or ("\n" if "print" in code else "")
+    def run(self, code):
         answer = {"code": code, "stdout": "", "stderr": "", "data": {}, "error": None}
 
         def hook(message):
@@ -64,14 +59,6 @@ class Kernel:
         reply = self.client.execute_interactive(code, timeout=300, output_hook=hook)
         answer["status"] = reply["content"]["status"]
         answer["seconds"] = time.time() - start
-        own = reply["parent_header"]["msg_id"]
-        while until not in answer["stdout"] + answer["stderr"] and time.time() < start + 300:
-            try:
-                message = self.client.get_iopub_msg(timeout=1)
-            except queue.Empty:
-                continue
-            if message["parent_header"].get("msg_id") == own:
-                hook(message)
         self.cells.append(answer)
 
     def compiled(self):
@@ -106,8 +93,6 @@ def main():
                         print(json.dumps({"at": cell["wait_for"]}), file=sys.stderr, flush=True)
                         while not os.path.exists(cell["wait_for"]):
                             time.sleep(0.1)
-                    if "code" in cell:
-                        kernel.run(cell["code"], cell["until"])
                 else:
                     kernel.run(cell)
         answer = [

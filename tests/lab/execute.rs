@@ -6,6 +6,7 @@ use crate::support::{Folder, Result, home, lab, own as state_of, project, ready,
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -55,6 +56,7 @@ pub fn notebooks() -> Result {
     each_kind_of_failing_cell_fails()?;
     written_outputs_are_free_of_this_machine_and_the_report_opens_offline()?;
     a_killed_run_leaves_nothing_behind_and_the_next_one_ends_well()?;
+    ctrl_c_stops_the_cell_and_keeps_what_ran()?;
     a_run_names_the_remedy_and_ends_what_takes_too_long()
 }
 
@@ -182,6 +184,39 @@ fn only_what_changed_runs_again(path: &Path) -> Result {
     assert_eq!(outputs.len(), 1);
     let printed: Vec<String> = (0..20000).map(|i| format!("{i}\n")).collect();
     assert!(outputs[0]["text"] == json!(printed), "not the lines that were printed");
+    Ok(())
+}
+
+fn ctrl_c_stops_the_cell_and_keeps_what_ran() -> Result {
+    let folder = Folder::new("stopped")?;
+    let (path, mark) = (folder.0.join("stopped.ipynb"), folder.0.join("reached"));
+    let endless = format!(
+        "std::fs::write({mark:?}, \"\")?; \
+         for _ in stoppable(0..) {{ std::thread::sleep(std::time::Duration::from_millis(5)); }}"
+    );
+    notebook(&path, &["println!(\"before\");", &endless, "println!(\"after\");"])?;
+    let other = folder.0.join("next.ipynb");
+    notebook(&other, &["println!(\"not run\");"])?;
+    let mut run = lab(&["run"]);
+    run.arg(&path).arg(&other).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
+    let mut run = run.spawn()?;
+    let start = Instant::now();
+    while !mark.exists() {
+        assert!(start.elapsed() < Duration::from_secs(120), "the cell was never reached");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // To all programs of the terminal's foreground, as a terminal does it.
+    let group = format!("-{}", run.id());
+    assert!(Command::new("kill").args(["-INT", "--", &group]).status()?.success());
+    let said = run.stderr.take().map(std::io::read_to_string).transpose()?.unwrap_or_default();
+    assert!(!run.wait()?.success(), "{said}");
+    assert!(said.contains("cell 2 (code cell 2 of 3) was stopped."), "{said}");
+    let executed = fs::read_to_string(own().join("out").join("stopped.ipynb"))?;
+    let executed: Value = serde_json::from_str(&executed)?;
+    assert_eq!(executed["cells"][0]["outputs"][0]["text"][0], "before\n");
+    assert_eq!(executed["cells"][1]["outputs"][0]["ename"], "Interrupted");
+    assert_eq!(executed["cells"][2]["outputs"], json!([]));
+    assert!(!own().join("out").join("next.ipynb").exists(), "it went on with the next notebook");
     Ok(())
 }
 

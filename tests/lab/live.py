@@ -16,6 +16,7 @@ import sys
 import time
 
 import zmq
+from jupyter_client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 from jupyter_client.session import Session
 
@@ -379,7 +380,10 @@ def asking():
         assert k.end(id).ename == "Interrupted"
 
         # A second front-end sees what the first one runs, and stays apart.
-        other = k.connect()
+        other = BlockingKernelClient()
+        other.load_connection_file(k.manager.connection_file)
+        other.start_channels()
+        other.wait_for_ready(timeout=LIMIT)
         ids = [k.begin('println!("mine");'), other.execute('println!("yours");')]
         texts = []
         for id in ids:

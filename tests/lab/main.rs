@@ -7,6 +7,7 @@ mod container;
 mod environment;
 mod execute;
 mod kernel;
+mod live;
 mod support;
 
 /// `cargo lab run`. It takes longest, so its name is the first: the others are tested beside it.

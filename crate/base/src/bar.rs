@@ -115,7 +115,9 @@ impl Drop for Bar {
     fn drop(&mut self) {
         let Some(mut state) = self.state.take() else { return };
         ACTIVE.set(false);
-        if self.shown.is_some() && let Some(show) = SHOWN_BY.get() {
+        if self.shown.is_some()
+            && let Some(show) = SHOWN_BY.get()
+        {
             state.elapsed = self.start.elapsed();
             state.ended = Some(state.total == 0 || state.done >= state.total);
             show(&state);

@@ -4,7 +4,7 @@ use crate::Result;
 use crate::files::{self, Hash};
 use crate::notebooks::Notebook;
 use crate::place::{Place, Turn};
-use crate::process::Logged;
+use crate::process::{self, Logged};
 use crate::python::{jupyter, script};
 use crate::report::{self, Entry};
 use crate::say::{self, Step};
@@ -36,9 +36,17 @@ pub fn run(place: &Place, turn: &Turn, library: &Library, request: &Request) -> 
     }
     let mut failures = 0;
     for notebook in &request.notebooks {
-        if let Err(error) = one(place, turn, library, request, notebook) {
-            say::error(&error);
-            failures += 1;
+        match one(place, turn, library, request, notebook) {
+            Ok(Ended::Passed) => {}
+            Ok(Ended::Stopped(how)) => {
+                say::error(&how);
+                failures += 1;
+                break;
+            }
+            Err(error) => {
+                say::error(&error);
+                failures += 1;
+            }
         }
     }
     let entries = report::entries(place)?;
@@ -53,13 +61,19 @@ pub fn run(place: &Place, turn: &Turn, library: &Library, request: &Request) -> 
     Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+enum Ended {
+    Passed,
+    /// By Ctrl-C, and with it all that was to follow.
+    Stopped(String),
+}
+
 fn one(
     place: &Place,
     turn: &Turn,
     library: &Library,
     request: &Request,
     notebook: &Notebook,
-) -> Result<()> {
+) -> Result<Ended> {
     let out = place.out();
     let record = out.join(format!("{}.json", notebook.name));
     let executed = out.join(format!("{}.ipynb", notebook.name));
@@ -82,7 +96,7 @@ fn one(
         if request.write {
             write_back(place, turn, notebook)?;
         }
-        return Ok(());
+        return Ok(Ended::Passed);
     }
 
     let runs = place.own.join("runs").join(&notebook.name);
@@ -128,11 +142,14 @@ fn one(
         .env("LAB_RUNS", &runs)
         .env("LAB_RESULTS", &results)
         .envs(jupyter(place));
+    // Ctrl-C is for the program that runs the cells, which stops the one at work.
+    let uninterrupted = process::without_interrupts();
     let result = execute.run(turn, |line| {
         if let Some(at) = line.strip_prefix("LAB-PROGRESS ") {
             step.progress(at);
         }
     });
+    drop(uninterrupted);
     let outcome: Value = fs::read_to_string(scratch.join("outcome.json"))
         .ok()
         .and_then(|text| serde_json::from_str(&text).ok())
@@ -159,12 +176,13 @@ fn one(
     entry(json!({ "seconds": seconds, "results": rows, "failed": failed, "expected": expected }))?;
     files::remove(&scratch)?;
     if let Some(failed) = failed {
-        return Err(format!("{}: {failed}", notebook.name));
+        let how = format!("{}: {failed}", notebook.name);
+        return if outcome["stopped"] == true { Ok(Ended::Stopped(how)) } else { Err(how) };
     }
     if request.write {
         write_back(place, turn, notebook)?;
     }
-    Ok(())
+    Ok(Ended::Passed)
 }
 
 // What a run of the notebook depends on: its cells, the library, the budget, how it is run.

@@ -103,3 +103,19 @@ pub fn answer(program: impl AsRef<OsStr>, arguments: &[&str]) -> Result<String> 
         Err(format!("{name} {}: {}", arguments.join(" "), errors.trim()))
     }
 }
+
+/// As long as it lives, Ctrl-C does not end this program: it is for the one that it waits for.
+pub struct WithoutInterrupts(libc::sighandler_t);
+
+/// Leave Ctrl-C to the program that is waited for.
+pub fn without_interrupts() -> WithoutInterrupts {
+    // SAFETY: no handler of ours runs; a signal is ignored.
+    WithoutInterrupts(unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) })
+}
+
+impl Drop for WithoutInterrupts {
+    fn drop(&mut self) {
+        // SAFETY: what it was before.
+        unsafe { libc::signal(libc::SIGINT, self.0) };
+    }
+}

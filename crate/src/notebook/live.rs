@@ -100,7 +100,8 @@ fn data(bundle: &[(&'static str, String)]) -> Map<String, Value> {
 /// A bar, as HTML and as text.
 pub(super) fn bar(done: u64, total: u64, text: &str) -> Vec<(&'static str, String)> {
     let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    let value = if total > 0 { format!(" value=\"{done}\" max=\"{total}\"") } else { String::new() };
+    let value =
+        if total > 0 { format!(" value=\"{done}\" max=\"{total}\"") } else { String::new() };
     let html = format!("<progress{value} style=\"width: 16em\"></progress> {text}");
     vec![("text/html", html), ("text/plain", text)]
 }

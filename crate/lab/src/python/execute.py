@@ -3,7 +3,9 @@
 execute.py NOTEBOOK EXECUTED SCRATCH PROJECT [SECONDS]
     Runs NOTEBOOK and writes the executed copy to EXECUTED. SCRATCH/outcome.json says how
     it went. A cell with the tag raises-exception must fail, and the run goes on. A cell that takes
-    longer than SECONDS ends the run, and its kernel with all that it has started.
+    longer than SECONDS ends the run, and its kernel with all that it has started. An interrupt
+    (Ctrl-C) stops the running cell, as the stop button does, and the run after it; what ran before
+    is written. Progress bars are not kept.
 
 execute.py --write EXECUTED NOTEBOOK PROJECT STATE
     Puts the outputs of EXECUTED into NOTEBOOK, without paths of this machine. A cell with
@@ -16,6 +18,7 @@ import hmac
 import json
 import os
 import pathlib
+import queue
 import re
 import signal
 import sys
@@ -24,6 +27,7 @@ import time
 
 import nbformat
 import zmq
+from jupyter_client import BlockingKernelClient
 from nbclient import NotebookClient
 from nbclient.client import CellExecutionComplete
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
@@ -121,6 +125,7 @@ class Run:
         # What the cells said that were to fail.
         self.expected = []
         self.client = None
+        self.presses = 0
 
     def show(self):
         """Tell where we are, twice a second, for the program that shows it."""
@@ -129,6 +134,14 @@ class Run:
             print(f"LAB-PROGRESS code cell {at} of {total}", file=sys.stderr, flush=True)
             time.sleep(0.5)
 
+    def interrupt(self, *_):
+        """Stop the running cell; called by Ctrl-C. The third time, end the kernel."""
+        self.presses += 1
+        if self.client is None or self.client.km is None or self.presses > 2:
+            end_kernel(self.client)
+            os._exit(130)
+        threading.Thread(target=press_stop, args=(self.client.km.connection_file,)).start()
+
     def where(self, index):
         return f"cell {index + 1} (code cell {self.code.index(index) + 1} of {len(self.code)})"
 
@@ -136,6 +149,8 @@ class Run:
         """Run the code cells; the first failure ends it."""
         for number, index in enumerate(self.code):
             self.at = number + 1
+            if self.presses:
+                return f"stopped before {self.where(index)}"
             cell = self.notebook.cells[index]
             if not "".join(cell.source).strip():
                 continue
@@ -154,6 +169,9 @@ class Run:
                 error = plain(str(failure))
             finally:
                 client.join_printed()
+                cell.outputs = [output for output in cell.outputs if not is_bar(output)]
+            if error and self.presses:
+                return f"{self.where(index)} was stopped. Run the notebook again: training resumes"
             for output in cell.outputs:
                 if output.output_type == "error":
                     # The kernel's own words, without the cell around them.
@@ -201,8 +219,25 @@ class Run:
         self.executed.parent.mkdir(parents=True, exist_ok=True)
         write(self.notebook, self.executed)
         outcome = {"failed": failed, "seconds": time.time() - start, "expected": self.expected}
+        outcome["stopped"] = self.presses > 0
         (self.scratch / "outcome.json").write_text(json.dumps(outcome))
         return 1 if failed else 0
+
+
+def press_stop(connection_file):
+    """Ask the kernel to stop its cell, by a connection of our own: nbclient's is at work."""
+    client = BlockingKernelClient()
+    client.load_connection_file(connection_file)
+    client.start_channels(shell=False, iopub=False, stdin=False, hb=False)
+    client.control_channel.send(client.session.msg("interrupt_request"))
+    with contextlib.suppress(queue.Empty):
+        client.get_control_msg(timeout=5)
+    client.stop_channels()
+
+
+def is_bar(output):
+    """Whether it is the progress of a long call: other times, other text."""
+    return output.get("metadata", {}).get("consistency") == "bar"
 
 
 def write(notebook, path):
@@ -273,4 +308,5 @@ if __name__ == "__main__":
     else:
         run = Run(*sys.argv[1:])
         threading.Thread(target=end_with, args=(os.getppid(), run), daemon=True).start()
+        signal.signal(signal.SIGINT, run.interrupt)
         sys.exit(run.run())

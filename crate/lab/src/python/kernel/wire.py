@@ -108,6 +108,9 @@ class Sockets:
             # An input_request goes to the client whose execute_request it belongs to, by identity.
             if kind == zmq.DEALER:
                 socket.identity = identity
+            if kind == zmq.ROUTER:
+                # A client that connects anew with its old identity takes its place.
+                socket.router_handover = 1
             if kind == zmq.SUB:
                 socket.subscribe(b"")
             address = address_of(connection, channel)

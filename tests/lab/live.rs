@@ -1,0 +1,47 @@
+//! Promise: a notebook is alive. Stop keeps the variables, output comes as it is made and in order,
+//! a failure is an error to Jupyter, and a kernel that ends leaves nothing behind. Through a real
+//! kernel and a client that watches (`live.py`, whose scenarios these are).
+
+use crate::support::{Folder, Result, home, project, ready, told};
+use std::process::Command;
+
+fn scenario(name: &str) -> Result {
+    ready();
+    let runs = Folder::new(name)?;
+    let mut client = Command::new(home().join("venv/bin/python"));
+    client
+        .arg("-I")
+        .arg(project().join("tests/lab/live.py"))
+        .arg(name)
+        .arg(&runs.0)
+        .current_dir(project().join("notebooks"))
+        .env("JUPYTER_PREFER_ENV_PATH", "1");
+    let (good, text) = told(&mut client)?;
+    assert!(good && text.contains(&format!("{{\"held\": \"{name}\"}}")), "{text}");
+    Ok(())
+}
+
+#[test]
+fn stop_keeps_the_variables() -> Result {
+    scenario("stopping")
+}
+
+#[test]
+fn a_run_outlives_the_cell_that_waits_for_it() -> Result {
+    scenario("runs")
+}
+
+#[test]
+fn all_output_comes_in_order_and_a_failure_is_an_error() -> Result {
+    scenario("outputs")
+}
+
+#[test]
+fn input_asks_and_front_ends_stay_apart() -> Result {
+    scenario("asking")
+}
+
+#[test]
+fn no_process_is_left() -> Result {
+    scenario("ending")
+}
