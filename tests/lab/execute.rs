@@ -99,8 +99,6 @@ fn each_kind_of_failing_cell_fails() -> Result {
 fn written_outputs_are_free_of_this_machine_and_the_report_opens_offline() -> Result {
     let folder = Folder::new("write")?;
     let path = folder.0.join("write.ipynb");
-    // Standard error is in the next notebook: evcxr may send it after a cell's end, and then it is
-    // not in every run's file.
     notebook(
         &path,
         &[

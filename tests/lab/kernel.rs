@@ -17,7 +17,7 @@ const GRADIENTS: [&str; 4] = [
 const RIGHT: &str = "Some(Some([2.0, 2.0])) Some(Some([1.0, 1.0]))";
 
 /// Types of the prelude, each bound by a plain `let`.
-const TYPES: [(&str, &str); 95] = [
+const TYPES: [(&str, &str); 96] = [
     ("Tensor", "let a1 = Tensor::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Var", "let a2 = Var::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Device", "let a3 = Device::Cpu;"),
@@ -120,6 +120,7 @@ const TYPES: [(&str, &str); 95] = [
     ("Reproduction", "let k9 = Reproduction::read(&reproduce::folder(), \"digits-cd\")?;"),
     ("Provenance", "let f7 = trained.provenance()?;"),
     ("Table", "let f8 = trained.table().clone();"),
+    ("Live", "let f10: Option<Live> = None;"),
     ("Budget", "let f9 = budget()?;"),
     ("Figure", "let figure = trained.plot();"),
     ("Entry", "let entries = catalog()?; let g1 = entries[0].clone();"),
@@ -237,7 +238,9 @@ fn a_strange_environment_and_folder_do_not_matter() -> Result {
     ready();
     let folder = Folder::new("strange env")?; // with a space
     let request = json!({ "cells": ["1 + 1"], "cwd": folder.0 });
-    let told = answer(client(&request)?).err().map(|e| e.to_string()).unwrap_or_default();
+    // It is no dead kernel: each cell says why.
+    let kernels = answer(client(&request)?)?;
+    let told = kernels[0]["cells"][0]["error"].as_str().unwrap_or_default();
     assert!(told.contains("is not in a clone of Consistency Lab"), "{told}");
     assert!(told.contains("set LAB_PROJECT"), "{told}");
     let empty = folder.0.join("cargo home");
