@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 static PRESSED: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
-    static WORKS_FOR_THE_CELL: Cell<bool> = const { Cell::new(false) };
+    // Some(true): it works for the cell; Some(false): for a run in the background.
+    static WORKS_FOR: Cell<Option<bool>> = const { Cell::new(None) };
 }
 
 /// What a stopped cell unwinds with: no panic, so that nothing is printed.
@@ -21,7 +22,7 @@ pub struct Interrupted;
 
 /// Whether the cell that this thread works for was interrupted.
 pub fn interrupted() -> bool {
-    PRESSED.load(Ordering::Relaxed) && WORKS_FOR_THE_CELL.get()
+    PRESSED.load(Ordering::Relaxed) && works_for_the_cell()
 }
 
 /// Look whether the stop button was pressed: write it into a long loop of your own, and the loop
@@ -92,23 +93,28 @@ pub fn press(pressed: bool) {
 
 /// From now on this thread is the one that runs the cells.
 pub fn enter_cell() {
-    WORKS_FOR_THE_CELL.set(true);
+    WORKS_FOR.set(Some(true));
 }
 
 /// Whether this thread works for a cell.
 pub fn works_for_the_cell() -> bool {
-    WORKS_FOR_THE_CELL.get()
+    WORKS_FOR.get() == Some(true)
 }
 
-/// Do `work` as part of the cell, or not. A thread that a cell starts is none of its own: what hands
-/// work to one and waits for it passes on what [`works_for_the_cell`] says.
+/// Whether this thread works for a run in the background, which no stop button ends.
+pub fn works_in_the_background() -> bool {
+    WORKS_FOR.get() == Some(false)
+}
+
+/// Do `work` as part of the cell, or in the background. A thread that a cell starts is neither: what
+/// hands work to one and waits for it says here what the work is for.
 pub fn for_the_cell<T>(yes: bool, work: impl FnOnce() -> T) -> T {
-    struct Back(bool);
+    struct Back(Option<bool>);
     impl Drop for Back {
         fn drop(&mut self) {
-            WORKS_FOR_THE_CELL.set(self.0);
+            WORKS_FOR.set(self.0);
         }
     }
-    let _back = Back(WORKS_FOR_THE_CELL.replace(yes));
+    let _back = Back(WORKS_FOR.replace(Some(yes)));
     work()
 }

@@ -62,8 +62,8 @@ pub fn on_threads<T: Send>(threads: usize, work: impl FnOnce() -> Result<T> + Se
     // at every operation, and does not hold up other work in the process.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     let pool = pool.map_err(|e| crate::Error::new(format!("starting {threads} threads: {e}")))?;
-    // What a cell waits for can be stopped like the cell.
-    let for_the_cell = interrupt::works_for_the_cell();
+    // A cell waits for it, if only by a thread of its own, and can be stopped.
+    let for_the_cell = !interrupt::works_in_the_background();
     pool.install(|| interrupt::for_the_cell(for_the_cell, work))
 }
 

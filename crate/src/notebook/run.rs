@@ -4,7 +4,7 @@ use super::live::{self, Live};
 use super::show::Show;
 use crate::bar::Bar;
 use crate::experiment::{Experiment, Monitor, Progress, Trained, train};
-use crate::interrupt::check_interrupt;
+use crate::interrupt::{self, check_interrupt};
 use crate::plot::Figure;
 use crate::{Context, Error, Result, bail};
 use std::path::{Path, PathBuf};
@@ -58,7 +58,10 @@ impl Run {
         let name = experiment.name.clone();
         let thread = std::thread::Builder::new()
             .name(name.clone())
-            .spawn(move || train(&experiment, &runs_folder(), &shared, threads))
+            .spawn(move || {
+                let runs = runs_folder();
+                interrupt::for_the_cell(false, || train(&experiment, &runs, &shared, threads))
+            })
             .context("starting a thread for the run")?;
         Ok(Self { name, monitor, outcome: Mutex::new(Outcome::Running(thread)) })
     }
