@@ -14,8 +14,11 @@ use std::time::{Duration, Instant};
 
 /// How often a watched run's bar moves, and how seldom at least its curve is drawn: a figure takes
 /// some hundredths of a second, which the training is not to feel.
-const BAR_EVERY: Duration = Duration::from_millis(250);
+const BAR_EVERY: Duration = Duration::from_millis(500);
 const CURVE_EVERY: Duration = Duration::from_secs(1);
+/// The curve takes at most this share of the time, and has at most so many points while it moves.
+const CURVE_SHARE: u32 = 200;
+const CURVE_POINTS: usize = 400;
 
 /// A training run in a thread of its own. It writes checkpoints, prints nothing, and goes
 /// on while other cells run, fail or are stopped; after a restart, start it again and it resumes.
@@ -74,11 +77,22 @@ impl Run {
     /// The loss so far.
     pub fn plot(&self) -> Figure {
         let table = self.monitor.table();
-        Figure::new(&self.name).x("iteration k").y("loss").log_y().line(
-            &self.name,
-            table.column("step"),
-            table.column("loss"),
-        )
+        self.figure(table.column("step"), table.column("loss"))
+    }
+
+    fn figure(&self, steps: &[f64], losses: &[f64]) -> Figure {
+        Figure::new(&self.name).x("iteration k").y("loss").log_y().line(&self.name, steps, losses)
+    }
+
+    // The curve so far, each of its points the mean over as many rows as it takes to have few.
+    fn short_curve(&self) -> Figure {
+        let table = self.monitor.table();
+        let each = table.rows().div_ceil(CURVE_POINTS).max(1);
+        let means = |name: &str| -> Vec<f64> {
+            let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+            table.column(name).chunks(each).map(mean).collect()
+        };
+        self.figure(&means("step"), &means("loss"))
     }
 
     /// Ask it to write a checkpoint and end; `join` then gives its state as an error.
@@ -104,9 +118,9 @@ impl Run {
                 bar.put(&live::bar(now.step, now.total, &text));
                 moved = Some(Instant::now());
             }
-            if due(drawn, CURVE_EVERY.max(100 * cost)) && self.monitor.table().rows() > 1 {
+            if due(drawn, CURVE_EVERY.max(CURVE_SHARE * cost)) && self.progress().step > 1 {
                 let start = Instant::now();
-                curve.put(&self.plot().bundle());
+                curve.put(&self.short_curve().bundle());
                 (drawn, cost) = (Some(Instant::now()), start.elapsed());
             }
             std::thread::sleep(Duration::from_millis(20));
