@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 /// some hundredths of a second, which the training is not to feel.
 const BAR_EVERY: Duration = Duration::from_millis(500);
 const CURVE_EVERY: Duration = Duration::from_secs(1);
-/// The curve takes at most this share of the time, and has at most so many points while it moves.
-const CURVE_SHARE: u32 = 200;
+/// The curve takes at most one part in so many of the time, and has at most so many points while it moves.
+const CURVE_SHARE: u32 = 100;
 const CURVE_POINTS: usize = 400;
 
 /// A training run in a thread of its own. It writes checkpoints, prints nothing, and goes
