@@ -20,7 +20,7 @@ import urllib.request
 import nbformat
 import websocket
 
-LIMIT = int(os.environ.get('LIMIT', 180))
+LIMIT = 180
 CELLS = [
     "let kept = 7;",
     """let run = Run::start(&Experiment::parse(r#"

@@ -2,7 +2,7 @@
 //! and other runs do no harm, a cell that takes too long is ended, no line is lost, what is
 //! written is free of this machine, and the report opens offline.
 
-use crate::support::{Folder, Result, home, lab, own as state_of, project, ready, told};
+use crate::support::{Folder, Result, chromium, home, lab, own as state_of, project, ready, told};
 use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -294,10 +294,7 @@ fn pages_show_their_figures_in_a_browser() -> Result {
     assert!(page.exists(), "run cargo lab first");
     let folder = Folder::new("browser")?;
     let shot = folder.0.join("shot.png");
-    let browser = ["chromium", "chromium-browser", "google-chrome"]
-        .into_iter()
-        .find(|name| Command::new(name).arg("--version").output().is_ok())
-        .ok_or("no Chromium is installed")?;
+    let browser = chromium().ok_or("no Chromium is installed")?;
     let dom = Command::new(browser)
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"])
         .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])

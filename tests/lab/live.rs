@@ -2,7 +2,7 @@
 //! a failure is an error to Jupyter, and a kernel that ends leaves nothing behind. Through a real
 //! kernel and a client that watches (`live.py`, whose scenarios these are).
 
-use crate::support::{Folder, Result, home, project, ready, told};
+use crate::support::{Folder, Result, chromium, home, project, ready, told};
 use std::process::Command;
 
 fn scenario(name: &str) -> Result {
@@ -44,4 +44,23 @@ fn input_asks_and_front_ends_stay_apart() -> Result {
 #[test]
 fn no_process_is_left() -> Result {
     scenario("ending")
+}
+
+#[test]
+#[ignore = "needs a headless Chromium: cargo test --release -- --ignored pages"]
+fn pages_of_jupyterlab_move_and_stop() -> Result {
+    ready();
+    let browser = chromium().ok_or("no Chromium is installed")?;
+    let folder = Folder::new("jupyterlab")?;
+    let mut client = Command::new(home().join("venv/bin/python"));
+    client
+        .arg("-I")
+        .arg(project().join("tests/lab/browser.py"))
+        .arg(browser)
+        .arg(&folder.0)
+        .env("JUPYTER_PREFER_ENV_PATH", "1")
+        .env("LAB_PROJECT", project());
+    let (good, text) = told(&mut client)?;
+    assert!(good, "{text}");
+    Ok(())
 }

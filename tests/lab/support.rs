@@ -135,3 +135,10 @@ pub fn answer(client: Child) -> Result<Vec<Value>> {
 pub fn stdout(cell: &Value) -> &str {
     cell["stdout"].as_str().unwrap_or_default().trim()
 }
+
+/// The name under which a Chromium is installed.
+pub fn chromium() -> Option<&'static str> {
+    ["chromium", "chromium-browser", "google-chrome"]
+        .into_iter()
+        .find(|name| Command::new(name).arg("--version").output().is_ok())
+}

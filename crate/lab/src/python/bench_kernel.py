@@ -3,8 +3,10 @@
 bench_kernel.py PROJECT EVCXR [--stock]
 
 Prints a table: kernel ready, first cell with a tensor, ten warm cells, memory when idle,
-the gradients across cells; with --stock the same for stock evcxr_jupyter with the library
-as a `:dep`, which it first compiles (that time has its own row).
+the gradients across cells; what only our kernel has (a first cell after a while of reading, the
+time from stop to the next prompt, outputs that change in place, printed lines, what watching a run
+costs); with --stock the first part for stock evcxr_jupyter with the library as a `:dep`, which it
+first compiles (that time has its own row).
 """
 
 import os
@@ -71,6 +73,28 @@ class Kernel:
         self.client.execute_interactive(code, timeout=3600, output_hook=hook)
         return time.time() - start, "".join(text).strip()
 
+    def stopped(self, code):
+        """Seconds from stop to the cell's end, for a cell that prints once it has begun."""
+        id = self.client.execute(code)
+        while True:
+            message = self.client.get_iopub_msg(timeout=60)
+            if message["msg_type"] == "stream" and message["parent_header"]["msg_id"] == id:
+                break
+        start = time.time()
+        self.manager.interrupt_kernel()
+        while True:
+            message = self.client.get_iopub_msg(timeout=60)
+            idle = message["content"].get("execution_state") == "idle"
+            if idle and message["parent_header"].get("msg_id") == id:
+                self.client.get_shell_msg(timeout=60)
+                return time.time() - start
+
+    def shown(self, code):
+        """(seconds, messages) of a cell that shows much."""
+        messages, start = [], time.time()
+        self.client.execute_interactive(code, timeout=3600, output_hook=messages.append)
+        return time.time() - start, len(messages)
+
     def memory(self):
         """Resident memory of the kernel's processes, in GB."""
         pid = self.manager.provisioner.pid
@@ -85,6 +109,61 @@ class Kernel:
     def stop(self):
         self.client.stop_channels()
         self.manager.shutdown_kernel(now=True)
+
+
+# How long a person reads before the first cell is run.
+READING = 25
+RUN = (
+    'let e = Experiment::parse(r#"name = "bench"\ndata = { name = "digits" }\n'
+    'network = { kind = "mlp", width = 256, blocks = 3 }\nmethod = { kind = "score-matching" }\n'
+    "training = { iterations = 100000000, batch = 128, record_every = 20, "
+    'checkpoint_every = 100000000 }"#)?;',
+    "let run = Run::start(&e, 0)?;",
+)
+
+
+def processor(pid, thread=None):
+    """Processor seconds of a process, or of one of its threads (Linux)."""
+    path = f"/proc/{pid}/task/{thread}/stat" if thread else f"/proc/{pid}/stat"
+    fields = pathlib.Path(path).read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def live(env):
+    """What only our kernel does."""
+    rows, folder = [], tempfile.mkdtemp(prefix="lab-bench-")
+    kernel = Kernel({**env, "LAB_RUNS": folder})
+    time.sleep(READING)
+    warm = kernel.cell("let a = Tensor::new(&[1f32, 2.0], &Device::Cpu)?;")[0]
+    rows.append((f"first tensor, {READING} s after the click", f"{warm:.2f} s"))
+    kernel.manager.restart_kernel(now=True)
+    kernel.client.wait_for_ready(timeout=60)
+    start = time.time()
+    kernel.cell("let a = Tensor::new(&[1f32, 2.0], &Device::Cpu)?;")
+    rows.append(("first tensor, at once after a restart", f"{time.time() - start:.2f} s"))
+    loop = 'println!("begin"); loop { check_interrupt()?; std::thread::sleep(std::time::Duration::from_micros(100)); }'
+    stops = [kernel.stopped(loop) for _ in range(5)]
+    rows.append(("from stop to the next prompt, median", f"{statistics.median(stops):.2f} s"))
+    seconds, messages = kernel.shown("for i in 0..20000 { println!(\"{i}\"); }")
+    rows.append(("20 000 printed lines", f"{seconds:.2f} s in {messages} messages"))
+    show = "live(|view| { for i in 0..2000 { view.show(&i)?; } Ok(()) })?;"
+    seconds, messages = kernel.shown(show)
+    rows.append(("2000 states of one output", f"{seconds:.2f} s in {messages} messages"))
+    for line in RUN:
+        kernel.cell(line)
+    pid = int(kernel.cell('println!("{}", std::process::id());')[1])
+    id = kernel.client.execute("run.watch()?;")
+    time.sleep(5)
+    before = processor(pid, pid) + processor(kernel.manager.provisioner.pid)
+    time.sleep(20)
+    used = processor(pid, pid) + processor(kernel.manager.provisioner.pid) - before
+    rows.append(("watching a run, share of one core", f"{100 * used / 20:.2f} %"))
+    kernel.manager.interrupt_kernel()
+    kernel.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+    print()
+    for key, value in rows:
+        print(f"  {key:<40} {value}")
 
 
 # The first start after a build reads new files from the disk: all are shown.
@@ -164,6 +243,7 @@ def show(name, measured):
 def main():
     project, evcxr = sys.argv[1], sys.argv[2]
     show("consistency", measure(dict(os.environ)))
+    live(dict(os.environ))
     if "--stock" in sys.argv:
         print("\nstock evcxr compiles the library now (minutes) ...", flush=True)
         show("stock evcxr, `:dep`", stock(project, evcxr))
