@@ -2,7 +2,7 @@
 
 bench_kernel.py PROJECT EVCXR [--stock]
 
-Prints a table: kernel ready, first cell with a tensor, ten warm cells, memory when idle,
+Prints a table: kernel ready, first cell with a tensor, memory after it, ten warm cells,
 the gradients across cells; what only our kernel has (a first cell after a while of reading, the
 time from stop to the next prompt, outputs that change in place, printed lines, what watching a run
 costs); with --stock the first part for stock evcxr_jupyter with the library as a `:dep`, which it
@@ -143,7 +143,7 @@ def live(env):
     rows.append(("first tensor, at once after a restart", f"{time.time() - start:.2f} s"))
     loop = 'println!("begin"); loop { check_interrupt()?; std::thread::sleep(std::time::Duration::from_micros(100)); }'
     stops = [kernel.stopped(loop) for _ in range(5)]
-    rows.append(("from stop to the next prompt, median", f"{statistics.median(stops):.2f} s"))
+    rows.append(("from stop to the next prompt, median", f"{1e3 * statistics.median(stops):.0f} ms"))
     seconds, messages = kernel.shown("for i in 0..20000 { println!(\"{i}\"); }")
     rows.append(("20 000 printed lines", f"{seconds:.2f} s in {messages} messages"))
     show = "live(|view| { for i in 0..2000 { view.show(&i)?; } Ok(()) })?;"
@@ -187,8 +187,8 @@ def measure(env, prepare=None, command=None):
         # What a restart costs once everything is compiled.
         kernel = Kernel(env, command)
         result["kernel ready"] = kernel.ready + kernel.cell(prepare)[0]
-    result["memory when idle"] = kernel.memory()
     result["first cell"] = kernel.cell("let a = Tensor::new(&[1f32, 2.0], &Device::Cpu)?;")[0]
+    result["memory after it"] = kernel.memory()
     warm = [(name, kernel.cell(code)[0]) for name, code in WARM]
     for code in GRADIENTS:
         _, text = kernel.cell(code)
