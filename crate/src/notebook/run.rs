@@ -43,7 +43,7 @@ pub struct Run {
 #[derive(Debug)]
 enum Outcome {
     Running(JoinHandle<Result<Trained>>),
-    Ended(Result<Trained>),
+    Ended(Box<Result<Trained>>),
     Taken,
 }
 
@@ -133,7 +133,10 @@ impl Run {
             curve.put(&self.plot().bundle());
         }
         match &*self.outcome() {
-            Outcome::Ended(Err(error)) => Err(error.again()),
+            Outcome::Ended(result) => match &**result {
+                Err(error) => Err(error.again()),
+                Ok(_) => Ok(()),
+            },
             _ => Ok(()),
         }
     }
@@ -166,7 +169,7 @@ impl Run {
         }
         bar.at(self.progress().step)?;
         match std::mem::replace(&mut *self.outcome(), Outcome::Taken) {
-            Outcome::Ended(result) => result,
+            Outcome::Ended(result) => *result,
             _ => bail!("the result of {} was already taken by an earlier join()", self.name),
         }
     }
@@ -184,7 +187,7 @@ impl Run {
                     let message = message.unwrap_or("no message");
                     Err(Error::new(format!("{} panicked: {message}", self.name)))
                 });
-                *outcome = Outcome::Ended(ended);
+                *outcome = Outcome::Ended(Box::new(ended));
                 false
             }
             other => {
