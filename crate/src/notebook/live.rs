@@ -9,6 +9,15 @@ use serde_json::{Map, Value, json};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// An output of a cell that changes in place; [`live`] makes it.
+///
+/// ```
+/// use consistency::prelude::*;
+/// fn count(view: &Live) -> consistency::Result<()> {
+///     (0..3).try_for_each(|i| view.show(&i))
+/// }
+/// live(count)?;
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Live {
     id: String,
