@@ -15,12 +15,14 @@ import subprocess
 import sys
 import time
 
+import nbformat
 import zmq
 from jupyter_client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 from jupyter_client.session import Session
 
 LIMIT = 120
+PROJECT = pathlib.Path(__file__).resolve().parents[2]
 
 
 class Cell:
@@ -433,6 +435,36 @@ def ending():
     os.kill(relay, signal.SIGKILL)
     gone("kill -9 of the relay")
     k.client.stop_channels()
+
+
+def converting():
+    """Jupyter's own tools stop at the failing cell, and keep the last state of what moved."""
+    folder = pathlib.Path(sys.argv[2])
+    code = [
+        "live(|view| { for i in 0..50 { view.show(&i)?; } Ok(()) })?;",
+        'eprintln!("late");',
+        'panic!("on purpose");',
+        'println!("not run");',
+    ]
+    cells = [nbformat.v4.new_code_cell(c) for c in code]
+    spec = {"name": "consistency", "display_name": "Rust", "language": "rust"}
+    path = folder / "failing.ipynb"
+
+    def converted(cells):
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": spec}), path)
+        return subprocess.run(
+            [sys.executable, "-I", "-m", "nbconvert", "--execute", "--to", "notebook", "--output",
+             "executed.ipynb", str(path)],
+            capture_output=True, text=True, env={**os.environ, "LAB_PROJECT": str(PROJECT)},
+        )
+
+    ran = converted(cells)
+    assert ran.returncode != 0 and ": on purpose" in ran.stderr, ran.stderr
+    ran = converted(cells[:2])
+    assert ran.returncode == 0, ran.stderr
+    executed = nbformat.read(folder / "executed.ipynb", as_version=4).cells
+    assert [o["data"] for o in executed[0].outputs] == [{"text/plain": "49"}], executed
+    assert [o["text"] for o in executed[1].outputs] == ["late\n"], executed
 
 
 if __name__ == "__main__":

@@ -42,6 +42,11 @@ fn input_asks_and_front_ends_stay_apart() -> Result {
 }
 
 #[test]
+fn other_tools_stop_at_a_failing_cell() -> Result {
+    scenario("converting")
+}
+
+#[test]
 fn no_process_is_left() -> Result {
     scenario("ending")
 }
