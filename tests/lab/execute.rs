@@ -57,6 +57,7 @@ pub fn notebooks() -> Result {
     written_outputs_are_free_of_this_machine_and_the_report_opens_offline()?;
     a_killed_run_leaves_nothing_behind_and_the_next_one_ends_well()?;
     ctrl_c_stops_the_cell_and_keeps_what_ran()?;
+    a_new_notebook_runs_as_it_is()?;
     a_run_names_the_remedy_and_ends_what_takes_too_long()
 }
 
@@ -215,6 +216,21 @@ fn ctrl_c_stops_the_cell_and_keeps_what_ran() -> Result {
     assert_eq!(executed["cells"][1]["outputs"][0]["ename"], "Interrupted");
     assert_eq!(executed["cells"][2]["outputs"], json!([]));
     assert!(!own().join("out").join("next.ipynb").exists(), "it went on with the next notebook");
+    Ok(())
+}
+
+fn a_new_notebook_runs_as_it_is() -> Result {
+    let folder = Folder::new("new")?;
+    let path = folder.0.join("14-my-claim.ipynb");
+    let (good, text) = told(lab(&["new"]).arg(&path))?;
+    assert!(good, "{text}");
+    let (good, text) = told(lab(&["new"]).arg(&path))?;
+    assert!(!good && text.contains("is there already; give another name"), "{text}");
+    let (good, text) = told(&mut lab(&["new", "a name"]))?;
+    assert!(!good && text.contains("'a name': give a name of letters"), "{text}");
+    let (good, text) = told(lab(&["run"]).arg(&path))?;
+    assert!(good && text.contains("14-my-claim: passed"), "{text}");
+    assert!(text.contains("Frechet distance on pixels, 1 NFE"), "{text}");
     Ok(())
 }
 

@@ -353,6 +353,20 @@ def outputs():
         assert k.run("3", store_history=False).reply["content"]["execution_count"] == count
         assert k.run("4").reply["content"]["execution_count"] == count + 1
 
+        # Help where one types, wherever the cursor is in the name or in the call.
+        for code, cursor, word in (
+            ("let r = Run::start(&e, 1)?;", 15, "Start experiment on threads threads"),
+            ("let r = Run::start(&e, 1)?;", 23, "let run = Run::start(&experiment, 1)?"),
+            ("check::close(", 13, "Check that got is within tolerance of want"),
+            ("let e = Experiment::parse(text)?", 12, "the same experiment gives the same bits"),
+        ):
+            told = k.ask("inspect_request", code=code, cursor_pos=cursor, detail_level=0)
+            assert told["found"] and word in told["data"]["text/plain"], (code, told)
+            assert "consistency_headers" not in str(told), told
+        assert not k.ask("inspect_request", code="1 + 2", cursor_pos=3, detail_level=0)["found"]
+        told = k.ask("complete_request", code="let e = Exper", cursor_pos=13)
+        assert "Experiment" in told["matches"], told
+
         # Questions that evcxr leaves open, and in a running cell the one that front-ends ask.
         assert k.ask("history_request", hist_access_type="tail")["history"] == []
         assert k.ask("comm_info_request")["comms"] == {}

@@ -2,7 +2,7 @@
 
 use crate::execute::{self, Request};
 use crate::place::{Place, Turn};
-use crate::{Result, bench, clean, commands, doctor, open, pack, say, setup};
+use crate::{Result, bench, clean, commands, doctor, open, pack, say, setup, template};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::process::ExitCode;
 
@@ -90,6 +90,12 @@ fn command() -> Command {
                 )
                 .arg(flag("no-browser", "Do not start a browser"))
                 .after_help("Example:\n  cargo lab open --no-browser --port 9000"),
+        )
+        .subcommand(
+            Command::new("new")
+                .about("Write a notebook to begin with, which runs as it is")
+                .arg(Arg::new("NAME").required(true).help("Its name, for notebooks/, or a path"))
+                .after_help("Example:\n  cargo lab new 14-my-claim"),
         )
         .subcommand(
             Command::new("doctor")
@@ -220,6 +226,12 @@ pub fn run() -> Result<ExitCode> {
         Some(("open", matches)) => {
             let port = matches.get_one::<u16>("port").copied().unwrap_or(8888);
             open::open(&Place::find()?, port, !matches.get_flag("no-browser"))
+        }
+        Some(("new", matches)) => {
+            let name = matches.get_one::<String>("NAME").map(String::as_str).unwrap_or_default();
+            let path = template::new(&Place::find()?, name)?;
+            say::line(&format!("{}; cargo lab open shows it", path.display()));
+            Ok(ExitCode::SUCCESS)
         }
         Some(("doctor", _)) => doctor::check(),
         Some(("bench", matches)) => match matches.subcommand() {

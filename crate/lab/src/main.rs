@@ -17,6 +17,7 @@ mod report;
 mod say;
 mod setup;
 mod shell;
+mod template;
 
 use std::process::ExitCode;
 

@@ -52,6 +52,15 @@ impl Run {
     ///
     /// Two runs at once on two cores are fastest with one thread each.
     ///
+    /// ```no_run
+    /// # use consistency::prelude::*;
+    /// # let experiment = Experiment::parse("")?;
+    /// let run = Run::start(&experiment, 1)?;
+    /// run.watch()?;
+    /// let trained = run.join()?;
+    /// # Ok::<(), consistency::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// An experiment whose values make no sense, or a thread that cannot be started.
     pub fn start(experiment: &Experiment, threads: usize) -> Result<Self> {

@@ -16,6 +16,7 @@ import time
 import zmq
 
 import failures
+import shift_tab
 from evcxr import Evcxr, descendants, end
 from library import Library
 from outputs import Outputs
@@ -233,7 +234,16 @@ class Relay:
             self.begin(request)
             self.current = request
             wire = self.evcxr.sockets.wire
-            inner = wire.message(request.message.kind, request.message.content)
+            content = request.message.content
+            if request.message.kind == "inspect_request":
+                asked = shift_tab.question(content.get("code", ""), content.get("cursor_pos", 0))
+                if asked is None:
+                    self.current = None
+                    request.reply = {"status": "ok", "found": False, "data": {}, "metadata": {}}
+                    self.finish(request, None)
+                    return
+                content = {**content, "code": asked, "cursor_pos": len(asked)}
+            inner = wire.message(request.message.kind, content)
             request.inner = inner.header
             if request.is_cell:
                 self.library.say("c")
@@ -315,6 +325,8 @@ class Relay:
         kind = message.kind.replace("_request", "_reply")
         if not request.is_cell:
             content = request.reply or {"status": "error", "ename": "", "evalue": "", "traceback": []}
+            if kind == "inspect_reply":
+                content = shift_tab.shown(content)
             self.answer("shell", message, kind, content)
             self.status("idle", message.header)
             return
