@@ -13,6 +13,7 @@ import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import nbformat
@@ -449,6 +450,53 @@ def ending():
     os.kill(relay, signal.SIGKILL)
     gone("kill -9 of the relay")
     k.client.stop_channels()
+
+
+def waiting():
+    """A kernel of the pool is taken, clean and at once; it ends with its notebook, and the one that
+    waits ends with the server."""
+    mark = f"consistency-pool-{os.getpid()}"
+    # The server is a process that lives until we end it.
+    server = subprocess.Popen(["sleep", "3600"])
+    env = {"LAB_POOL": str(server.pid), "LAB_TEST_MARK": mark, "LAB_POOL_LATER": "0"}
+
+    def gone(what):
+        end = time.time() + 20
+        while processes(mark):
+            assert time.time() < end, f"{what}: {processes(mark)} are left"
+            time.sleep(0.1)
+
+    root = pathlib.Path(tempfile.gettempdir(), f"consistency-lab-{os.getuid()}")
+
+    def waits():
+        end = time.time() + LIMIT
+        while not list(root.glob(f"pool-{server.pid}-*")):
+            assert time.time() < end, "no kernel waits"
+            time.sleep(0.1)
+
+    try:
+        with kernel(**env) as first:
+            assert first.run('println!("first");').text() == "first\n"
+            waits()
+            with kernel(**env) as second:
+                assert not list(root.glob(f"pool-{server.pid}-*")), "it was not taken"
+                cell = second.run('println!("second");')
+                assert cell.text() == "second\n", cell
+                assert cell.reply["content"]["execution_count"] == 1, cell
+                # Nothing of the warming up is left.
+                cell = second.run("let consistency_lab_warms_up = 3; consistency_lab_warms_up")
+                assert cell.status == "ok", cell
+                cell = second.stopped('println!("begin"); loop { check_interrupt()?; }', says("begin\n"))
+                assert cell.ename == "Interrupted", cell
+                waits()
+            # Killed, not asked: the kernel behind it goes too.
+            with kernel(**env) as third:
+                assert third.run("1 + 1").status == "ok"
+                os.kill(third.manager.provisioner.pid, signal.SIGKILL)
+    finally:
+        server.kill()
+        server.wait()
+    gone("the server's end")
 
 
 def converting():

@@ -42,6 +42,11 @@ fn input_asks_and_front_ends_stay_apart() -> Result {
 }
 
 #[test]
+fn a_kernel_that_waits_is_taken_and_ends_with_its_server() -> Result {
+    scenario("waiting")
+}
+
+#[test]
 fn other_tools_stop_at_a_failing_cell() -> Result {
     scenario("converting")
 }

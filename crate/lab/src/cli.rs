@@ -89,6 +89,7 @@ fn command() -> Command {
                         .help("The first port to try"),
                 )
                 .arg(flag("no-browser", "Do not start a browser"))
+                .arg(flag("no-pool", "Keep no kernel ready for the next notebook (0.8 GB)"))
                 .after_help("Example:\n  cargo lab open --no-browser --port 9000"),
         )
         .subcommand(
@@ -225,7 +226,8 @@ pub fn run() -> Result<ExitCode> {
         }
         Some(("open", matches)) => {
             let port = matches.get_one::<u16>("port").copied().unwrap_or(8888);
-            open::open(&Place::find()?, port, !matches.get_flag("no-browser"))
+            let (browser, pool) = (!matches.get_flag("no-browser"), !matches.get_flag("no-pool"));
+            open::open(&Place::find()?, port, browser, pool)
         }
         Some(("new", matches)) => {
             let name = matches.get_one::<String>("NAME").map(String::as_str).unwrap_or_default();

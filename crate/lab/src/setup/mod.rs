@@ -15,6 +15,7 @@ pub mod unpacked;
 mod venv;
 
 pub use evcxr::VERSION as EVCXR_VERSION;
+pub use kind::Kind;
 pub use library::{Library, PROGRAM, built_by, current, sweep};
 pub use rust_src::{cargo_home, missing as rust_src_missing};
 pub use sources::Sources;
@@ -24,7 +25,6 @@ pub use venv::system_python;
 use crate::Result;
 use crate::place::{Place, Turn};
 use crate::say;
-use kind::Kind;
 
 /// Everything a kernel needs: the library of this clone, the venv, evcxr_jupyter, the kernelspec.
 /// Returns the library that is now current.

@@ -1,13 +1,15 @@
 """The Rust kernel of the project that is asked for.
 
-    launch.py CURRENT CONNECTION
+    launch.py CURRENT CONNECTION|--wait
 
 The project is LAB_PROJECT or the clone around the working folder. Its newest library
 (lib/CURRENT) says in launch.json how a kernel is started with it. This program answers Jupyter
 on CONNECTION at once, sets the environment, takes a share in the library's lock, by which it is
-not swept away while the kernel lives, and starts evcxr_jupyter behind the relay.
+not swept away while the kernel lives, and starts evcxr_jupyter behind the relay. With --wait it is
+started and warm for a notebook that is to come (pool.py).
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -18,6 +20,7 @@ import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
+import pool  # noqa: E402
 from relay import Relay  # noqa: E402 (isolated, Python does not look beside the program)
 
 SHARED = pathlib.Path(__file__).resolve().parent.parent
@@ -131,15 +134,20 @@ def environment(launch):
     return env
 
 
-def scratch():
-    """A folder for evcxr's files, removed by a later start once this kernel is gone."""
-    # evcxr cannot load a cell from a path with a space.
+def scratch_root():
+    """The folder of the folders of evcxr's files."""
+    # evcxr cannot load a cell from a path with a space. And a socket's path has at most 104 letters.
     root = tempfile.gettempdir()
-    # And a socket's path has at most 104 letters.
-    if " " in root or len(root) > 50 or not os.access(root, os.W_OK):
+    if " " in root or len(root) > 40 or not os.access(root, os.W_OK):
         root = "/tmp"
     root = pathlib.Path(root) / f"consistency-lab-{os.getuid()}"
     root.mkdir(mode=0o700, exist_ok=True)
+    return root
+
+
+def scratch():
+    """A folder for evcxr's files, removed by a later start once this kernel is gone."""
+    root = scratch_root()
     # Kernels that start together take turns: none may see another's half-made folder.
     turn = os.open(root / "turn", os.O_CREAT | os.O_RDONLY, 0o600)
     fcntl.flock(turn, fcntl.LOCK_EX)
@@ -159,6 +167,12 @@ def scratch():
     return folder
 
 
+def newest(current):
+    """The library that new kernels start with."""
+    folder = state_of(find_project()) / "lib"
+    return os.environ.get("LAB_LIBRARY") or (folder / current).read_text()
+
+
 def prepare(current):
     """How evcxr is started: its arguments, environment and folder."""
     project = find_project()
@@ -173,12 +187,42 @@ def prepare(current):
     return argv, env, folder
 
 
+def wait(current):
+    """Be the kernel of a notebook that is to come."""
+    library = newest(current)
+
+    def wanted():
+        with contextlib.suppress(OSError):
+            return newest(current) == library
+        return False
+
+    try:
+        waiting = pool.Waiting(scratch_root(), pool.key(current, library), wanted)
+    except BlockingIOError:
+        return  # another one waits
+    relay = Relay(waiting=waiting)
+    relay.start(*prepare(current))
+    relay.start_next = lambda: pool.start_next(current)
+    relay.run()
+
+
 def main():
     current, connection = sys.argv[1], sys.argv[2]
+    if connection == "--wait":
+        wait(current)
+        return
+    connection = json.loads(pathlib.Path(connection).read_text())
+    if pool.server():
+        with contextlib.suppress(NoKernel, OSError):
+            status = pool.take(scratch_root(), pool.key(current, newest(current)), connection)
+            if status is not None:
+                sys.exit(status)
     # Jupyter reaches us, whatever becomes of the kernel.
-    relay = Relay(json.loads(pathlib.Path(connection).read_text()))
+    relay = Relay(connection)
     try:
         relay.start(*prepare(current))
+        if pool.server():
+            relay.start_next = lambda: pool.start_next(current)
     except NoKernel as error:
         relay.broken = f"Consistency Lab: {error}"
         print(relay.broken, file=sys.stderr, flush=True)

@@ -16,6 +16,7 @@ import time
 import zmq
 
 import failures
+import pool
 import shift_tab
 from evcxr import Evcxr, descendants, end
 from library import Library
@@ -87,13 +88,19 @@ class Request:
 
 
 class Relay:
-    def __init__(self, connection):
+    """`connection` is what Jupyter's connection file says; without it, it is still to come: the relay
+    waits in the pool, `waiting`."""
+
+    def __init__(self, connection=None, waiting=None):
         self.context = zmq.Context()
-        self.out = Sockets(self.context, connection, bind=True)
         self.outputs = Outputs(self.publish)
         self.poller = zmq.Poller()
-        for socket in self.out.all:
-            self.poller.register(socket, zmq.POLLIN)
+        self.out = None
+        self.waiting = waiting
+        # How the next kernel for the pool is started, and when.
+        self.start_next, self.start_at = None, None
+        if connection:
+            self.bind(connection)
         self.evcxr = self.library = None
         # The text with which every cell is answered where there is no kernel.
         self.broken = None
@@ -108,6 +115,12 @@ class Relay:
 
     # Start and end.
 
+    def bind(self, connection):
+        self.out = Sockets(self.context, connection, bind=True)
+        for socket in self.out.all:
+            self.poller.register(socket, zmq.POLLIN)
+        self.status("starting", {})
+
     def start(self, argv, env, folder):
         self.library = Library(folder, self.operation, self.printed)
         self.evcxr = Evcxr(self.context, argv, env, folder)
@@ -119,31 +132,40 @@ class Relay:
     def close(self):
         if self.evcxr:
             self.evcxr.kill()
-        self.out.close()
+        if self.out:
+            self.out.close()
         self.context.term()
+        if self.waiting:
+            self.waiting.leave()
 
     # The loop.
 
     def run(self):
-        self.status("starting", {})
         while self.running:
             self.turn()
         self.close()
+        if self.waiting and self.waiting.line:
+            self.waiting.end()
 
     def turn(self):
         polled = [] if self.outputs.full() or not self.library else self.library.descriptors()
+        if self.waiting:
+            polled = [*polled, self.waiting.descriptor()]
         for fd in polled:
             self.poller.register(fd, zmq.POLLIN)
         self.poller.poll(self.wait())
         for fd in polled:
             self.poller.unregister(fd)
-        self.beat()
-        for message in self.out.waiting("control"):
-            self.control(message)
-        for message in self.out.waiting("shell"):
-            self.request(message)
-        for message in self.out.waiting("stdin"):
-            self.answered(message)
+        if self.waiting:
+            self.in_the_pool()
+        if self.out:
+            self.beat()
+            for message in self.out.waiting("control"):
+                self.control(message)
+            for message in self.out.waiting("shell"):
+                self.request(message)
+            for message in self.out.waiting("stdin"):
+                self.answered(message)
         if self.library and not self.outputs.full():
             self.library.read()
         if self.evcxr:
@@ -151,6 +173,23 @@ class Relay:
             self.overdue()
         self.outputs.flush_due()
         self.next()
+        if self.start_next and self.out and not self.current:
+            self.start_at = self.start_at or time.monotonic() + pool.LATER
+            if time.monotonic() >= self.start_at:
+                self.start_next()
+                self.start_next = None
+
+    def in_the_pool(self):
+        """Be taken by a notebook; end with it, or when nobody will come."""
+        if self.out:
+            self.running = self.running and not self.waiting.left()
+            return
+        connection = self.waiting.taken()
+        if connection:
+            self.bind(connection)
+            self.waiting.begin()
+        elif self.waiting.over():
+            self.running = False
 
     def wait(self):
         """How long nothing is due, in ms."""
@@ -172,6 +211,8 @@ class Relay:
     # Towards Jupyter.
 
     def publish(self, kind, content, metadata, parent):
+        if not self.out:
+            return
         message = self.out.wire.message(kind, content, parent, [kind.encode()], metadata)
         self.out.send("iopub", message)
 
