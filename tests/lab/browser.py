@@ -28,7 +28,7 @@ CELLS = [
     data = { name = "digits" }
     network = { kind = "mlp", width = 64, blocks = 2 }
     method = { kind = "score-matching" }
-    training = { iterations = 100000, batch = 64, record_every = 20 }
+    training = { iterations = 20000, batch = 64, record_every = 20 }
 "#)?, 1)?;""",
     "run.watch()?;",
     'println!("kept is {kept}");',
@@ -48,7 +48,7 @@ class Page:
                 chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
                 "--disable-background-networking", "--disable-component-update", "--disable-sync",
                 "--disable-dev-shm-usage", "--remote-debugging-port=0", "--remote-allow-origins=*",
-                f"--user-data-dir={folder}/profile", "--window-size=1200,1600", "about:blank",
+                f"--user-data-dir={folder}/profile", "--window-size=1300,1250", "about:blank",
             ],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )
@@ -135,8 +135,7 @@ def main():
         cell = "document.querySelectorAll('.jp-Notebook .jp-CodeCell')"
         until(lambda: page.js(f"!!window.jupyterapp && {cell}.length") == len(CELLS), "the notebook")
         page.js(
-            "jupyterapp.commands.execute('application:set-mode', {mode: 'single-document'})"
-            ".catch(() => null)"
+            "jupyterapp.shell.collapseLeft(); true"
         )
         run = "jupyterapp.commands.execute('notebook:run-cell-and-select-next'); true"
         output = lambda n: page.js(f"({cell}[{n}].querySelector('.jp-OutputArea') || {{}}).innerText || ''")

@@ -7,6 +7,7 @@ use crate::bar::State;
 use crate::interrupt::{check_interrupt, unwind_if_interrupted};
 use serde_json::{Map, Value, json};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// An output of a cell that changes in place; [`live`] makes it.
 ///
@@ -22,7 +23,15 @@ pub struct Live {
     id: String,
     shown: AtomicBool,
     metadata: Value,
+    // What was shown last, whole, where only a part of it was sent.
+    whole: Mutex<Option<Bundle>>,
 }
+
+type Bundle = Vec<(&'static str, String)>;
+
+/// JupyterLab draws an interactive figure once and ignores what comes for it later: while an output
+/// moves, its picture is sent alone.
+const INTERACTIVE: &str = "application/vnd.plotly.v1+json";
 
 impl Live {
     pub(super) fn new(kind: &str) -> Self {
@@ -31,18 +40,24 @@ impl Live {
         // Front-ends keep a display's id across restarts: the process is part of it.
         let id = format!("consistency-{kind}-{}-{number}", std::process::id());
         let metadata = if kind == "bar" { json!({ "consistency": "bar" }) } else { json!({}) };
-        Self { id, shown: AtomicBool::new(false), metadata }
+        Self { id, shown: AtomicBool::new(false), metadata, whole: Mutex::new(None) }
     }
 
     /// Show `value` in place of what this output showed before.
     ///
-    /// The front-end gets at most ten states a second, and the last one always.
+    /// The front-end gets at most ten states a second, and the last one always. A figure is a
+    /// picture while it moves, and interactive when the cell has ended.
     ///
     /// # Errors
     /// The stop button was pressed.
     pub fn show(&self, value: &(impl Show + ?Sized)) -> Result<()> {
         check_interrupt()?;
-        self.put(&value.bundle());
+        let whole = value.bundle();
+        let moving: Bundle =
+            whole.iter().filter(|(media, _)| *media != INTERACTIVE).cloned().collect();
+        self.put(&moving);
+        let last = (moving.len() < whole.len()).then_some(whole);
+        *self.whole.lock().unwrap_or_else(PoisonError::into_inner) = last;
         Ok(())
     }
 
@@ -62,6 +77,15 @@ impl Live {
             "data": data(bundle),
             "metadata": self.metadata,
         }));
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        let last = self.whole.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(whole) = last {
+            self.put(&whole);
+        }
     }
 }
 
@@ -117,7 +141,6 @@ pub(super) fn bar(done: u64, total: u64, text: &str) -> Vec<(&'static str, Strin
 /// Show where a long call is: [`crate::bar`].
 pub(super) fn show_bar(state: &State) {
     use std::collections::HashMap;
-    use std::sync::{Mutex, PoisonError};
     static SHOWN: Mutex<Option<HashMap<u64, Live>>> = Mutex::new(None);
     if link().is_none() {
         return;

@@ -1,7 +1,6 @@
 //! Long work in the background, with a handle.
 
 use super::live::{self, Live};
-use super::show::Show;
 use crate::bar::Bar;
 use crate::experiment::{Experiment, Monitor, Progress, Trained, train};
 use crate::interrupt::{self, check_interrupt};
@@ -12,12 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How often a watched run's bar moves, and how seldom at least its curve is drawn: a figure takes
-/// some hundredths of a second, which the training is not to feel.
+/// How often a watched run's bar and its curve move; the training is not to feel it.
 const BAR_EVERY: Duration = Duration::from_millis(500);
 const CURVE_EVERY: Duration = Duration::from_secs(1);
 /// The curve takes at most one part in so many of the time, and has at most so many points while it moves.
-const CURVE_SHARE: u32 = 100;
+const CURVE_SHARE: u32 = 60;
 const CURVE_POINTS: usize = 400;
 
 /// A training run in a thread of its own. It writes checkpoints, prints nothing, and goes
@@ -129,7 +127,7 @@ impl Run {
             }
             if due(drawn, CURVE_EVERY.max(CURVE_SHARE * cost)) && self.progress().step > 1 {
                 let start = Instant::now();
-                curve.put(&self.short_curve().bundle());
+                curve.show(&self.short_curve())?;
                 (drawn, cost) = (Some(Instant::now()), start.elapsed());
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -139,7 +137,7 @@ impl Run {
         let text = format!("{}: {} of {} steps, {took}", self.name, now.step, now.total);
         bar.put(&[("text/plain", text)]);
         if self.monitor.table().rows() > 1 {
-            curve.put(&self.plot().bundle());
+            curve.show(&self.plot())?;
         }
         match &*self.outcome() {
             Outcome::Ended(result) => match &**result {
