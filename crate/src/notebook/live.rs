@@ -61,6 +61,12 @@ impl Live {
         Ok(())
     }
 
+    /// Show the last state, whole, also where the cell was stopped.
+    pub(super) fn end(&self, value: &(impl Show + ?Sized)) {
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.put(&value.bundle());
+    }
+
     pub(super) fn put(&self, bundle: &[(&'static str, String)]) {
         super::cell::settle();
         let update = self.shown.swap(true, Ordering::Relaxed);

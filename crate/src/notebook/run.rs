@@ -118,7 +118,12 @@ impl Run {
         let (mut moved, mut drawn, mut cost) = (None::<Instant>, None::<Instant>, Duration::ZERO);
         let due = |last: Option<Instant>, every| last.is_none_or(|last| last.elapsed() >= every);
         while self.running() {
-            check_interrupt()?;
+            if let Err(stopped) = check_interrupt() {
+                if drawn.is_some() {
+                    curve.end(&self.plot());
+                }
+                return Err(stopped);
+            }
             if due(moved, BAR_EVERY) {
                 let now = self.progress();
                 let text = format!("{}: {now}", self.name);
@@ -137,7 +142,7 @@ impl Run {
         let text = format!("{}: {} of {} steps, {took}", self.name, now.step, now.total);
         bar.put(&[("text/plain", text)]);
         if self.monitor.table().rows() > 1 {
-            curve.show(&self.plot())?;
+            curve.end(&self.plot());
         }
         match &*self.outcome() {
             Outcome::Ended(result) => match &**result {

@@ -72,8 +72,10 @@ class Renderer(IPythonRenderer):
         return mathml(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
 
 
-def markdown(source):
-    return MarkdownWithMath(renderer=Renderer(escape=False, exclude_anchor_links=True)).render(source)
+def markdown(cell):
+    attachments = cell.get("attachments", {})
+    renderer = Renderer(escape=False, exclude_anchor_links=True, attachments=attachments)
+    return MarkdownWithMath(renderer=renderer).render(cell.source)
 
 
 def code(source):
@@ -108,7 +110,7 @@ def notebook_page(entry):
         parts.append(f'<pre class="failed">{html.escape(entry["failed"])}</pre>')
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            parts.append(markdown(cell.source))
+            parts.append(markdown(cell))
         elif cell.cell_type == "code":
             parts.append(code(cell.source))
             parts.extend(output(o) for o in cell.outputs)
