@@ -17,6 +17,8 @@ const CURVE_EVERY: Duration = Duration::from_secs(1);
 /// The curve takes at most one part in so many of the time, and has at most so many points while it moves.
 const CURVE_SHARE: u32 = 60;
 const CURVE_POINTS: usize = 400;
+/// The first picture takes longest, because it loads the font.
+const CURVE_AT_LEAST: Duration = Duration::from_secs(3);
 
 /// A training run in a thread of its own. It writes checkpoints, prints nothing, and goes
 /// on while other cells run, fail or are stopped; after a restart, start it again and it resumes.
@@ -130,7 +132,9 @@ impl Run {
                 bar.put(&live::bar(now.step, now.total, &text));
                 moved = Some(Instant::now());
             }
-            if due(drawn, CURVE_EVERY.max(CURVE_SHARE * cost)) && self.progress().step > 1 {
+            if due(drawn, CURVE_EVERY.max((CURVE_SHARE * cost).min(CURVE_AT_LEAST)))
+                && self.progress().step > 1
+            {
                 let start = Instant::now();
                 curve.show(&self.short_curve())?;
                 (drawn, cost) = (Some(Instant::now()), start.elapsed());

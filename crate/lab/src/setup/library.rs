@@ -169,7 +169,8 @@ impl Start {
     }
 }
 
-// What evcxr runs when it starts: the library by flag, the headers by path, the prelude. The static
+// What evcxr runs when it starts: the library by flag, the headers by path, the prelude. (Nothing sets
+// RUSTC_WRAPPER, not even to nothing: cargo then asks rustc for its version six times a cell.) The static
 // is part of every cell: the loader calls it first, even in a process that evcxr has restarted.
 fn init(folder: &Path) -> String {
     let flags = [
@@ -189,8 +190,6 @@ fn init(folder: &Path) -> String {
     let tokio = folder.join("headers").join(no_async::PACKAGE);
     format!(
         ":build_env CARGO_ENCODED_RUSTFLAGS={flags}\n\
-         :build_env RUSTC_WRAPPER=\n\
-         :build_env RUSTC_WORKSPACE_WRAPPER=\n\
          :dep {name} = {{ path = {facade:?} }}\n\
          :dep tokio = {{ path = {tokio:?}, package = {no_async:?} }}\n\
          use {name}::prelude::*;\n\
