@@ -178,8 +178,13 @@ fn committed_notebooks_are_in_order() -> Result {
                 }
                 let png = data["image/png"].as_str().map_or(0, str::len);
                 assert!(png < 140_000, "{name}: a PNG of {} KB", png * 3 / 4000);
-                assert_ne!(output["output_type"], "error", "{name}: an error");
             }
+            // What is to fail has failed, and nothing else.
+            let outputs = cell["outputs"].as_array().into_iter().flatten();
+            let failed = outputs.filter(|output| output["output_type"] == "error").count();
+            let tags = cell["metadata"]["tags"].as_array().into_iter().flatten();
+            let wanted = tags.filter(|tag| *tag == "raises-exception").count();
+            assert_eq!(failed, wanted, "{name}: errors in the cell\n{source}");
         }
         assert!(figures > 0, "{name}: its outputs are not committed (cargo lab run --write)");
         for mark in ["/home/", "/root/", "/tmp/", "/Users/"] {
