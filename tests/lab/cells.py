@@ -3,7 +3,8 @@
 Reads a request as JSON from standard input and writes the answer to standard output:
   {"env": {...}, "cwd": "...", "kernels": 2, "cells": ["...", {"restart": true}, {"stop": 1}]}
 Every kernel runs every cell, in turns, until it is stopped; "stop" names it, from 0.
-The answer holds, for each kernel, "ready" (seconds), "compiled" (crates that cargo compiled since the last start) and "cells".
+The answer holds, for each kernel, "ready" (seconds), "compiled" (crates that cargo compiled since
+the last start) and "cells".
 """
 
 import json

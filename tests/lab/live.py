@@ -198,7 +198,8 @@ def stopping():
             assert kept.text() == "7\n", kept
 
         # While it compiles.
-        wide = "fn wide() -> usize { 0 " + "".join(f"+ vec![{i}; 3].iter().map(|x| x * {i}).filter(|x| *x > 1).count()" for i in range(400)) + "}"
+        terms = (f"vec![{i}; 3].iter().map(|x| x * {i}).filter(|x| *x > 1).count()" for i in range(400))
+        wide = "fn wide() -> usize { " + " + ".join(terms) + " }"
         cell = k.stopped(wide, of_kind("execute_input"))
         assert (cell.status, cell.ename) == ("error", "Interrupted"), cell
 
@@ -463,6 +464,7 @@ def waiting():
     # The server is a process that lives until we end it.
     server = subprocess.Popen(["sleep", "3600"])
     env = {"LAB_POOL": str(server.pid), "LAB_TEST_MARK": mark, "LAB_POOL_LATER": "0"}
+    env["LAB_POOL_FREE"] = "0"  # however little memory the machine has
 
     def gone(what):
         end = time.time() + 20

@@ -152,7 +152,7 @@ def live(env):
     for line in RUN:
         kernel.cell(line)
     pid = int(kernel.cell('println!("{}", std::process::id());')[1])
-    id = kernel.client.execute("run.watch()?;")
+    kernel.client.execute("run.watch()?;")
     time.sleep(5)
     before = processor(pid, pid) + processor(kernel.manager.provisioner.pid)
     time.sleep(20)

@@ -84,10 +84,6 @@ class Outputs:
         self.send("update_display_data", content, {}, parent)
         self.sent[id] = now()
 
-    def forget(self, id):
-        """A display that will not change again."""
-        self.sent.pop(id, None)
-
 
 def now():
     return time.monotonic()

@@ -18,7 +18,7 @@ import sys
 import time
 
 # One takes 0.8 GB; less than this must be free before another is started.
-FREE_BYTES = 4 << 30
+FREE_BYTES = int(os.environ.get("LAB_POOL_FREE", 4 << 30))
 # After a start, so that it does not compete with the first cells.
 LATER = float(os.environ.get("LAB_POOL_LATER", 20))
 # How often one that waits looks whether it is still wanted.
