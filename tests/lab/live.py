@@ -406,13 +406,11 @@ def asking():
         other.load_connection_file(k.manager.connection_file)
         other.start_channels()
         other.wait_for_ready(timeout=LIMIT)
-        ids = [k.begin('println!("mine");'), other.execute('println!("yours");')]
-        texts = []
-        for id in ids:
-            cell = Cell(k.until(id, is_idle, client=other), None)
-            texts.append(cell.text())
-        assert texts == ["mine\n", "yours\n"], texts
-        assert other.get_shell_msg(timeout=LIMIT)["parent_header"]["msg_id"] == ids[1]
+        for client, word in ((k.client, "mine"), (other, "yours")):
+            id = client.execute(f'println!("{word}");')
+            seen = Cell(k.until(id, is_idle, client=other), None)
+            assert seen.text() == f"{word}\n", seen
+        assert other.get_shell_msg(timeout=LIMIT)["parent_header"]["msg_id"] == id
         other.stop_channels()
 
         # Not signed with the kernel's key: it is not run.
