@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 const BAR_EVERY: Duration = Duration::from_millis(500);
 const CURVE_EVERY: Duration = Duration::from_secs(1);
 /// The curve takes at most one part in so many of the time, and has at most so many points while it moves.
-const CURVE_SHARE: u32 = 60;
+const CURVE_SHARE: u32 = 100;
 const CURVE_POINTS: usize = 400;
 /// The first picture takes longest, because it loads the font.
-const CURVE_AT_LEAST: Duration = Duration::from_secs(3);
+const CURVE_AT_LEAST: Duration = Duration::from_secs(6);
 
 /// A training run in a thread of its own. It writes checkpoints, prints nothing, and goes
 /// on while other cells run, fail or are stopped; after a restart, start it again and it resumes.
