@@ -23,6 +23,8 @@ pub struct State {
     pub what: String,
     /// How much is done.
     pub done: u64,
+    /// How much was done before: by an earlier run that this one resumes.
+    pub from: u64,
     /// How much there is to do; 0 where that is not known.
     pub total: u64,
     /// The time it has taken.
@@ -62,11 +64,21 @@ impl Bar {
             id: COUNT.fetch_add(1, Ordering::Relaxed),
             what: what.into(),
             done: 0,
+            from: 0,
             total,
             elapsed: Duration::ZERO,
             ended: None,
         });
         Self { state, start: Instant::now(), shown: None }
+    }
+
+    /// The same, with `done` done before.
+    #[must_use]
+    pub fn starting_at(mut self, done: u64) -> Self {
+        if let Some(state) = &mut self.state {
+            (state.done, state.from) = (done, done);
+        }
+        self
     }
 
     /// How much there is to do, where that is known only now.

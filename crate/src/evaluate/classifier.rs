@@ -153,8 +153,9 @@ impl Classifier {
         let mut parts = Vec::new();
         let mut bar = Bar::new("features", count as u64);
         for first in (0..count).step_by(MANY) {
-            bar.at(first as u64)?;
-            parts.push(answer(&images.narrow(0, first, MANY.min(count - first))?)?);
+            let many = MANY.min(count - first);
+            parts.push(answer(&images.narrow(0, first, many)?)?);
+            bar.add(many as u64)?;
         }
         Ok(Tensor::cat(&parts, 0)?)
     }

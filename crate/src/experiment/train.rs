@@ -96,7 +96,7 @@ fn run(experiment: &Experiment, folder: &RunFolder, runs: &Path, monitor: &Monit
     let (start, first) = (Instant::now(), step);
     monitor.record(&table);
     monitor.report(Progress { step, total, ..Progress::default() });
-    let mut bar = Bar::new(&experiment.name, total);
+    let mut bar = Bar::new(&experiment.name, total).starting_at(step);
     let mut timed = start;
     while step < total {
         // ---- a batch; for each player its loss, its gradients, its step

@@ -63,7 +63,6 @@ impl Classifier {
         let order = key.stream("batches");
         let mut bar = Bar::new("training the classifier", config.steps);
         for k in 0..config.steps {
-            bar.at(k)?;
             let rows = batch_rows(count, BATCH, k, &order);
             let batch = Batch {
                 x0: select(images, &rows)?,
@@ -74,6 +73,7 @@ impl Classifier {
             step(&mut trainer, k, &mut losses, || std::iter::once(Ok((batch.clone(), 1.0))))
                 .context("the training of a classifier")?;
             trainer.follow(k)?;
+            bar.add(1)?;
         }
         Self::new(trainer.player.params().clone(), network, shape)
     }

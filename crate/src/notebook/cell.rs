@@ -6,13 +6,14 @@
 //! sees those two markers, token by token, and tells the relay of the failure, by which it becomes
 //! an error to Jupyter. Everything else that cells print goes to the relay too (`link.rs`).
 
-use super::{budget, child, link::link, live};
+use super::link::{link, lock};
+use super::{budget, child, live};
 use crate::interrupt::{self, unwind_if_interrupted};
 use crate::{Error, Result, bar};
 use serde_json::json;
 use std::fmt::{self, Display};
 use std::panic::{self, PanicHookInfo};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 
 static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
 static LAST_ERROR: Mutex<String> = Mutex::new(String::new());
@@ -146,10 +147,6 @@ pub fn input(prompt: &str) -> Result<String> {
     answer.ok_or_else(|| {
         Error::new(format!("'{prompt}': nobody can be asked here; write the answer into the cell"))
     })
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The macros that a cell uses in place of the standard ones.

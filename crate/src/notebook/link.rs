@@ -192,6 +192,6 @@ pub fn replace(number: i32, with: &impl AsRawFd) -> io::Result<()> {
 }
 
 // What a panic in another thread left is whole: each message is written at once.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,13 +1,13 @@
 //! What a cell shows while it runs.
 
-use super::link::link;
-use super::show::Show;
+use super::link::{link, lock};
+use super::show::{Show, escape};
 use crate::Result;
 use crate::bar::State;
 use crate::interrupt::{check_interrupt, unwind_if_interrupted};
 use serde_json::{Map, Value, json};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 /// An output of a cell that changes in place; [`live`] makes it.
 ///
@@ -57,13 +57,13 @@ impl Live {
             whole.iter().filter(|(media, _)| *media != INTERACTIVE).cloned().collect();
         self.put(&moving);
         let last = (moving.len() < whole.len()).then_some(whole);
-        *self.whole.lock().unwrap_or_else(PoisonError::into_inner) = last;
+        *lock(&self.whole) = last;
         Ok(())
     }
 
     /// Show the last state, whole, also where the cell was stopped.
     pub(super) fn end(&self, value: &(impl Show + ?Sized)) {
-        self.whole.lock().unwrap_or_else(PoisonError::into_inner).take();
+        lock(&self.whole).take();
         self.put(&value.bundle());
     }
 
@@ -88,7 +88,7 @@ impl Live {
 
 impl Drop for Live {
     fn drop(&mut self) {
-        let last = self.whole.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let last = lock(&self.whole).take();
         if let Some(whole) = last {
             self.put(&whole);
         }
@@ -137,11 +137,10 @@ fn data(bundle: &[(&'static str, String)]) -> Map<String, Value> {
 
 /// A bar, as HTML and as text.
 pub(super) fn bar(done: u64, total: u64, text: &str) -> Vec<(&'static str, String)> {
-    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     let value =
         if total > 0 { format!(" value=\"{done}\" max=\"{total}\"") } else { String::new() };
-    let html = format!("<progress{value} style=\"width: 16em\"></progress> {text}");
-    vec![("text/html", html), ("text/plain", text)]
+    let html = format!("<progress{value} style=\"width: 16em\"></progress> {}", escape(text));
+    vec![("text/html", html), ("text/plain", text.to_string())]
 }
 
 /// Show where a long call is: [`crate::bar`].
@@ -151,7 +150,7 @@ pub(super) fn show_bar(state: &State) {
     if link().is_none() {
         return;
     }
-    let mut shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut shown = lock(&SHOWN);
     let shown = shown.get_or_insert_default();
     let live = shown.entry(state.id).or_insert_with(|| Live::new("bar"));
     let text = line(state);
@@ -175,7 +174,7 @@ fn line(state: &State) -> String {
         None if *total == 0 => format!("{what}: {done}, {time}"),
         None => {
             let percent = 100.0 * *done as f64 / *total as f64;
-            let rate = *done as f64 / seconds.max(1e-9);
+            let rate = done.saturating_sub(state.from) as f64 / seconds.max(1e-9);
             let left = match total.saturating_sub(*done) {
                 _ if rate <= 0.0 => String::new(),
                 todo => format!(", {} left", span(todo as f64 / rate)),

@@ -176,7 +176,8 @@ impl Run {
     /// What stopped it ([`Error::is_stopped`] after [`Run::stop`], [`Error::is_diverged`]); a
     /// result that was already taken; the stop button.
     pub fn join(&self) -> Result<Trained> {
-        let mut bar = Bar::new(&self.name, self.progress().total);
+        let now = self.progress();
+        let mut bar = Bar::new(&self.name, now.total).starting_at(now.step);
         while self.running() {
             let Progress { step, total, .. } = self.progress();
             bar.within(total);

@@ -117,7 +117,7 @@ fn number(value: f64) -> String {
     format!("{value:.digits$}")
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 

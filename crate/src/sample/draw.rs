@@ -151,13 +151,14 @@ impl Draws {
         let (mut parts, mut nfe) = (Vec::new(), 0);
         let mut bar = Bar::new("sampling", samples.end - samples.start);
         for first in samples.clone().step_by(most) {
-            let indices = first..(first + most as u64).min(samples.end);
+            let end = (first + most as u64).min(samples.end);
+            let indices = first..end;
             let labels = self.classes.of(indices.clone())?;
             let batch = SampleBatch { draws: self, indices };
             let (part, evaluations) = draw(&batch, labels.as_deref())?;
             parts.push(part.to_device(to)?);
             nfe = evaluations;
-            bar.add(most as u64)?;
+            bar.at(end - samples.start)?;
         }
         Ok((Tensor::cat(&parts, 0)?, nfe))
     }

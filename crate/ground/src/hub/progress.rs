@@ -22,7 +22,8 @@ impl<'a> Progress<'a> {
     /// For `name`: of `total` bytes, `from` are there already.
     pub(super) fn new(client: &'a Client, name: &'a str, total: Option<u64>, from: u64) -> Self {
         let (began, terminal) = (Instant::now(), std::io::stderr().is_terminal());
-        let bar = Bar::new(format!("{name} (kB)"), total.unwrap_or(0) / 1000);
+        let bar =
+            Bar::new(format!("{name} (kB)"), total.unwrap_or(0) / 1000).starting_at(from / 1000);
         Self { client, name, total, from, began, last: None, terminal, bar }
     }
 

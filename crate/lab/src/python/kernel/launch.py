@@ -76,7 +76,6 @@ def lock_library(libraries, current):
         fcntl.flock(lock, fcntl.LOCK_SH)
         # Set-up may have swept it between the two lines above.
         if os.fstat(lock).st_nlink > 0:
-            os.set_inheritable(lock, True)
             return folder, json.loads((folder / "launch.json").read_text())
         os.close(lock)
     stop(f"the library in {libraries} keeps changing. Try again when `cargo lab` has ended")
@@ -162,7 +161,6 @@ def scratch():
     folder = pathlib.Path(tempfile.mkdtemp(dir=root, prefix="kernel-"))
     lock = os.open(folder / "lock", os.O_CREAT | os.O_RDONLY, 0o600)
     fcntl.flock(lock, fcntl.LOCK_SH)
-    os.set_inheritable(lock, True)
     os.close(turn)
     return folder
 

@@ -8,7 +8,6 @@ operation each:
   {"op": "loaded"}                             a cell is compiled and runs now
   {"op": "text", "name": "stdout", "text": ""}  what a cell prints
   {"op": "display", "id": "", "update": true, "data": {}, "metadata": {}}
-  {"op": "clear", "wait": true}                the cell's outputs so far
   {"op": "failed", "kind": "panic", "message": ""}
   {"op": "input", "prompt": "", "password": false}
   {"op": "end"}                                the cell has ended

@@ -430,8 +430,6 @@ class Relay:
             self.outputs.text(parent, operation["name"], operation["text"])
         elif kind == "display":
             self.outputs.display(operation, parent)
-        elif kind == "clear":
-            self.outputs.publish("clear_output", {"wait": operation["wait"]}, parent)
 
     # Standard input.
 
