@@ -339,6 +339,12 @@ def outputs():
         cell = k.run('let x: i32 = "s";')
         assert cell.ename == "Error" and "mismatched types" in cell.evalue, cell
         assert "command_" not in "".join(cell.reply["content"]["traceback"]), cell
+        # What cannot be linked, or not at all, keeps the variables of before.
+        assert k.run("let kept = 8;").status == "ok"
+        cell = k.run('unsafe extern "C" { fn is_nowhere() -> i32; } let n = unsafe { is_nowhere() };')
+        assert cell.ename == "Error" and "undefined symbol: is_nowhere" in cell.evalue, cell
+        assert k.run('println!("{kept}");').text() == "8\n"
+        assert k.run("n").status == "error"
         # What looks like it is none.
         cell = k.run('let error = "no error"; eprintln!("{}", error);')
         assert cell.status == "ok" and cell.text("stderr") == "no error\n", cell
@@ -413,6 +419,29 @@ def asking():
         assert other.get_shell_msg(timeout=LIMIT)["parent_header"]["msg_id"] == id
         other.stop_channels()
 
+        # A page that is loaded again while a cell runs: its first cell tells what it has missed.
+        slow = (
+            'println!("begin"); live(|view| { for i in 0..3 { view.show(&i)?; } Ok(()) })?; '
+            'std::thread::sleep(std::time::Duration::from_secs(3)); println!("at last");'
+        )
+        id = k.begin(slow)
+        k.until(id, says("begin\n"))
+        k.client.stop_channels()
+        k.client = BlockingKernelClient()  # another session, as a page's is
+        k.client.load_connection_file(k.manager.connection_file)
+        k.client.start_channels()
+        k.client.wait_for_ready(timeout=LIMIT)
+        cell = k.run('println!("now");')
+        told = cell.text("stderr")
+        assert "was loaded while cell [" in told and cell.text() == "begin\nat last\nnow\n", cell
+        shown = [m["content"]["data"] for m in cell.messages if m["msg_type"] == "display_data"]
+        assert shown == [{"text/plain": "2"}], cell
+        # Told once, and not for a cell that has seen its own end.
+        assert k.run('println!("now");').text("stderr") == ""
+        other = k.connect()
+        assert k.run('println!("mine");').text("stderr") == ""
+        other.stop_channels()
+
         # Not signed with the kernel's key: it is not run.
         info = k.manager.get_connection_info()
         forged = Session(key=b"not the key", signature_scheme="hmac-sha256")
@@ -453,6 +482,24 @@ def ending():
     os.kill(relay, signal.SIGKILL)
     gone("kill -9 of the relay")
     k.client.stop_channels()
+    # Jupyter itself: another program starts a kernel, and is killed.
+    code = (
+        "import os, time\n"
+        "from jupyter_client.manager import KernelManager\n"
+        "k = KernelManager(kernel_name='consistency')\n"
+        "k.start_kernel(env=dict(os.environ))\n"
+        "print('started', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    jupyter = subprocess.Popen(
+        [sys.executable, "-I", "-c", code], env={**os.environ, "LAB_TEST_MARK": mark},
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )
+    assert jupyter.stdout.readline() == "started\n"
+    assert len(processes(mark)) > 1, "no kernel"
+    jupyter.kill()
+    jupyter.wait()
+    gone("kill -9 of Jupyter")
 
 
 def waiting():

@@ -109,12 +109,28 @@ pub fn works_in_the_background() -> bool {
 /// Do `work` as part of the cell, or in the background. A thread that a cell starts is neither: what
 /// hands work to one and waits for it says here what the work is for.
 pub fn for_the_cell<T>(yes: bool, work: impl FnOnce() -> T) -> T {
-    struct Back(Option<bool>);
-    impl Drop for Back {
-        fn drop(&mut self) {
-            WORKS_FOR.set(self.0);
-        }
+    Purpose(Some(yes)).run(work)
+}
+
+/// What a thread works for: the cell, a run in the background, or neither.
+#[derive(Clone, Copy, Debug)]
+pub struct Purpose(Option<bool>);
+
+impl Purpose {
+    /// This thread's, for the threads that it shares its work out to.
+    pub fn here() -> Self {
+        Self(WORKS_FOR.get())
     }
-    let _back = Back(WORKS_FOR.replace(Some(yes)));
-    work()
+
+    /// Do `work`, on whatever thread, for this purpose.
+    pub fn run<T>(self, work: impl FnOnce() -> T) -> T {
+        struct Back(Option<bool>);
+        impl Drop for Back {
+            fn drop(&mut self) {
+                WORKS_FOR.set(self.0);
+            }
+        }
+        let _back = Back(WORKS_FOR.replace(self.0));
+        work()
+    }
 }

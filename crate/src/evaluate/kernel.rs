@@ -3,6 +3,8 @@
 //! features it is KID.
 
 use super::points::{Points, pair, products};
+use crate::bar::Bar;
+use crate::interrupt::check_interrupt;
 use crate::rng::Key;
 use crate::{Result, ensure};
 use candle_core::Tensor;
@@ -36,12 +38,14 @@ pub fn kernel_distance(a: &Tensor, b: &Tensor) -> Result<f64> {
     let (a, b) = pair("features", a, b)?;
     let (m, n) = (a.rows(), b.rows());
     ensure!(m >= 2 && n >= 2, "a kernel distance needs 2 samples or more, got {m} and {n}");
-    let within = |points: &Points| -> f64 {
+    let mut bar = Bar::new("kernel distance", (m + 2 * n) as u64);
+    let mut within = |points: &Points| -> Result<f64> {
         let count = points.rows() as f64;
-        (kernel_sum(points, points) - own_sum(points)) / (count * (count - 1.0))
+        Ok((kernel_sum(points, points, &mut bar)? - own_sum(points)) / (count * (count - 1.0)))
     };
-    let across = kernel_sum(&a, &b) / (m as f64 * n as f64);
-    Ok(within(&a) + within(&b) - 2.0 * across)
+    let (of_a, of_b) = (within(&a)?, within(&b)?);
+    let across = kernel_sum(&a, &b, &mut bar)? / (m as f64 * n as f64);
+    Ok(of_a + of_b - 2.0 * across)
 }
 
 /// The mean and the spread of [`kernel_distance`] over `subsets` pairs of random subsets of
@@ -66,8 +70,10 @@ pub fn kernel_distance_of_subsets(
         crate::data::select(points, &rows)
     };
     let mut values = Vec::with_capacity(subsets);
+    let mut bar = Bar::new("kernel distances", subsets as u64);
     for subset in 0..subsets {
         values.push(kernel_distance(&draw(a, "a", subset)?, &draw(b, "b", subset)?)?);
+        bar.add(1)?;
     }
     Ok(Spread::of(&values))
 }
@@ -85,8 +91,8 @@ fn kernel(product: f64, dim: usize) -> f64 {
     (product / dim as f64 + 1.0).powi(3)
 }
 
-/// The kernel's sum over all pairs.
-fn kernel_sum(a: &Points, b: &Points) -> f64 {
+/// The kernel's sum over all pairs; `bar` counts the points of `b`.
+fn kernel_sum(a: &Points, b: &Points, bar: &mut Bar) -> Result<f64> {
     let dim = a.dim();
     let mut sum = 0.0;
     for (from, columns) in b.blocks() {
@@ -97,9 +103,11 @@ fn kernel_sum(a: &Points, b: &Points) -> f64 {
             // Collected before summing, so that the order of the sum is always the same.
             let sums: Vec<f64> = (0..columns).into_par_iter().map(of).collect();
             sum += sums.iter().sum::<f64>();
+            check_interrupt()?;
         }
+        bar.add(columns as u64)?;
     }
-    sum
+    Ok(sum)
 }
 
 /// The kernel's sum over the pairs of a point with itself.

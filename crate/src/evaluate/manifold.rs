@@ -2,6 +2,8 @@
 //! balls around its points, each as large as the distance to its k-th nearest other point.
 
 use super::points::{Points, pair, products};
+use crate::bar::Bar;
+use crate::interrupt::check_interrupt;
 use crate::{Result, ensure};
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -50,9 +52,11 @@ pub fn precision_recall(real: &Tensor, fake: &Tensor, k: usize) -> Result<Precis
             points.rows()
         );
     }
+    let mut bar = Bar::new("neighbours", 2 * (real.rows() + fake.rows()) as u64);
+    let (of_real, of_fake) = (radii(&real, k, &mut bar)?, radii(&fake, k, &mut bar)?);
     Ok(PrecisionRecall {
-        precision: share_inside(&real, &radii(&real, k), &fake),
-        recall: share_inside(&fake, &radii(&fake, k), &real),
+        precision: share_inside(&real, &of_real, &fake, &mut bar)?,
+        recall: share_inside(&fake, &of_fake, &real, &mut bar)?,
     })
 }
 
@@ -66,7 +70,7 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// The squared distance of each point to its k-th neighbour.
-fn radii(points: &Points, k: usize) -> Vec<f64> {
+fn radii(points: &Points, k: usize, bar: &mut Bar) -> Result<Vec<f64>> {
     let squares = squares(points);
     let mut radii = Vec::with_capacity(points.rows());
     for (from, columns) in points.blocks() {
@@ -83,6 +87,7 @@ fn radii(points: &Points, k: usize) -> Vec<f64> {
                     }
                 }
             });
+            check_interrupt()?;
         }
         let exact = |(j, nearest): (usize, &Vec<(f64, usize)>)| -> f64 {
             let query = points.row(from + j);
@@ -92,8 +97,9 @@ fn radii(points: &Points, k: usize) -> Vec<f64> {
             found[k - 1]
         };
         radii.par_extend(nearest.par_iter().enumerate().map(exact));
+        bar.add(columns as u64)?;
     }
-    radii
+    Ok(radii)
 }
 
 /// Keep the `most` smallest, in their order.
@@ -107,7 +113,12 @@ fn insert(kept: &mut Vec<(f64, usize)>, new: (f64, usize), most: usize) {
 }
 
 /// The share of `queries` within the ball of at least one of `points`.
-fn share_inside(points: &Points, radii: &[f64], queries: &Points) -> f64 {
+fn share_inside(
+    points: &Points,
+    radii: &[f64],
+    queries: &Points,
+    bar: &mut Bar,
+) -> Result<f64> {
     let (of_points, of_queries) = (squares(points), squares(queries));
     let mut inside = vec![false; queries.rows()];
     for (from, columns) in queries.blocks() {
@@ -128,7 +139,9 @@ fn share_inside(points: &Points, radii: &[f64], queries: &Points) -> f64 {
                     });
                 },
             );
+            check_interrupt()?;
         }
+        bar.add(columns as u64)?;
     }
-    inside.iter().filter(|inside| **inside).count() as f64 / queries.rows() as f64
+    Ok(inside.iter().filter(|inside| **inside).count() as f64 / queries.rows() as f64)
 }

@@ -99,6 +99,15 @@ pub fn cell_failed(kind: &str) {
     child::mark(if kind == "panic" { "EVCXR_PANIC_NOTIFICATION" } else { "EVCXR_ERROR_OCCURRED" });
 }
 
+/// The cell was compiled and cannot be loaded: it names something that is nowhere.
+pub(super) fn not_loaded(why: &str) {
+    let message = format!("the cell cannot be linked: {why}");
+    match link() {
+        Some(link) => link.send(&json!({ "op": "failed", "kind": "error", "message": message })),
+        None => std::eprintln!("{message}"),
+    }
+}
+
 /// Called by our `eprintln!("{}", error)`, the form that evcxr generates for `?`.
 #[doc(hidden)]
 pub fn error_printed(error: &dyn Display) {

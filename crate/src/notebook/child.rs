@@ -27,6 +27,9 @@ const CELLS: &str = "consistency_lab_cells";
 /// The line by which evcxr knows that a cell has ended.
 const ENDED: &str = "EVCXR_EXECUTION_COMPLETE";
 
+/// The line by which evcxr knows that a cell has panicked.
+const PANICKED: &str = "EVCXR_PANIC_NOTIFICATION";
+
 /// Where evcxr's lines come from, once we have taken it over.
 static PROTOCOL: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
@@ -91,12 +94,20 @@ fn run_cells(protocol: File, mut store: *mut c_void) -> io::Result<()> {
         // Anything else is the user's reply to a question from a crate written for evcxr. The crate
         // has already read the end of its input, and goes on without an answer.
         let (Some(library), Some(function)) = (words.next(), words.next()) else { continue };
-        let run = load(library, function)?;
-        // SAFETY: evcxr generates a cell's function with this signature, and `store` is what
-        // the cell before it returned.
-        store = unsafe { run(store) };
+        let loaded = load(library, function);
+        if let Ok(run) = &loaded {
+            // SAFETY: evcxr generates a cell's function with this signature, and `store` is what
+            // the cell before it returned.
+            store = unsafe { run(store) };
+        } else if let Err(why) = &loaded {
+            super::cell::not_loaded(why);
+        }
         super::cell::settle();
         let mut lines = link().map(|link| link.end_cell()).unwrap_or_default();
+        if loaded.is_err() {
+            // Its variables were never made.
+            lines.push(PANICKED.to_string());
+        }
         lines.push(ENDED.to_string());
         let mut out = to_evcxr;
         out.write_all((lines.join("\n") + "\n").as_bytes())?;
@@ -120,8 +131,9 @@ pub fn mark(lines: &str) {
 fn load(
     library: &str,
     function: &str,
-) -> io::Result<unsafe extern "C" fn(*mut c_void) -> *mut c_void> {
-    let (path, name) = (CString::new(library)?, CString::new(function)?);
+) -> std::result::Result<unsafe extern "C" fn(*mut c_void) -> *mut c_void, String> {
+    let text = |of: &str| CString::new(of).map_err(|e| format!("{of:?}: {e}"));
+    let (path, name) = (text(library)?, text(function)?);
     // SAFETY: both are C strings; the library's initialisers are those of a cell.
     let symbol = unsafe {
         let handle = libc::dlopen(path.as_ptr(), libc::RTLD_LAZY | libc::RTLD_LOCAL);
@@ -136,7 +148,7 @@ fn load(
             // SAFETY: a C string, by dlerror's contract.
             unsafe { CStr::from_ptr(why) }.to_string_lossy().into_owned()
         };
-        return Err(io::Error::other(why));
+        return Err(why.replace(&format!("{library}: "), ""));
     }
     // SAFETY: evcxr generates the function of this name with this signature.
     Ok(unsafe { std::mem::transmute::<*mut c_void, unsafe extern "C" fn(_) -> _>(symbol) })

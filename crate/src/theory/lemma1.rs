@@ -4,7 +4,9 @@
 use super::slope::{NORMAL, frame};
 use super::theorem2::mean_interval;
 use super::weighted::weighted_mean;
+use crate::bar::Bar;
 use crate::bounds::{level, within};
+use crate::interrupt::{Purpose, check_interrupt};
 use crate::process::{Empirical, GaussianMixture};
 use crate::rng::Key;
 use crate::seam::Denoiser;
@@ -156,11 +158,15 @@ pub fn score_errors(
     batches.iter().try_for_each(|batch| within("batch", *batch, 1..=most))?;
     times.iter().try_for_each(|t| level("time", *t))?;
     let mut rows: Vec<(f64, &str, usize, Summary)> = Vec::new();
+    let each: u64 = 1 + batches.iter().map(|batch| *batch as u64).sum::<u64>();
+    let mut bar = Bar::new("data", samples as u64 * times.len() as u64 * each);
     for &t in times {
         rows.push((t, "exact", 0, Summary::default()));
         rows.push((t, "single", 1, errors(source, t, 1, samples, key)?.summary()));
+        bar.add(samples as u64)?;
         for &batch in batches {
             rows.push((t, "minibatch", batch, errors(source, t, batch, samples, key)?.summary()));
+            bar.add((samples * batch) as u64)?;
         }
     }
     frame(vec![
@@ -184,7 +190,9 @@ fn errors(source: &Source, t: f64, batch: usize, samples: usize, key: &Key) -> R
     let exact = exact_denoiser(source, &x, &shape, t)?;
     let others = key.stream("batch");
     let mut rows = vec![0.0; samples * dim];
+    let purpose = Purpose::here();
     rows.par_chunks_mut(dim).enumerate().try_for_each(|(i, row)| -> Result<()> {
+        purpose.run(check_interrupt)?;
         let own = &x0[i * dim..][..dim];
         let estimate = if batch == 1 {
             own.to_vec()
@@ -236,9 +244,12 @@ pub fn score_errors_at(
     let (_, shape) = source.draw(1, key)?;
     let exact = exact_denoiser(source, x, &shape, t)?;
     let mut rows = Vec::with_capacity(batches.len());
+    let mut bar = Bar::new("data", batches.iter().map(|batch| (batch * samples) as u64).sum());
     for &batch in batches {
         let mut errors = vec![0.0; samples * x.len()];
+        let purpose = Purpose::here();
         errors.par_chunks_mut(x.len()).enumerate().try_for_each(|(i, row)| -> Result<()> {
+            purpose.run(check_interrupt)?;
             let (data, _) = source.draw(batch, &key.stream("batch").step(i as u64))?;
             let estimate = weighted_mean(x, t, &data);
             for d in 0..x.len() {
@@ -247,6 +258,7 @@ pub fn score_errors_at(
             Ok(())
         })?;
         rows.push((batch as u32, Errors { dim: x.len(), rows: errors }.summary()));
+        bar.add((batch * samples) as u64)?;
     }
     frame(vec![
         Series::new("batch".into(), rows.iter().map(|r| r.0).collect::<Vec<_>>()).into(),

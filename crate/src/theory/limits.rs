@@ -11,6 +11,8 @@ use super::quadrature::{Node, breaks, integrate, panels};
 use super::slope::{frame, local_slopes};
 use super::tanh::Tangent;
 use super::theorem2::{Step, tolerance};
+use crate::bar::Bar;
+use crate::interrupt::Purpose;
 use crate::loss::Metric;
 use crate::process::{GaussianMixture, NoiseRange, pf_ode_slope};
 use crate::{Result, ensure};
@@ -76,16 +78,15 @@ impl Problem<'_> {
     fn value(&self, points: usize) -> Result<f64> {
         let grid = self.noise.karras(points)?;
         let smooth = |u: f64| metric::slope(self.metric, u).unwrap_or(f64::NAN);
-        let steps = grid.times().par_windows(2).map(|pair| -> Result<f64> {
+        let of = |t: f64, t_next: f64| -> Result<f64> {
             let step = Step {
                 mixture: self.mixture,
                 parts: &self.parts,
                 target: self.model,
-                t: pair[0],
-                t_next: pair[1],
+                t,
+                t_next,
                 tolerance: tolerance(self.metric),
             };
-            let t_next = step.t_next;
             let [value] = step.integrate(|x| {
                 let f = numbers(&self.model.origin(x, &[t_next])?)?;
                 let values = match self.limit {
@@ -99,7 +100,9 @@ impl Problem<'_> {
                 Ok(values.into_iter().zip(by_theta).map(|(v, by)| [v * by]).collect())
             })?;
             Ok(value)
-        });
+        };
+        let purpose = Purpose::here();
+        let steps = grid.times().par_windows(2).map(|pair| purpose.run(|| of(pair[0], pair[1])));
         // The mean over n, times N - 1, is the sum.
         let sum: f64 = steps.collect::<Result<Vec<_>>>()?.into_iter().sum();
         let intervals = (points - 1) as f64;
@@ -163,8 +166,9 @@ impl Problem<'_> {
             Ok(inner[0])
         };
         let parts = panels(0, &breaks(0.0, 1.0, 16)).collect();
+        let purpose = Purpose::here();
         let found = integrate(parts, 1, tolerance(self.metric).max(1e-10), |nodes| {
-            nodes.par_iter().map(at).collect()
+            nodes.par_iter().map(|node| purpose.run(|| at(node))).collect()
         })?;
         Ok(found[0][0])
     }
@@ -192,7 +196,12 @@ pub fn limit_table(
     let problem = Problem { limit, mixture, parts, model, metric, noise };
     let goal = problem.limit()?;
     ensure!(goal != 0.0, "the limit is 0: f is the consistency function of these data");
-    let values = points.iter().map(|n| problem.value(*n)).collect::<Result<Vec<f64>>>()?;
+    let mut bar = Bar::new("noise levels", points.iter().map(|n| *n as u64).sum());
+    let mut values = Vec::with_capacity(points.len());
+    for n in points {
+        values.push(problem.value(*n)?);
+        bar.add(*n as u64)?;
+    }
     let errors: Vec<f64> = values.iter().map(|v| ((v - goal) / goal).abs()).collect();
     let intervals: Vec<f64> = points.iter().map(|n| (n - 1) as f64).collect();
     let points: Vec<u32> = points.iter().map(|n| *n as u32).collect();

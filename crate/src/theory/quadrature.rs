@@ -2,6 +2,7 @@
 //! halved until each is accurate, all panels of one round evaluated together. (A round is
 //! one call of a tensor function; panel by panel the calls would cost more than the work.)
 
+use crate::interrupt::check_interrupt;
 use crate::{Result, ensure};
 
 /// The positive nodes of the Kronrod rule of 21 points, the middle last; those with odd
@@ -88,6 +89,7 @@ pub(super) fn integrate<const M: usize>(
     let mut first = vec![0usize; tags];
     panels.iter().for_each(|p| first[p.tag] += 1);
     while !panels.is_empty() {
+        check_interrupt()?;
         let values = f(&nodes(&panels))?;
         ensure!(
             values.iter().flatten().all(|v| v.is_finite()),

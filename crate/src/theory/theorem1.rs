@@ -2,6 +2,8 @@
 //! O((Delta t)^p) of the PF ODE's own, p the order of the solver.
 
 use super::slope::{frame, local_slopes};
+use crate::bar::Bar;
+use crate::interrupt::Purpose;
 use crate::process::{ExactFlow, FlowMap, GaussianMixture, Solver, TimeGrid, perturb, trajectory};
 use crate::rng::Key;
 use crate::seam::{ConsistencyFunction, Denoiser};
@@ -86,12 +88,14 @@ pub fn sup_errors(
     // Neighbouring levels together: they start and step together.
     let rows = (TOGETHER * levels.len() / all.elem_count().max(1)).max(1);
     let starts: Vec<usize> = (0..levels.len()).step_by(rows).collect();
-    let parts = starts.par_iter().map(|&start| -> Result<Vec<Worst>> {
+    let part = |start: usize| -> Result<Vec<Worst>> {
         let count = rows.min(levels.len() - start);
         let (x, t) = (all.narrow(0, start, count)?, &levels[start..start + count]);
         let truth = reference.origin(&x, t)?;
         functions.iter().map(|f| worst(&f.origin(&x, t)?, &truth, t)).collect()
-    });
+    };
+    let purpose = Purpose::here();
+    let parts = starts.par_iter().map(|&start| purpose.run(|| part(start)));
     let parts: Vec<Vec<Worst>> = parts.collect::<Result<_>>()?;
     let largest = |a: Worst, b: &Worst| if b.error > a.error { *b } else { a };
     let none = Worst { error: 0.0, t: grid.last() };
@@ -126,12 +130,19 @@ pub fn zero_loss_errors(
     points: &(dyn Fn(f64) -> Result<Tensor> + Sync),
 ) -> Result<DataFrame> {
     let mut errors = Vec::with_capacity(grids.len());
+    let mut bar = levels_bar("sup errors", grids);
     for grid in grids {
         let exact = ExactFlow::new(denoiser, grid.first())?;
         let f = FlowMap::new(denoiser, solver, grid.clone());
         errors.push(sup_error(&f, &exact, grid, points)?.error);
+        bar.add(grid.points() as u64)?;
     }
     error_table(grids, &errors)
+}
+
+/// A bar over the noise levels of all `grids`.
+pub(super) fn levels_bar(what: &str, grids: &[TimeGrid]) -> Bar {
+    Bar::new(what, grids.iter().map(|grid| grid.points() as u64).sum())
 }
 
 fn error_table(grids: &[TimeGrid], errors: &[f64]) -> Result<DataFrame> {
@@ -164,14 +175,18 @@ pub fn work_precision(
     );
     let exact = ExactFlow::new(denoiser, first.first())?.origin(x, &[first.last()])?;
     let (mut names, mut points, mut nfe, mut errors) = (vec![], vec![], vec![], vec![]);
+    let cost = |solver: Solver, grid: &TimeGrid| solver.evaluations() * (grid.points() - 1);
+    let all = solvers.iter().flat_map(|s| grids.iter().map(|g| cost(*s, g) as u64)).sum();
+    let mut bar = Bar::new("evaluations", all);
     for &solver in solvers {
         for grid in grids {
             let end = trajectory(denoiser, solver, x, grid)?.pop().unwrap_or_else(|| x.clone());
             let square = (end - &exact)?.sqr()?.mean_all()?.to_scalar::<f64>()?;
             names.push(format!("{solver:?}"));
             points.push(grid.points() as u32);
-            nfe.push((solver.evaluations() * (grid.points() - 1)) as u32);
+            nfe.push(cost(solver, grid) as u32);
             errors.push(square.sqrt());
+            bar.add(cost(solver, grid) as u64)?;
         }
     }
     frame(vec![

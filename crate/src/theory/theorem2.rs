@@ -8,6 +8,9 @@ use super::line::{self, Part, batch, column, numbers};
 use super::metric;
 use super::quadrature::{Node, breaks, integrate, panels};
 use super::slope::{NORMAL, frame, local_slopes};
+use super::theorem1::levels_bar;
+use crate::bar::Bar;
+use crate::interrupt::Purpose;
 use crate::loss::{Distance, Metric, distillation_pair, training_pair};
 use crate::process::{GaussianMixture, Solver, TimeGrid};
 use crate::rng::Key;
@@ -110,20 +113,18 @@ fn losses(
     grid: &TimeGrid,
 ) -> Result<[f64; 3]> {
     let (parts, h) = (line::parts(mixture)?, |u| metric::value(metric, u));
-    let steps: Vec<[f64; 2]> = grid
-        .times()
-        .par_windows(2)
-        .map(|pair| {
-            let (t, t_next) = (pair[0], pair[1]);
-            let tolerance = tolerance(metric);
-            let step = Step { mixture, parts: &parts, target, t, t_next, tolerance };
-            step.integrate(|x| {
-                let f = numbers(&student.origin(x, &[t_next])?)?;
-                let (cd, ct) = (step.distilled(x, &f, &h)?, step.trained(x, &f, &h)?);
-                Ok(cd.into_iter().zip(ct).map(|(cd, ct)| [cd, ct]).collect())
-            })
+    let of = |t: f64, t_next: f64| {
+        let tolerance = tolerance(metric);
+        let step = Step { mixture, parts: &parts, target, t, t_next, tolerance };
+        step.integrate(|x| {
+            let f = numbers(&student.origin(x, &[t_next])?)?;
+            let (cd, ct) = (step.distilled(x, &f, &h)?, step.trained(x, &f, &h)?);
+            Ok(cd.into_iter().zip(ct).map(|(cd, ct)| [cd, ct]).collect())
         })
-        .collect::<Result<_>>()?;
+    };
+    let purpose = Purpose::here();
+    let steps = grid.times().par_windows(2).map(|pair| purpose.run(|| of(pair[0], pair[1])));
+    let steps: Vec<[f64; 2]> = steps.collect::<Result<_>>()?;
     let mean = |i: usize| steps.iter().map(|s| s[i]).sum::<f64>() / steps.len() as f64;
     // On the same panels, so that what both miss cancels.
     Ok([mean(0), mean(1), mean(1) - mean(0)])
@@ -146,8 +147,10 @@ pub fn loss_table(
     grids: &[TimeGrid],
 ) -> Result<DataFrame> {
     let mut rows = Vec::with_capacity(grids.len());
+    let mut bar = levels_bar("losses", grids);
     for grid in grids {
         rows.push(losses(mixture, student, target, metric, grid)?);
+        bar.add(grid.points() as u64)?;
     }
     let column = |i: usize| rows.iter().map(|row| row[i]).collect::<Vec<f64>>();
     let gaps: Vec<f64> = grids.iter().map(TimeGrid::max_gap).collect();
@@ -184,6 +187,7 @@ pub fn sampled_losses(
     let count = x0.dims().first().copied().unwrap_or(0);
     ensure!(count >= 2, "{count} data to sample the losses at: give two or more");
     let (mut cd, mut ct) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    let mut bar = Bar::new("losses", count as u64);
     for start in (0..count).step_by(TOGETHER) {
         let rows = TOGETHER.min(count - start);
         let x0 = x0.narrow(0, start, rows)?;
@@ -197,6 +201,7 @@ pub fn sampled_losses(
             let each = distance.per_sample(&f, &target.origin(&pair.x, &pair.t)?)?;
             all.extend(each.to_dtype(DType::F64)?.to_vec1::<f64>()?);
         }
+        bar.add(rows as u64)?;
     }
     let difference: Vec<f64> = ct.iter().zip(&cd).map(|(ct, cd)| ct - cd).collect();
     let mut columns = vec![Series::new("points".into(), vec![grid.points() as u32]).into()];

@@ -6,13 +6,14 @@ use crate::files;
 use crate::place::Place;
 
 /// The launcher and what it is made of.
-static FILES: [(&str, &str); 9] = [
+static FILES: [(&str, &str); 10] = [
     ("launch.py", include_str!("../python/kernel/launch.py")),
     ("relay.py", include_str!("../python/kernel/relay.py")),
     ("evcxr.py", include_str!("../python/kernel/evcxr.py")),
     ("library.py", include_str!("../python/kernel/library.py")),
     ("outputs.py", include_str!("../python/kernel/outputs.py")),
     ("failures.py", include_str!("../python/kernel/failures.py")),
+    ("missed.py", include_str!("../python/kernel/missed.py")),
     ("pool.py", include_str!("../python/kernel/pool.py")),
     ("shift_tab.py", include_str!("../python/kernel/shift_tab.py")),
     ("wire.py", include_str!("../python/kernel/wire.py")),

@@ -4,6 +4,7 @@
 use super::build::{self, Build};
 use super::headers;
 use super::kind::Kind;
+use super::link;
 use super::no_async;
 use super::rust_src;
 use super::toolchain::Toolchain;
@@ -18,6 +19,9 @@ use std::path::{Path, PathBuf};
 /// The program of the commands that need the library, which is also its package. A pack brings it
 /// in the library's folder.
 pub const PROGRAM: &str = "consistency-cli";
+
+/// evcxr's settings: how cells are compiled.
+const EVCXR: &str = "[evcxr]\nopt_level = \"1\"\n";
 
 /// A build of the library that kernels can start with.
 pub struct Library {
@@ -124,6 +128,7 @@ fn keep(place: &Place, toolchain: &Toolchain, build: &Build) -> Result<Library> 
             .or_else(|_| fs::copy(file, &to).map(|_| ()))
             .map_err(|e| format!("keeping {}: {e}", file.display()))?;
     }
+    link::make(&making, &build.bytes)?;
     headers::write(&all, &making.join("headers"))?;
     no_async::write(&making.join("headers"))?;
     Start::of(place, toolchain, target, &folder)?.write(&making)?;
@@ -156,14 +161,14 @@ impl Start {
 
     /// Add it to `hash`.
     pub fn hash(&self, hash: &mut Hash) {
-        hash.add(&self.launch).add(&self.init);
+        hash.add(&self.launch).add(&self.init).add(EVCXR);
     }
 
     /// Write the files, and the one by which a kernel locks the library, into `folder`.
     pub fn write(&self, folder: &Path) -> Result<()> {
         let evcxr = folder.join("evcxr");
         files::write(&folder.join("lock"), b"")?;
-        files::write(&evcxr.join("evcxr.toml"), b"[evcxr]\nopt_level = \"1\"\n")?;
+        files::write(&evcxr.join("evcxr.toml"), EVCXR.as_bytes())?;
         files::write(&evcxr.join("init.evcxr"), self.init.as_bytes())?;
         files::write(&folder.join("launch.json"), self.launch.as_bytes())
     }
@@ -173,19 +178,8 @@ impl Start {
 // RUSTC_WRAPPER, not even to nothing: cargo then asks rustc for its version six times a cell.) The static
 // is part of every cell: the loader calls it first, even in a process that evcxr has restarted.
 fn init(folder: &Path) -> String {
-    let flags = [
-        "-Cprefer-dynamic".to_string(),
-        "--cfg".to_string(),
-        "lab_real".to_string(),
-        "--extern".to_string(),
-        format!("real={}", folder.join(file()).display()),
-        "-L".to_string(),
-        format!("dependency={}", folder.display()),
-        "-L".to_string(),
-        format!("dependency={}", folder.join("deps").display()),
-    ];
     // Separated by 0x1f, which unlike a space no path contains.
-    let flags = flags.join("\u{1f}");
+    let flags = link::flags(folder).join("\u{1f}");
     let facade = folder.join("headers").join(headers::FACADE);
     let tokio = folder.join("headers").join(no_async::PACKAGE);
     format!(

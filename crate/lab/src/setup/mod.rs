@@ -6,6 +6,7 @@ mod evcxr;
 mod headers;
 mod kernelspec;
 mod kind;
+mod link;
 mod library;
 mod no_async;
 mod rust_src;

@@ -74,6 +74,19 @@ def ends_with_parent():
     return lambda: prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+class Parent:
+    """The program that started us as a kernel; one that is to outlive it has none."""
+
+    def __init__(self):
+        self.watched = bool(os.environ.get("JPY_PARENT_PID", "").isdigit())
+        self.pid = os.getppid()
+        if self.watched and self.pid == 1 != int(os.environ["JPY_PARENT_PID"]):
+            self.pid = None  # it was gone before we looked
+
+    def gone(self):
+        return self.watched and os.getppid() != self.pid
+
+
 def parents():
     """Each process with its parent."""
     if not sys.platform.startswith("linux"):

@@ -201,6 +201,7 @@ def wait(current):
     relay = Relay(waiting=waiting)
     relay.start(*prepare(current))
     relay.start_next = lambda: pool.start_next(current)
+    waiting.listen()
     relay.run()
 
 

@@ -17,6 +17,8 @@ import subprocess
 import sys
 import time
 
+from evcxr import Parent
+
 # One takes 0.8 GB; less than this must be free before another is started.
 FREE_BYTES = int(os.environ.get("LAB_POOL_FREE", 4 << 30))
 # After a start, so that it does not compete with the first cells.
@@ -66,11 +68,15 @@ def take(root, key, connection):
             return None
     except OSError:
         return None
-    line.settimeout(None)
-    said = b""
+    line.settimeout(LOOK)
+    said, started_by = b"", Parent()
     with contextlib.suppress(OSError):
-        while got := line.recv(64):
-            said += got
+        while not started_by.gone():
+            with contextlib.suppress(TimeoutError):
+                got = line.recv(64)
+                if not got:
+                    break
+                said += got
     return 0 if said.endswith(b"0") else 1
 
 
@@ -82,14 +88,16 @@ class Waiting:
         # Held as long as it waits: there is one.
         self.lock = os.open(root / f"pool-{server()}.lock", os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self.path = path(root, key)
+        self.path, self.listening, self.line = path(root, key), None, None
+
+    def listen(self):
+        """From now on a notebook is answered at once."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
         self.listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.listening.bind(self.path)
         self.listening.listen()
         self.listening.setblocking(False)
-        self.line = None
 
     def descriptor(self):
         return (self.line or self.listening).fileno()

@@ -18,8 +18,9 @@ import zmq
 import failures
 import pool
 import shift_tab
-from evcxr import Evcxr, descendants, end
+from evcxr import Evcxr, Parent, descendants, end
 from library import Library
+from missed import Missed
 from outputs import Outputs
 from wire import Message, Sockets
 
@@ -28,13 +29,23 @@ PATIENCE = 4.0
 # Meanwhile no compiler of it goes on for longer than this.
 LOOK = 0.1
 
-# While nobody has run a cell, these run unseen: the first `let`, and the first figure, each cost
-# seconds once (rust-analyzer reads the standard library, the compiler its first crates).
+# While nobody has run a cell, and later where none has run for a while, these run unseen: the first
+# `let`, the first figure, each kind of statement cost seconds or tenths of them once (rust-analyzer
+# reads the standard library, the compiler its first crates).
 WARMING = (
     "let consistency_lab_warms_up = Tensor::new(&[1f32, 2.0], &Device::Cpu)?;",
     "drop(consistency_lab_warms_up);",
     'Figure::new("").line("", &[0.0], &[0.0])',
+    "{ let mut xs: Vec<f64> = Vec::new(); for i in 0..3 { xs.push((i * i) as f64); } "
+    "let ys: Vec<f64> = xs.iter().map(|x| 2.0 * x).collect(); let sum = ys.iter().sum::<f64>(); }",
+    "let consistency_lab_warms_up = { let v = Var::new(&[1f32, 2.0], &Device::Cpu)?; "
+    "v.as_tensor().sqr()?.sum_all()?.backward()? };",
+    "drop(consistency_lab_warms_up);",
+    'let consistency_lab_warms_up = df!("x" => [1.0, 2.0])?.column("x")?.f64()?.mean();',
+    "drop(consistency_lab_warms_up);",
 )
+# So long after a cell that somebody has run.
+QUIET = 3.0
 
 KERNEL_INFO = {
     "status": "ok",
@@ -97,6 +108,8 @@ class Relay:
         self.poller = zmq.Poller()
         self.out = None
         self.waiting = waiting
+        # Whoever started a relay of the pool may go; its notebook holds the line (pool.py).
+        self.started_by = None if waiting else Parent()
         # How the next kernel for the pool is started, and when.
         self.start_next, self.start_at = None, None
         if connection:
@@ -106,9 +119,10 @@ class Relay:
         self.broken = None
         self.ready = False
         self.queue, self.current, self.count = collections.deque(), None, 0
-        self.warming = collections.deque(WARMING)
+        self.warming, self.ran = collections.deque(WARMING), None
         # The newest cell: what a thread in the background prints belongs to it.
         self.newest = {}
+        self.missed = Missed()
         self.over = collections.OrderedDict()  # evcxr's ids of cells that have ended: parents
         self.asked = None  # who waits for an answer on stdin: "library" or "evcxr"
         self.running = True
@@ -158,6 +172,9 @@ class Relay:
             self.poller.unregister(fd)
         if self.waiting:
             self.in_the_pool()
+        elif self.started_by.gone():
+            self.running = False
+            return
         if self.out:
             self.beat()
             for message in self.out.waiting("control"):
@@ -194,6 +211,8 @@ class Relay:
     def wait(self):
         """How long nothing is due, in ms."""
         due = [self.outputs.next()]
+        if self.warming and self.ran and not self.current:
+            due.append(self.ran + QUIET)
         if self.current:
             due.append(self.current.deadline if self.current.loaded else self.current.look)
         due = [at for at in due if at is not None]
@@ -215,6 +234,8 @@ class Relay:
             return
         message = self.out.wire.message(kind, content, parent, [kind.encode()], metadata)
         self.out.send("iopub", message)
+        if parent and parent is self.newest:
+            self.missed.keep(kind, content)
 
     def status(self, state, parent):
         self.publish("status", {"execution_state": state}, {}, parent)
@@ -226,6 +247,7 @@ class Relay:
         self.out.send(channel, message)
 
     def request(self, message):
+        self.came(message)
         if message.kind in ANSWERS:
             self.status("busy", message.header)
             self.answer("shell", message, *ANSWERS[message.kind])
@@ -233,14 +255,19 @@ class Relay:
         elif message.kind == "shutdown_request":
             self.shut_down("shell", message)
         elif message.kind in PASSED_ON:
-            self.warming.clear()
             self.queue.append(Request(message))
         elif message.kind == "comm_open":
             # There is no target for it: the front-end is told so.
             content = {"comm_id": message.content.get("comm_id", ""), "data": {}}
             self.outputs.publish("comm_close", content, message.header)
 
+    def came(self, message):
+        request = self.current
+        runs = request is not None and request.is_cell and not request.silent
+        self.missed.sees(message.header.get("session"), runs)
+
     def control(self, message):
+        self.came(message)
         self.status("busy", message.header)
         if message.kind in ANSWERS:
             self.answer("control", message, *ANSWERS[message.kind])
@@ -262,7 +289,7 @@ class Relay:
     # One request at a time.
 
     def next(self):
-        if self.ready and self.warming and not self.current:
+        if self.warms():
             self.queue.append(hidden(self.warming.popleft()))
         if self.current or not self.queue:
             return
@@ -290,6 +317,12 @@ class Relay:
                 self.library.say("c")
             self.evcxr.sockets.send("shell", inner)
 
+    def warms(self):
+        """Whether it is time for a hidden cell."""
+        if not self.ready or not self.warming or self.current or self.queue:
+            return False
+        return self.ran is None or time.monotonic() >= self.ran + QUIET
+
     def begin(self, request):
         message, content = request.message, request.message.content
         if request.hidden:
@@ -302,9 +335,12 @@ class Relay:
         counts = not request.silent and content.get("store_history", True)
         self.count += 1 if counts else 0
         request.count = max(self.count, 1)
-        if not request.silent:
-            told = {"code": content.get("code", ""), "execution_count": request.count}
-            self.publish("execute_input", told, {}, message.header)
+        if request.silent:
+            return
+        told = {"code": content.get("code", ""), "execution_count": request.count}
+        self.publish("execute_input", told, {}, message.header)
+        for kind, content in self.missed.begins(request):
+            self.publish(kind, content, {}, message.header)
 
     def from_evcxr(self):
         for channel in ("iopub", "shell", "stdin"):
@@ -363,6 +399,7 @@ class Relay:
             if failure:
                 print(f"Consistency Lab: warming up: {failure[1]}", file=sys.stderr, flush=True)
             return
+        self.ran = time.monotonic()
         kind = message.kind.replace("_request", "_reply")
         if not request.is_cell:
             content = request.reply or {"status": "error", "ename": "", "evalue": "", "traceback": []}
