@@ -5,7 +5,7 @@
 #![allow(dead_code)] // of each file its tests use a part
 
 use consistency::notebook::macros;
-use consistency::{Error, Result, bail, ensure, process, record, rng, seam};
+use consistency::{Error, Result, bail, ensure, interrupt, process, record, rng, seam};
 
 mod examples;
 

@@ -36,6 +36,8 @@ CELLS = [
     println!("slope {slope}");
     Figure::new("a line").line("y", &[0.0, 1.0], &[0.0, slope as f64]).show();
 }""",
+    'println!("begin"); std::thread::sleep(std::time::Duration::from_secs(8)); println!("at last");',
+    'println!("kept is {kept} still");',
 ]
 
 
@@ -62,11 +64,16 @@ class Page:
 
     def call(self, method, **parameters):
         self.count += 1
-        message = {"id": self.count, "method": method, "params": parameters}
-        self.socket.send(json.dumps(message))
+        mine = self.count
+        self.socket.send(json.dumps({"id": mine, "method": method, "params": parameters}))
         while True:
             answer = json.loads(self.socket.recv())
-            if answer.get("id") == self.count:
+            if answer.get("method") == "Page.javascriptDialogOpening":
+                # Whether to leave the page: yes.
+                self.count += 1
+                yes = {"method": "Page.handleJavaScriptDialog", "params": {"accept": True}}
+                self.socket.send(json.dumps({"id": self.count, **yes}))
+            if answer.get("id") == mine:
                 assert "error" not in answer, answer
                 return answer["result"]
 
@@ -144,6 +151,9 @@ def main():
             "[...jupyterapp.shell.widgets('main')].map(w => w.sessionContext?.session?.kernel?.status)[0]"
         )
         until(lambda: page.js(kernel) == "idle", "the kernel")
+        select = lambda n: page.js(  # noqa: E731
+            f"[...jupyterapp.shell.widgets('main')][0].content.activeCellIndex = {n}; true"
+        )
         page.js(f"{cell}[0].querySelector('.jp-InputArea-editor').dispatchEvent("
                 "new MouseEvent('mousedown', {bubbles: true})); true")
         for _ in range(3):
@@ -169,6 +179,21 @@ def main():
         page.js(f"{cell}[2].scrollIntoView(); true")
         time.sleep(1)
         page.picture(folder / "stopped.png")
+        # The page is loaded again in the middle of a cell: the next cell tells what it has missed.
+        select(5)
+        page.js("jupyterapp.commands.execute('docmanager:save'); true")
+        page.js(run)
+        until(lambda: "begin" in output(5), "the beginning of a long cell")
+        page.call("Page.navigate", url=f"{base}/lab/tree/live.ipynb?token={token}")
+        until(lambda: page.js(f"!!window.jupyterapp && {cell}.length") == len(CELLS), "the page again")
+        until(lambda: page.js(kernel) in ("idle", "busy"), "the kernel again")
+        select(6)
+        page.js(run)
+        until(lambda: "kept is 7 still" in output(6), "the cell after it")
+        assert "was loaded while cell [" in output(6) and "at last" in output(6), output(6)
+        page.js(f"{cell}[5].scrollIntoView(); true")
+        time.sleep(1)
+        page.picture(folder / "again.png")
     except BaseException:
         if page:
             page.picture(folder / "failed.png")

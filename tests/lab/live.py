@@ -260,6 +260,18 @@ def runs():
         assert ["application/vnd.plotly.v1+json" in data for data in curve] == (
             [False] * (len(curve) - 1) + [True]
         ), cell
+        # A figure of one's own at each checkpoint, of the run as it stood there.
+        code = (
+            "run.watch_with(|k, trained| { let x = Tensor::ones((1, 2), DType::F32, &Device::Cpu)?; "
+            "let y = values(&trained.denoiser()?.denoise(&x, &[1.0])?)?[0]; "
+            'Ok(Figure::new(format!("after {k} iterations")).line("", &[0.0, 1.0], &[0.0, y])) })?;'
+        )
+        cell = k.stopped(code, moved(2))
+        assert (cell.status, cell.ename) == ("error", "Interrupted"), cell
+        titles = [m["content"]["data"].get("text/plain", "") for m in cell.messages
+                  if m["msg_type"].endswith("display_data")]
+        titles = {t.splitlines()[0] for t in titles if "after" in t}
+        assert len(titles) >= 2 and all("000 iterations" in t for t in titles), titles
         # It trains on; joined, stopped, joined again.
         cell = k.run("let a = run.progress().step; std::thread::sleep(std::time::Duration::from_secs(1)); "
                      "let b = run.progress().step; check::holds(\"it trains on\", b > a);")

@@ -58,6 +58,20 @@ impl RunFolder {
         }
     }
 
+    /// The run as its newest checkpoint holds it, and the number of its steps, if there are more than
+    /// `step`.
+    ///
+    /// # Errors
+    /// A damaged checkpoint.
+    pub fn after(&self, step: u64) -> Result<Option<(u64, Trained)>> {
+        if checkpoint::steps(self.path())?.last().is_none_or(|last| *last <= step) {
+            return Ok(None);
+        }
+        let hash = self.experiment().hash()?;
+        let found = checkpoint::newest(self.path(), &hash, &Device::Cpu)?;
+        found.map(|found| Ok((found.step, self.with(found)?))).transpose()
+    }
+
     /// What a checkpoint of it holds, as a finished run.
     fn with(&self, mut found: Checkpoint) -> Result<Trained> {
         let count = self.experiment().training.ema.all().len();

@@ -2,7 +2,7 @@
 
 use super::live::{self, Live};
 use crate::bar::Bar;
-use crate::experiment::{Experiment, Monitor, Progress, Trained, train};
+use crate::experiment::{Experiment, Monitor, Progress, RunFolder, Trained, train};
 use crate::interrupt::{self, check_interrupt};
 use crate::plot::Figure;
 use crate::{Context, Error, Result, bail};
@@ -36,6 +36,7 @@ const CURVE_AT_LEAST: Duration = Duration::from_secs(6);
 #[derive(Debug)]
 pub struct Run {
     name: String,
+    folder: PathBuf,
     monitor: Arc<Monitor>,
     outcome: Mutex<Outcome>,
 }
@@ -66,6 +67,7 @@ impl Run {
     pub fn start(experiment: &Experiment, threads: usize) -> Result<Self> {
         experiment.check()?;
         let monitor = Arc::new(Monitor::default());
+        let folder = runs_folder().join(experiment.folder()?);
         let (experiment, shared) = (experiment.clone(), Arc::clone(&monitor));
         let name = experiment.name.clone();
         let thread = std::thread::Builder::new()
@@ -75,7 +77,7 @@ impl Run {
                 interrupt::for_the_cell(false, || train(&experiment, &runs, &shared, threads))
             })
             .context("starting a thread for the run")?;
-        Ok(Self { name, monitor, outcome: Mutex::new(Outcome::Running(thread)) })
+        Ok(Self { name, folder, monitor, outcome: Mutex::new(Outcome::Running(thread)) })
     }
 
     /// Where it is: step, loss, rate, time left.
@@ -116,13 +118,66 @@ impl Run {
     /// # Errors
     /// What stopped the run, which [`Run::join`] then gives too; the stop button.
     pub fn watch(&self) -> Result<()> {
-        let (bar, curve) = (Live::new("bar"), Live::new("curve"));
+        let figure = |last: bool| {
+            let there = self.monitor.table().rows() > 1;
+            Ok(there.then(|| if last { self.plot() } else { self.short_curve() }))
+        };
+        self.watch_figure(CURVE_SHARE, figure)
+    }
+
+    /// [`Run::watch`] with a figure of your own in place of the curve: `draw` gets the number of
+    /// iterations and the run as it stood then, whenever a checkpoint is written
+    /// (`training.checkpoint_every`). The samples of one noise show how a model forms:
+    ///
+    /// ```no_run
+    /// # use consistency::prelude::*;
+    /// # let run = Run::start(&Experiment::parse("")?, 1)?;
+    /// let z = Key::new(1).normal(0..12, &[1, 8, 8], DType::F32, &Device::Cpu)?;
+    /// run.watch_with(|k, trained| {
+    ///     let x = sample::one_step(&trained.consistency_model()?, &z, 80.0)?;
+    ///     Figure::images(format!("after {k} iterations"), &x, 12)
+    /// })?;
+    /// # Ok::<(), consistency::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Run::watch`]; what `draw` gives.
+    pub fn watch_with(
+        &self,
+        mut draw: impl FnMut(u64, &Trained) -> Result<Figure>,
+    ) -> Result<()> {
+        let mut seen = 0;
+        self.watch_figure(0, |_| {
+            let folder = match RunFolder::open(&self.folder) {
+                Err(error) if error.is_not_found() => return Ok(None), // it only begins
+                opened => opened?,
+            };
+            match folder.after(seen)? {
+                Some((step, trained)) => {
+                    seen = step;
+                    draw(step, &trained).map(Some)
+                }
+                None => Ok(None),
+            }
+        })
+    }
+
+    // `figure` gives what is to be shown now, or as the last state; it takes at most one part in
+    // `share` of the time.
+    fn watch_figure(
+        &self,
+        share: u32,
+        mut figure: impl FnMut(bool) -> Result<Option<Figure>>,
+    ) -> Result<()> {
+        let (bar, view) = (Live::new("bar"), Live::new("curve"));
         let (mut moved, mut drawn, mut cost) = (None::<Instant>, None::<Instant>, Duration::ZERO);
         let due = |last: Option<Instant>, every| last.is_none_or(|last| last.elapsed() >= every);
         while self.running() {
             if let Err(stopped) = check_interrupt() {
-                if drawn.is_some() {
-                    curve.end(&self.plot());
+                if drawn.is_some()
+                    && let Ok(Some(last)) = figure(true)
+                {
+                    view.end(&last);
                 }
                 return Err(stopped);
             }
@@ -132,12 +187,12 @@ impl Run {
                 bar.put(&live::bar(now.step, now.total, &text));
                 moved = Some(Instant::now());
             }
-            if due(drawn, CURVE_EVERY.max((CURVE_SHARE * cost).min(CURVE_AT_LEAST)))
-                && self.progress().step > 1
-            {
+            if due(drawn, CURVE_EVERY.max((share * cost).min(CURVE_AT_LEAST))) {
                 let start = Instant::now();
-                curve.show(&self.short_curve())?;
-                (drawn, cost) = (Some(Instant::now()), start.elapsed());
+                if let Some(now) = figure(false)? {
+                    view.show(&now)?;
+                    (drawn, cost) = (Some(Instant::now()), start.elapsed());
+                }
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -145,8 +200,8 @@ impl Run {
         let took = live::span(now.elapsed.as_secs_f64());
         let text = format!("{}: {} of {} steps, {took}", self.name, now.step, now.total);
         bar.put(&[("text/plain", text)]);
-        if self.monitor.table().rows() > 1 {
-            curve.end(&self.plot());
+        if let Some(last) = figure(true)? {
+            view.end(&last);
         }
         match &*self.outcome() {
             Outcome::Ended(result) => match &**result {
