@@ -11,9 +11,9 @@ use std::process::{Command, ExitCode};
 
 static KERNEL: &str = include_str!("python/bench_kernel.py");
 
-/// Time the kernel: ready, first cell, ten warm cells, memory. With `stock`, also stock
-/// evcxr with the same library through `:dep`.
-pub fn kernel(place: &Place, stock: bool) -> Result<ExitCode> {
+/// Time the kernel: ready, first cell, ten warm cells, memory. With the option `--stock`, also stock
+/// evcxr with the same library through `:dep`; with `--profile` alone where a warm cell's time goes.
+pub fn kernel(place: &Place, options: &[&str]) -> Result<ExitCode> {
     setup::all(place, &Turn::to_set_up(place)?)?;
     let turn = Turn::to_run(place)?;
     let script = script(place, "bench_kernel.py", KERNEL)?;
@@ -24,7 +24,7 @@ pub fn kernel(place: &Place, stock: bool) -> Result<ExitCode> {
         .arg(script)
         .arg(&place.project)
         .arg(place.evcxr())
-        .args(stock.then_some("--stock"))
+        .args(options)
         .env("LAB_PROJECT", &place.project)
         .envs(jupyter(place))
         .stdin(turn.share());

@@ -112,6 +112,7 @@ fn command() -> Command {
                     Command::new("kernel")
                         .about("Time the kernel from a real client: start, cells, memory")
                         .arg(flag("stock", "Also stock evcxr with `:dep`, compiled for it (20 minutes)"))
+                        .arg(flag("profile", "Instead: where the time of a warm cell goes"))
                         .after_help("Example:\n  cargo lab bench kernel"),
                 )
                 .subcommand(engine(
@@ -237,7 +238,11 @@ pub fn run() -> Result<ExitCode> {
         }
         Some(("doctor", _)) => doctor::check(),
         Some(("bench", matches)) => match matches.subcommand() {
-            Some(("kernel", matches)) => bench::kernel(&Place::find()?, matches.get_flag("stock")),
+            Some(("kernel", matches)) => {
+                let asked = |name: &&str| matches.get_flag(name.trim_start_matches('-'));
+                let options: Vec<_> = ["--stock", "--profile"].into_iter().filter(asked).collect();
+                bench::kernel(&Place::find()?, &options)
+            }
             Some(("lemma1", matches)) => {
                 let threads = matches.get_one::<u16>("threads");
                 let arguments = threads.map(|n| vec!["--threads".to_string(), n.to_string()]);

@@ -113,12 +113,7 @@ fn insert(kept: &mut Vec<(f64, usize)>, new: (f64, usize), most: usize) {
 }
 
 /// The share of `queries` within the ball of at least one of `points`.
-fn share_inside(
-    points: &Points,
-    radii: &[f64],
-    queries: &Points,
-    bar: &mut Bar,
-) -> Result<f64> {
+fn share_inside(points: &Points, radii: &[f64], queries: &Points, bar: &mut Bar) -> Result<f64> {
     let (of_points, of_queries) = (squares(points), squares(queries));
     let mut inside = vec![false; queries.rows()];
     for (from, columns) in queries.blocks() {

@@ -142,10 +142,7 @@ impl Run {
     ///
     /// # Errors
     /// As [`Run::watch`]; what `draw` gives.
-    pub fn watch_with(
-        &self,
-        mut draw: impl FnMut(u64, &Trained) -> Result<Figure>,
-    ) -> Result<()> {
+    pub fn watch_with(&self, mut draw: impl FnMut(u64, &Trained) -> Result<Figure>) -> Result<()> {
         let mut seen = 0;
         self.watch_figure(0, |_| {
             let folder = match RunFolder::open(&self.folder) {

@@ -1,16 +1,18 @@
 """Time the kernel from a real client.
 
-bench_kernel.py PROJECT EVCXR [--stock]
+bench_kernel.py PROJECT EVCXR [--stock] [--profile]
 
 Prints a table: kernel ready, first cell with a tensor, memory after it, ten warm cells,
 the gradients across cells; what only our kernel has (a first cell after a while of reading, the
 time from stop to the next prompt, outputs that change in place, printed lines, what watching a run
 costs); with --stock the first part for stock evcxr_jupyter with the library as a `:dep`, which it
-first compiles (that time has its own row).
+first compiles (that time has its own row). With --profile, instead, where the time of warm cells goes.
 """
 
 import os
 import pathlib
+import re
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -218,6 +220,8 @@ def measure(env, prepare=None, command=None):
         result["kernel ready"] = kernel.ready + kernel.cell(prepare)[0]
     result["first cell"] = kernel.cell("let a = Tensor::new(&[1f32, 2.0], &Device::Cpu)?;")[0]
     result["memory after it"] = kernel.memory()
+    if not prepare:
+        time.sleep(READING)  # it warms up by itself
     warm = [(name, kernel.cell(code)[0]) for name, code in WARM]
     for code in GRADIENTS:
         _, text = kernel.cell(code)
@@ -251,6 +255,59 @@ def stock(project, evcxr):
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def profile(env):
+    """Where the time of the ten warm cells goes: what evcxr compiled for each is compiled again, whole
+    and in parts, in the kernel's own folder and one cell after the other, as in a notebook."""
+    kernel = Kernel(env)
+    time.sleep(READING)  # it has warmed up, and compiles nothing of its own
+    kernel.cell("let a = Tensor::new(&[1f32, 2.0], &Device::Cpu)?;")
+    relay = kernel.manager.provisioner.pid
+    children = subprocess.run(["pgrep", "-P", str(relay)], capture_output=True, text=True).stdout
+    evcxr = pathlib.Path("/proc", children.split()[0], "environ").read_bytes().split(b"\0")
+    env = dict(entry.decode().split("=", 1) for entry in evcxr if b"=" in entry)
+    folder = next(pathlib.Path(env["TMPDIR"]).glob(".tmp*"))
+    init = pathlib.Path(env["EVCXR_CONFIG_DIR"], "init.evcxr").read_text().splitlines()[0]
+    env["CARGO_ENCODED_RUSTFLAGS"] = init.partition("CARGO_ENCODED_RUSTFLAGS=")[2]
+    env["CARGO_TARGET_DIR"] = "target"
+    cells, sources = [], []
+    for _, code in WARM:
+        cells.append(kernel.cell(code)[0])
+        sources.append((folder / "src" / "lib.rs").read_text())
+    host = subprocess.run([env["RUSTC"], "-vV"], capture_output=True, text=True).stdout
+    host = re.search("host: (.*)", host)[1]
+    cargo = [env["CARGO"], "build", "--offline", "--target", host, "--message-format=json"]
+
+    def timed(command):
+        seconds = []
+        for source in sources:
+            (folder / "src" / "lib.rs").write_text(source)
+            start = time.time()
+            done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+            seconds.append(time.time() - start)
+            if done.returncode:
+                sys.exit(f"{command[0]} failed:\n{done.stderr}")
+        return seconds, done.stderr
+
+    # Each once before it is timed: the incremental state is then that of the cells before.
+    _, told = timed([*cargo, "-v"])
+    rustc = shlex.split(re.findall("Running `(.*--crate-name ctx .*)`", told)[-1])
+    whole, _ = timed(cargo)
+    timed(rustc)
+    alone, _ = timed(rustc)
+    unlinked, _ = timed([*rustc, "-Clinker=true"])
+    checked = [part.replace("dep-info,link", "metadata") for part in rustc]
+    timed(checked)
+    front, _ = timed(checked)
+    kernel.stop()
+    print("\nwarm cells, s: the cell; of it cargo with rustc; rustc; linking; checking without code")
+    for i, (name, _) in enumerate(WARM):
+        parts = cells[i], whole[i], alone[i], alone[i] - unlinked[i], front[i]
+        print(f"  {name:<18}" + "".join(f"{part:7.2f}" for part in parts))
+    medians = [statistics.median(each) for each in (cells, whole, alone, front)]
+    linking = statistics.median(a - b for a, b in zip(alone, unlinked))
+    print(f"  {'median':<18}" + "".join(f"{m:7.2f}" for m in (*medians[:3], linking, medians[3])))
+
+
 def show(name, measured):
     result, warm = measured
     times = [seconds for _, seconds in warm]
@@ -271,6 +328,9 @@ def show(name, measured):
 
 def main():
     project, evcxr = sys.argv[1], sys.argv[2]
+    if "--profile" in sys.argv:
+        profile(dict(os.environ))
+        return
     show("consistency", measure(dict(os.environ)))
     live(dict(os.environ))
     if "--stock" in sys.argv:

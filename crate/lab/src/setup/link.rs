@@ -54,7 +54,10 @@ pub fn make(made: &Path, bytes: &[u8]) -> Result<()> {
         .ok_or_else(|| failed(&format!("{} has no section {SECTION}", library.display())))?;
     let parts: [PathBuf; 2] = [folder.join("metadata"), folder.join("metadata.s")];
     files::write(&parts[0], metadata)?;
-    files::write(&parts[1], format!(".section {SECTION},\"\",@progbits\n.incbin \"metadata\"\n").as_bytes())?;
+    files::write(
+        &parts[1],
+        format!(".section {SECTION},\"\",@progbits\n.incbin \"metadata\"\n").as_bytes(),
+    )?;
     let mut linker = shell::command("cc");
     linker.current_dir(&folder).args(["-shared", "-nostdlib", "metadata.s", "-o", &file()]);
     linker.arg(format!("-Wl,-soname,{}", file()));
@@ -87,12 +90,13 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn sections_of_a_program_are_found() {
-        let own = fs::read(std::env::current_exe().unwrap()).unwrap();
+    fn sections_of_a_program_are_found() -> std::io::Result<()> {
+        let own = fs::read(std::env::current_exe()?)?;
         assert!(section(&own, ".text").is_some_and(|text| text.len() > 1000));
         // The beginning of a name is not the name.
         assert!(section(&own, ".tex").is_none());
         assert!(section(&own[..100], ".text").is_none());
         assert!(section(b"no program", ".text").is_none());
+        Ok(())
     }
 }
