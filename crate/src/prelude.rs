@@ -44,9 +44,10 @@ pub use crate::reproduce::{self, Reproduction};
 pub use crate::rng::Key;
 pub use crate::sample::{self, Churn, Sampler};
 pub use crate::seam::{
-    ConsistencyFunction, Counted, Denoiser, EndingAt, Generator, TwoTimeMap, per_sample,
+    ConsistencyFunction, Counted, Denoiser, EndingAt, Generator, MapTangent, Tangent, TwoTimeMap,
+    per_sample,
 };
-pub use crate::theory::{self, Dual, Limit, Number, Slope, Source, Tangent, TanhModel};
+pub use crate::theory::{self, ByParameter, Dual, Limit, Number, Slope, Source, TanhModel};
 pub use candle_core::{D, DType, Device, IndexOp, Tensor, Var};
 pub use polars::df;
 pub use polars::prelude::{ChunkAgg, Column, DataFrame, NamedFrom, Series};

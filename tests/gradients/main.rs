@@ -1,11 +1,13 @@
 //! Promise: gradients are right. Every layer, network and loss against central finite
-//! differences in f64, inputs that are used twice included.
+//! differences in f64, inputs that are used twice included; and so are the derivatives that go
+//! forward.
 
 mod layers;
 mod networks;
+mod tangents;
 
 use candle_core::{DType, Device, Tensor, Var};
-use consistency::nn::{Params, Scope, Settings, Tape, Value, on_tape};
+use consistency::nn::{Params, Scope, Settings, Tape, Value, on_tape, push_forward};
 use consistency::rng::Key;
 use consistency::{Error, Result};
 use std::collections::BTreeMap;
@@ -94,6 +96,11 @@ fn check(
     Ok(())
 }
 
+/// The largest difference between two tensors.
+fn gap(a: &Tensor, b: &Tensor) -> Result<f64> {
+    Ok((a - b)?.abs()?.max_all()?.to_scalar()?)
+}
+
 /// A layer's output against fixed random weights: a scalar that depends on all of it.
 fn weigh(ys: &Tensor) -> Result<Tensor> {
     Ok((ys * noise("weights", ys.dims())?)?.sum_all()?)
@@ -143,11 +150,19 @@ fn layer<L>(
             Ok(((once()? * again)? + (x.sqr()?.sum_all()? * 5.0)?)?)
         })?;
         let mut answer = gradients(&params, Some(&x), once)?;
-        answer.insert("the output".to_string(), run(x.as_tensor())?);
+        let x = x.as_detached_tensor();
+        let along = noise("along", shape)?;
+        let (ys, dys) = push_forward(&x, Some(&along), settings, |t, x| forward(&layer, t, x))?;
+        let same = run(&x)?;
+        assert_eq!(gap(&ys, &same)?, 0.0, "{what}: a tangent changes the output");
+        tangents::check(&what, &dys, |h| run(&(&x + (&along * h)?)?))?;
+        tangents::beside_the_way_back(&what, &dys, &along, &answer["x"])?;
+        answer.insert("the output".to_string(), same);
+        answer.insert("its tangent".to_string(), dys);
         answers.push(answer);
     }
     for (name, mine) in &answers[0] {
-        let gap = (mine - &answers[1][name])?.abs()?.max_all()?.to_scalar::<f64>()?;
+        let gap = gap(mine, &answers[1][name])?;
         let size = mine.abs()?.max_all()?.to_scalar::<f64>()?.max(1.0);
         assert!(gap <= 1e-11 * size, "{what}: the roads differ by {gap:.1e} in {name}");
     }

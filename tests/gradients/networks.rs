@@ -15,7 +15,7 @@ use consistency::process::{NoiseRange, Parameterization};
 use consistency::rng::Key;
 use consistency::{Error, Result};
 
-fn tiny_unets() -> Vec<(&'static str, NetworkConfig)> {
+pub fn tiny_unets() -> Vec<(&'static str, NetworkConfig)> {
     let small = UNetConfig { norm_num_groups: 2, ..UNetConfig::small(&[4, 8], 1) };
     let convs = UNetConfig {
         downsample_type: SizeChange::Conv,

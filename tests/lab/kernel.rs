@@ -141,13 +141,15 @@ const TYPES: [(&str, &str); 96] = [
 ];
 
 /// Traits: they have methods, not values.
-const TRAITS: [&str; 13] = [
+const TRAITS: [&str; 15] = [
+    "ByParameter",
     "ChunkAgg",
     "Compare",
     "ConsistencyFunction",
     "Denoiser",
     "Generator",
     "IndexOp",
+    "MapTangent",
     "Method",
     "NamedFrom",
     "Network",

@@ -6,7 +6,8 @@ use consistency::Result;
 use consistency::loss::Metric;
 use consistency::process::{GaussianMixture, NoiseRange, pf_ode_slope};
 use consistency::seam::ConsistencyFunction;
-use consistency::theory::{Jet, Limit, Number, Tangent, limit_table, metric_tensors};
+use consistency::seam::Tangent;
+use consistency::theory::{ByParameter, Jet, Limit, Number, limit_table, metric_tensors};
 use consistency_linalg::{Mat, eigen};
 
 fn table(

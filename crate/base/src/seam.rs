@@ -67,6 +67,51 @@ pub trait ConsistencyFunction: Send + Sync {
     fn origin(&self, x: &Tensor, t: &[f64]) -> Result<Tensor>;
 }
 
+/// A consistency function with its exact derivative along any direction.
+///
+/// Trained models have it, and so do model functions whose derivatives are known in closed form: the
+/// continuous-time limits of the losses (Theorems 3 to 6) and the methods built on them need it.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let f = TanhModel::new([0.0; 3], &NoiseRange::default()); // c_skip(t) x
+/// let x = Tensor::new(&[[3.0f64]], &Device::Cpu)?; // (1, 1)
+/// let c = Scaling::Boundary { sigma_data: 0.5, eps: 0.002 }.at(1.0);
+/// let along_x = f.jvp(&x, &[1.0], &x.ones_like()?, &[0.0])?; // df/dx
+/// assert!((values(&along_x)?[0] - c.c_skip).abs() < 1e-12);
+/// # Ok::<(), consistency::Error>(())
+/// ```
+pub trait Tangent: ConsistencyFunction {
+    /// f(x, t), and the Jacobian-vector product df/dx v + df/dt w at (x, t): `v` has the shape of
+    /// `x`, `w` is one number per sample or one for all. Forward mode, exact to rounding; neither
+    /// takes a gradient.
+    fn push_forward(
+        &self,
+        x: &Tensor,
+        t: &[f64],
+        v: &Tensor,
+        w: &[f64],
+    ) -> Result<(Tensor, Tensor)>;
+
+    /// The Jacobian-vector product alone.
+    fn jvp(&self, x: &Tensor, t: &[f64], v: &Tensor, w: &[f64]) -> Result<Tensor> {
+        Ok(self.push_forward(x, t, v, w)?.1)
+    }
+}
+
+/// A two-time map with its exact derivative along any direction.
+pub trait MapTangent: TwoTimeMap {
+    /// x_s at the noise levels (t, s), and the Jacobian-vector product of the map by x along `v`, by t
+    /// along `rates.0` and by s along `rates.1`, each one number per sample or one for all.
+    fn push_forward(
+        &self,
+        x: &Tensor,
+        levels: (&[f64], &[f64]),
+        v: &Tensor,
+        rates: (&[f64], &[f64]),
+    ) -> Result<(Tensor, Tensor)>;
+}
+
 /// A map between two noise levels of one trajectory: `(x_t, t, s) -> x_s` with `s <= t`, the
 /// identity at `s = t`. The case `s = eps` is a consistency function ([`EndingAt`]).
 ///
@@ -201,6 +246,18 @@ impl<F: ConsistencyFunction + ?Sized> ConsistencyFunction for &F {
 impl<F: ConsistencyFunction + ?Sized> ConsistencyFunction for Box<F> {
     fn origin(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         (**self).origin(x, t)
+    }
+}
+
+impl<F: Tangent + ?Sized> Tangent for &F {
+    fn push_forward(
+        &self,
+        x: &Tensor,
+        t: &[f64],
+        v: &Tensor,
+        w: &[f64],
+    ) -> Result<(Tensor, Tensor)> {
+        (**self).push_forward(x, t, v, w)
     }
 }
 

@@ -5,7 +5,7 @@
 
 pub mod nn;
 
-use consistency_base::{Error, Result, bail, ensure, interrupt, rng};
+use consistency_base::{Error, Result, bail, ensure, interrupt, rng, seam};
 
 // This lets `cargo lab` tell this clone's build from another's in the same target folder.
 #[used]

@@ -67,11 +67,11 @@ impl TimeEmbedding {
     /// Numbers that are not finite, or are neither one nor one per sample; a second noise level for
     /// a network of one, or none for a network of two.
     pub fn forward(&self, tape: &mut Tape, xs: &Value, on: Condition) -> Result<Value> {
-        let first = self.through(tape, xs, on.noise, &self.first)?;
+        let first = self.through(tape, xs, (on.noise, on.noise_rate), &self.first)?;
         match (&self.second, on.second) {
             (None, None) => Ok(first),
             (Some(layers), Some(noise)) => {
-                let second = self.through(tape, xs, noise, layers)?;
+                let second = self.through(tape, xs, (noise, on.second_rate), layers)?;
                 Ok(tape.add(&first, &second, 1.0)?)
             }
             (Some(_), None) => bail!("this network takes two noise levels, t and s: give both"),
@@ -83,7 +83,7 @@ impl TimeEmbedding {
         &self,
         tape: &mut Tape,
         xs: &Value,
-        noise: &[f64],
+        (noise, rate): (&[f64], Option<&[f64]>),
         layers: &(Linear, Linear),
     ) -> Result<Value> {
         let bad = noise.iter().find(|c| !c.is_finite());
@@ -91,10 +91,21 @@ impl TimeEmbedding {
         let noise = one_a_sample(noise, xs.dims()[0])?;
         let scaled: Vec<f64> = noise.iter().map(|c| self.scale * c).collect();
         let (dtype, device) = (xs.tensor().dtype(), xs.tensor().device());
-        let features = tape.constant(match &self.features {
+        let features = match &self.features {
             Features::Positional(features) => features.forward(&scaled, dtype, device)?,
             Features::Fourier(features) => features.forward(&scaled, dtype, device)?,
-        });
+        };
+        let features = match rate {
+            None => tape.constant(features),
+            Some(rate) => {
+                let rate: Vec<f64> = rate.iter().map(|rate| self.scale * rate).collect();
+                let tangent = match &self.features {
+                    Features::Positional(of) => of.tangent(&scaled, &rate, dtype, device)?,
+                    Features::Fourier(of) => of.tangent(&scaled, &rate, dtype, device)?,
+                };
+                tape.moving(features, tangent)?
+            }
+        };
         let emb = layers.0.forward(tape, &features)?;
         let emb = silu(tape, &emb)?;
         layers.1.forward(tape, &emb)

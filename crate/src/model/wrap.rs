@@ -1,10 +1,12 @@
 //! A network as a denoiser (EDM), as a consistency function (boundary scalings), and as a map
 //! between two noise levels.
 
-use super::network::{Condition, Network, answer};
+use super::network::{Condition, Network, answer, moved_answer};
 use crate::nn::Masks;
 use crate::process::{Coefficients, Parameterization, Scaling, time_condition};
-use crate::seam::{ConsistencyFunction, Denoiser, TwoTimeMap, one_a_sample, per_sample};
+use crate::seam::{
+    ConsistencyFunction, Denoiser, MapTangent, Tangent, TwoTimeMap, one_a_sample, per_sample,
+};
 use crate::{Result, bail};
 use candle_core::Tensor;
 
@@ -36,6 +38,29 @@ impl EdmDenoiser {
         let network = self.network.as_ref();
         self.scaling.apply(x, t, |xs, noise| answer(network, xs, Condition { noise, ..on }))
     }
+
+    /// D(x, t) and its derivative along `v` by x and `w` by t, as [`Tangent`] has it for consistency
+    /// functions.
+    ///
+    /// # Errors
+    /// A network without derivatives.
+    pub fn push_forward(
+        &self,
+        x: &Tensor,
+        t: &[f64],
+        v: &Tensor,
+        w: &[f64],
+    ) -> Result<(Tensor, Tensor)> {
+        let network = self.network.as_ref();
+        self.scaling.push_forward((x, v), (t, w), |moving, noise| {
+            moved_answer(network, moving, at_rate(noise, Condition::default()))
+        })
+    }
+}
+
+// The condition `on` at c_noise, which moves at this rate.
+fn at_rate<'a>((noise, rate): (&'a [f64], &'a [f64]), on: Condition<'a>) -> Condition<'a> {
+    Condition { noise, noise_rate: Some(rate), ..on }
 }
 
 impl Denoiser for EdmDenoiser {
@@ -80,11 +105,47 @@ impl ConsistencyModel {
             answer(self.network.as_ref(), xs, Condition { noise, ..on })
         })
     }
+
+    fn run_moved(
+        &self,
+        moving: (&Tensor, &Tensor),
+        levels: (&[f64], &[f64]),
+        on: Condition,
+    ) -> Result<(Tensor, Tensor)> {
+        let of = (self.sigma_data, self.eps);
+        self.parameterization.push_forward(of, moving, levels, |moving, noise| {
+            moved_answer(self.network.as_ref(), moving, at_rate(noise, on))
+        })
+    }
 }
 
 impl ConsistencyFunction for ConsistencyModel {
     fn origin(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
         self.run(x, t, Condition::default())
+    }
+}
+
+impl Tangent for ConsistencyModel {
+    fn push_forward(
+        &self,
+        x: &Tensor,
+        t: &[f64],
+        v: &Tensor,
+        w: &[f64],
+    ) -> Result<(Tensor, Tensor)> {
+        self.run_moved((x, v), (t, w), Condition::default())
+    }
+}
+
+impl Tangent for Conditioned<'_, ConsistencyModel> {
+    fn push_forward(
+        &self,
+        x: &Tensor,
+        t: &[f64],
+        v: &Tensor,
+        w: &[f64],
+    ) -> Result<(Tensor, Tensor)> {
+        self.of.run_moved((x, v), (t, w), self.condition())
     }
 }
 
@@ -104,11 +165,7 @@ impl TwoTimeModel {
     }
 
     fn run(&self, x: &Tensor, t: &[f64], s: &[f64], on: Condition) -> Result<Tensor> {
-        let batch = x.dims().first().copied().unwrap_or(1);
-        let (t, s) = (one_a_sample(t, batch)?, one_a_sample(s, batch)?);
-        if let Some((t, s)) = t.iter().zip(&s).find(|(t, s)| !(0.0 < **s && s <= t)) {
-            bail!("a map from noise level t = {t} to s = {s}: needs 0 < s <= t");
-        }
+        let (t, s) = both(x, t, s)?;
         let column = |of: &dyn Fn(Coefficients, f64) -> f64| {
             let each = t.iter().zip(&s).map(|(t, s)| of(self.scaling.at(*t), s / t));
             per_sample(&each.collect::<Vec<f64>>(), x)
@@ -121,6 +178,59 @@ impl TwoTimeModel {
         let on = Condition { noise: &first, second: Some(&second), ..on };
         let answer = answer(self.network.as_ref(), &inner, on)?;
         Ok((x.broadcast_mul(&skip)? + answer.broadcast_mul(&out)?)?)
+    }
+
+    fn run_moved(
+        &self,
+        (x, v): (&Tensor, &Tensor),
+        (t, s): (&[f64], &[f64]),
+        (dt, ds): (&[f64], &[f64]),
+        on: Condition,
+    ) -> Result<(Tensor, Tensor)> {
+        let (t, s) = both(x, t, s)?;
+        let (dt, ds) = (one_a_sample(dt, t.len())?, one_a_sample(ds, t.len())?);
+        // Each coefficient of G with its derivative: of c_skip, c_out and c_in by t, and of the ratio
+        // r = s / t by both.
+        let column = |of: &dyn Fn(Coefficients, f64) -> f64| {
+            let each = t.iter().zip(&s).map(|(t, s)| of(self.scaling.at(*t), s / t));
+            per_sample(&each.collect::<Vec<f64>>(), x)
+        };
+        let moved = |of: &dyn Fn([Coefficients; 2], [f64; 2]) -> f64| {
+            let each = (0..t.len()).map(|i| {
+                let (c, slopes) = (self.scaling.at(t[i]), self.scaling.slopes(t[i]));
+                let by_t = Coefficients {
+                    c_skip: slopes.c_skip * dt[i],
+                    c_out: slopes.c_out * dt[i],
+                    c_in: slopes.c_in * dt[i],
+                };
+                let ratio = s[i] / t[i];
+                of([c, by_t], [ratio, (ds[i] - ratio * dt[i]) / t[i]])
+            });
+            per_sample(&each.collect::<Vec<f64>>(), x)
+        };
+        let skip = column(&|c, ratio| ratio + (1.0 - ratio) * c.c_skip)?;
+        let out = column(&|c, ratio| (1.0 - ratio) * c.c_out)?;
+        let inner = column(&|c, _| c.c_in)?;
+        let d_skip =
+            moved(&|[c, d], [ratio, by]| by * (1.0 - c.c_skip) + (1.0 - ratio) * d.c_skip)?;
+        let d_out = moved(&|[c, d], [ratio, by]| (1.0 - ratio) * d.c_out - by * c.c_out)?;
+        let d_inner = moved(&|[_, d], _| d.c_in)?;
+        let moving = (v.broadcast_mul(&inner)? + x.broadcast_mul(&d_inner)?)?;
+        let noise = |levels: &[f64]| levels.iter().map(|t| time_condition(*t)).collect::<Vec<_>>();
+        // c_noise = ln(t) / 4
+        let rate = |levels: &[f64], moved: &[f64]| -> Vec<f64> {
+            levels.iter().zip(moved).map(|(t, dt)| 0.25 * dt / t).collect()
+        };
+        let (first, second) = (noise(&t), noise(&s));
+        let (first_rate, second_rate) = (rate(&t, &dt), rate(&s, &ds));
+        let on = Condition { second: Some(&second), second_rate: Some(&second_rate), ..on };
+        let on = at_rate((&first, &first_rate), on);
+        let network = self.network.as_ref();
+        let (y, dy) = moved_answer(network, (&x.broadcast_mul(&inner)?, &moving), on)?;
+        let value = (x.broadcast_mul(&skip)? + y.broadcast_mul(&out)?)?;
+        let by_x = (v.broadcast_mul(&skip)? + dy.broadcast_mul(&out)?)?;
+        let by_levels = (x.broadcast_mul(&d_skip)? + y.broadcast_mul(&d_out)?)?;
+        Ok((value, (by_x + by_levels)?))
     }
 
     fn denoise_on(&self, x: &Tensor, t: &[f64], on: Condition) -> Result<Tensor> {
@@ -147,6 +257,28 @@ impl TwoTimeMap for TwoTimeModel {
     fn map(&self, x: &Tensor, t: &[f64], s: &[f64]) -> Result<Tensor> {
         self.run(x, t, s, Condition::default())
     }
+}
+
+impl MapTangent for TwoTimeModel {
+    fn push_forward(
+        &self,
+        x: &Tensor,
+        levels: (&[f64], &[f64]),
+        v: &Tensor,
+        rates: (&[f64], &[f64]),
+    ) -> Result<(Tensor, Tensor)> {
+        self.run_moved((x, v), levels, rates, Condition::default())
+    }
+}
+
+// Both noise levels for each sample.
+fn both(x: &Tensor, t: &[f64], s: &[f64]) -> Result<(Vec<f64>, Vec<f64>)> {
+    let batch = x.dims().first().copied().unwrap_or(1);
+    let (t, s) = (one_a_sample(t, batch)?, one_a_sample(s, batch)?);
+    if let Some((t, s)) = t.iter().zip(&s).find(|(t, s)| !(0.0 < **s && s <= t)) {
+        bail!("a map from noise level t = {t} to s = {s}: needs 0 < s <= t");
+    }
+    Ok((t, s))
 }
 
 /// A model that is conditioned on classes, or that has dropout.

@@ -9,7 +9,7 @@ use super::line::{self, Part, batch, numbers};
 use super::metric;
 use super::quadrature::{Node, breaks, integrate, panels};
 use super::slope::{frame, local_slopes};
-use super::tanh::Tangent;
+use super::tanh::ByParameter;
 use super::theorem2::{Step, tolerance};
 use crate::bar::Bar;
 use crate::interrupt::Purpose;
@@ -68,7 +68,7 @@ struct Problem<'a> {
     limit: Limit,
     mixture: &'a GaussianMixture,
     parts: Vec<Part>,
-    model: &'a dyn Tangent,
+    model: &'a dyn ByParameter,
     metric: Metric,
     noise: &'a NoiseRange,
 }
@@ -185,7 +185,7 @@ impl Problem<'_> {
 pub fn limit_table(
     limit: Limit,
     mixture: &GaussianMixture,
-    model: &dyn Tangent,
+    model: &dyn ByParameter,
     metric: Metric,
     noise: &NoiseRange,
     points: &[usize],

@@ -25,7 +25,7 @@ pub use lemma1::{Source, binned_score, score_errors, score_errors_at};
 pub use limits::{Limit, limit_table};
 pub use metric::{Jet, metric_tensors};
 pub use slope::{Slope, local_slopes, slope};
-pub use tanh::{Tangent, TanhModel};
+pub use tanh::{ByParameter, TanhModel};
 pub use theorem1::{
     Worst, keyed_draws, spread_points, sup_error, sup_errors, work_precision, zero_loss_errors,
 };

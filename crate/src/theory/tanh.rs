@@ -3,27 +3,23 @@
 
 use super::dual::{Dual, Number};
 use crate::process::{NoiseRange, Scaling};
-use crate::seam::{ConsistencyFunction, one_a_sample};
+use crate::seam::{ConsistencyFunction, Tangent, one_a_sample};
 use crate::{Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 
-/// A consistency function with exact derivatives.
+/// A model with its derivatives by its parameters too: what the limits of gradients need (Theorems 5
+/// and 6).
 ///
 /// ```
 /// use consistency::prelude::*;
+/// use consistency::theory::ByParameter;
 /// let f = TanhModel::new([0.0; 3], &NoiseRange::default()); // c_skip(t) x
 /// let x = Tensor::new(&[[3.0f64]], &Device::Cpu)?; // (1, 1)
 /// let c = Scaling::Boundary { sigma_data: 0.5, eps: 0.002 }.at(1.0);
-/// let along_x = f.jvp(&x, &[1.0], &x.ones_like()?, &[0.0])?; // df/dx
-/// assert!((values(&along_x)?[0] - c.c_skip).abs() < 1e-12);
 /// assert!((values(&f.by_parameter(&x, &[1.0], 2)?)?[0] - c.c_out).abs() < 1e-12);
 /// # Ok::<(), consistency::Error>(())
 /// ```
-pub trait Tangent: ConsistencyFunction {
-    /// The Jacobian-vector product df/dx v + df/dt w at (x, t): `v` has the shape of `x`, `w` is
-    /// one number per sample or one for all. Forward mode, exact to rounding.
-    fn jvp(&self, x: &Tensor, t: &[f64], v: &Tensor, w: &[f64]) -> Result<Tensor>;
-
+pub trait ByParameter: Tangent {
     /// df/dtheta_i at (x, t), of the shape of `x`.
     fn by_parameter(&self, x: &Tensor, t: &[f64], i: usize) -> Result<Tensor>;
 }
@@ -98,7 +94,13 @@ impl ConsistencyFunction for TanhModel {
 }
 
 impl Tangent for TanhModel {
-    fn jvp(&self, x: &Tensor, t: &[f64], v: &Tensor, w: &[f64]) -> Result<Tensor> {
+    fn push_forward(
+        &self,
+        x: &Tensor,
+        t: &[f64],
+        v: &Tensor,
+        w: &[f64],
+    ) -> Result<(Tensor, Tensor)> {
         let batch = x.dims().first().copied().unwrap_or(0);
         ensure!(
             x.dims() == v.dims(),
@@ -110,13 +112,16 @@ impl Tangent for TanhModel {
         let v = v.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
         let each = x.elem_count() / batch.max(1);
         let theta = self.theta.map(Dual::constant);
-        Self::each(x, t, |x, t, i| {
+        let moved = Self::each(x, t, |x, t, i| {
             let (x, t) =
                 (Dual { value: x, tangent: v[i] }, Dual { value: t, tangent: w[i / each] });
             self.at(x, t, theta).tangent
-        })
+        })?;
+        Ok((self.origin(x, t)?, moved))
     }
+}
 
+impl ByParameter for TanhModel {
     fn by_parameter(&self, x: &Tensor, t: &[f64], i: usize) -> Result<Tensor> {
         ensure!(i < self.theta.len(), "parameter {i}: theta has {}", self.theta.len());
         let mut theta = self.theta.map(Dual::constant);

@@ -113,6 +113,28 @@ pub fn pull_back(
     Ok((output.tensor().clone(), by_input, Gradients::new(parameters)))
 }
 
+/// The output of `network` on `xs`, and what it moves along where `xs` moves along `dxs` (not at all
+/// for `None`): the Jacobian-vector product, in one forward pass that carries a tangent through
+/// each step. Without a gradient.
+///
+/// # Errors
+/// Those of the network; a tangent of another shape.
+pub fn push_forward(
+    xs: &Tensor,
+    dxs: Option<&Tensor>,
+    settings: Settings,
+    network: impl FnOnce(&mut Tape, &Value) -> Result<Value>,
+) -> Result<(Tensor, Tensor)> {
+    let mut tape = Tape::new(settings, false);
+    let input = xs.detach().contiguous()?;
+    let input = match dxs {
+        Some(dxs) => tape.moving(input, dxs.detach().contiguous()?)?,
+        None => tape.constant(input),
+    };
+    let output = network(&mut tape, &input)?;
+    Ok((output.tensor().clone(), output.tangent_or_zeros()?))
+}
+
 struct Operation {
     state: Mutex<Option<(Tape, Value)>>,
     output: Value,

@@ -2,6 +2,7 @@
 
 use super::params::{Init, Parameter, Scope};
 use super::tape::{Tape, Value};
+use crate::seam::one_a_sample;
 use crate::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use std::f64::consts::PI;
@@ -34,7 +35,14 @@ impl PositionalEmbedding {
 
     /// The features of each of `c`, (len, features); if their number is odd, the last is 0.
     pub fn forward(&self, c: &[f64], dtype: DType, device: &Device) -> Result<Tensor> {
-        features(c, &self.frequencies, self.features, self.cosine_first, dtype, device)
+        let Self { frequencies, features: count, cosine_first } = self;
+        features((c, None), frequencies, (*count, *cosine_first), dtype, device)
+    }
+
+    /// What the features of each of `c` move along where c moves along `dc`, (len, features).
+    pub fn tangent(&self, c: &[f64], dc: &[f64], dtype: DType, device: &Device) -> Result<Tensor> {
+        let Self { frequencies, features: count, cosine_first } = self;
+        features((c, Some(dc)), frequencies, (*count, *cosine_first), dtype, device)
     }
 }
 
@@ -53,26 +61,42 @@ impl FourierEmbedding {
 
     /// The features of each of `c`, (len, 2 count).
     pub fn forward(&self, c: &[f64], dtype: DType, device: &Device) -> Result<Tensor> {
-        // Read on each call: a student takes over its teacher's frequencies after it was built.
+        let turns = self.turns()?;
+        features((c, None), &turns, (2 * turns.len(), false), dtype, device)
+    }
+
+    /// What the features of each of `c` move along where c moves along `dc`, (len, 2 count).
+    pub fn tangent(&self, c: &[f64], dc: &[f64], dtype: DType, device: &Device) -> Result<Tensor> {
+        let turns = self.turns()?;
+        features((c, Some(dc)), &turns, (2 * turns.len(), false), dtype, device)
+    }
+
+    // 2 pi w, read on each call: a student takes over its teacher's after it was built.
+    fn turns(&self) -> Result<Vec<f64>> {
         let w = self.frequencies.to_dtype(DType::F64)?.to_vec1::<f64>()?;
-        let turns: Vec<f64> = w.iter().map(|w| 2.0 * PI * w).collect();
-        features(c, &turns, 2 * turns.len(), false, dtype, device)
+        Ok(w.iter().map(|w| 2.0 * PI * w).collect())
     }
 }
 
-// Computed in f64 on the host: the arguments reach hundreds of radians.
+// The features of c, or what they move along. Computed in f64 on the host: the arguments reach
+// hundreds of radians.
 fn features(
-    c: &[f64],
+    (c, dc): (&[f64], Option<&[f64]>),
     frequencies: &[f64],
-    count: usize,
-    cosine_first: bool,
+    (count, cosine_first): (usize, bool),
     dtype: DType,
     device: &Device,
 ) -> Result<Tensor> {
+    let dc = dc.map(|dc| one_a_sample(dc, c.len())).transpose()?;
     let mut values = Vec::with_capacity(c.len() * count);
-    for c in c {
+    for (i, c) in c.iter().enumerate() {
         for cosine in [cosine_first, !cosine_first] {
-            let turn = |f: &f64| if cosine { (f * c).cos() } else { (f * c).sin() };
+            let turn = |f: &f64| match &dc {
+                None if cosine => (f * c).cos(),
+                None => (f * c).sin(),
+                Some(dc) if cosine => -f * (f * c).sin() * dc[i],
+                Some(dc) => f * (f * c).cos() * dc[i],
+            };
             values.extend(frequencies.iter().map(turn));
         }
         values.resize(values.len().next_multiple_of(count.max(1)), 0.0);

@@ -20,7 +20,7 @@ mod pool;
 mod shapes;
 mod tape;
 
-pub use boundary::{Link, on_tape, pull_back};
+pub use boundary::{Link, on_tape, pull_back, push_forward};
 pub use ema::Ema;
 pub use embedding::{ClassEmbedding, FourierEmbedding, PositionalEmbedding};
 pub use gradients::Gradients;

@@ -39,9 +39,13 @@ pub enum Precision {
 }
 
 /// A tensor on a tape. Images are (B, H, W, C), the channels last.
+///
+/// It may move: then its tangent, of the same shape, is its derivative along the direction in which
+/// the network's inputs move, and every step gives its output's tangent with its output.
 #[derive(Clone, Debug)]
 pub struct Value {
     tensor: Tensor,
+    tangent: Option<Tensor>,
     node: Option<usize>,
 }
 
@@ -54,6 +58,28 @@ impl Value {
     /// Its shape.
     pub fn dims(&self) -> &[usize] {
         self.tensor.dims()
+    }
+
+    /// Its derivative along the direction in which the network's inputs move; `None` where it does
+    /// not move with them.
+    pub fn tangent(&self) -> Option<&Tensor> {
+        self.tangent.as_ref()
+    }
+
+    /// Its tangent, zeros where it does not move.
+    pub(super) fn tangent_or_zeros(&self) -> Result<Tensor> {
+        match &self.tangent {
+            Some(tangent) => Ok(tangent.clone()),
+            None => self.tensor.zeros_like(),
+        }
+    }
+
+    /// What a step that is linear in this value makes of its tangent.
+    pub(super) fn moved(
+        &self,
+        step: impl FnOnce(&Tensor) -> Result<Tensor>,
+    ) -> Result<Option<Tensor>> {
+        self.tangent.as_ref().map(step).transpose()
     }
 }
 
@@ -86,13 +112,34 @@ impl Tape {
 
     /// A value that takes no gradient.
     pub fn constant(&self, tensor: Tensor) -> Value {
-        Value { tensor, node: None }
+        Value { tensor, tangent: None, node: None }
+    }
+
+    /// A value that moves along `tangent`.
+    ///
+    /// # Errors
+    /// A tangent of another shape, or a tape that records: derivatives go forward on a tape that
+    /// keeps nothing.
+    pub fn moving(&self, tensor: Tensor, tangent: Tensor) -> Result<Value> {
+        if self.recording {
+            bail!("a tape that records for gradients carries no tangents");
+        }
+        if tensor.dims() != tangent.dims() || tensor.dtype() != tangent.dtype() {
+            bail!(
+                "a value {:?} {:?} that moves along {:?} {:?}",
+                tensor.dtype(),
+                tensor.dims(),
+                tangent.dtype(),
+                tangent.dims()
+            );
+        }
+        Ok(Value { tensor, tangent: Some(tangent), node: None })
     }
 
     /// A value whose gradient is asked for.
     pub fn leaf(&mut self, tensor: Tensor) -> Value {
         let node = self.recording.then(|| self.node());
-        Value { tensor, node }
+        Value { tensor, tangent: None, node }
     }
 
     fn node(&mut self) -> usize {
@@ -109,11 +156,11 @@ impl Tape {
         tensor.device().is_cpu() && !self.settings.tensors
     }
 
-    /// The output of a step; `backward` is kept if one of `inputs` or `parameters` takes a
-    /// gradient.
+    /// The output of a step, with its tangent where it moves; `backward` is kept if one of `inputs`
+    /// or `parameters` takes a gradient.
     pub(super) fn push(
         &mut self,
-        tensor: Tensor,
+        (tensor, tangent): (Tensor, Option<Tensor>),
         inputs: &[&Value],
         parameters: &[&Parameter],
         backward: impl FnOnce(Tensor, &mut Slots) -> Result<()> + Send + 'static,
@@ -121,11 +168,11 @@ impl Tape {
         let needed = inputs.iter().any(|v| v.node.is_some())
             || parameters.iter().any(|p| p.name().is_some());
         if !(self.recording && needed) {
-            return Value { tensor, node: None };
+            return Value { tensor, tangent, node: None };
         }
         let output = self.node();
         self.steps.push(Step { output, backward: Box::new(backward) });
-        Value { tensor, node: Some(output) }
+        Value { tensor, tangent, node: Some(output) }
     }
 
     /// `block` on `inputs`. With [`Settings::checkpoint`] only its inputs are kept, and it runs
@@ -174,7 +221,7 @@ impl Tape {
             Ok(())
         };
         self.steps.push(Step { output, backward: Box::new(backward) });
-        Ok(Value { tensor, node: Some(output) })
+        Ok(Value { tensor, tangent: None, node: Some(output) })
     }
 
     /// The gradients of a scalar with respect to every leaf and parameter, from its gradient with

@@ -1,7 +1,7 @@
 //! Scalings around a network and the two parameterizations of a consistency
 //! function (the paper, section 3 and appendix C; the talk, eqs. 3 and 4).
 
-use crate::seam::per_sample;
+use crate::seam::{one_a_sample, per_sample};
 use crate::{Result, ensure};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -76,6 +76,61 @@ impl Scaling {
             c_out: sigma_data * shifted / norm,
             c_in: 1.0 / norm,
         }
+    }
+
+    /// The derivatives of the coefficients by t.
+    ///
+    /// ```
+    /// use consistency::process::Scaling;
+    /// let edm = Scaling::Edm { sigma_data: 0.5 };
+    /// let by_difference = (edm.at(1.2 + 1e-6).c_out - edm.at(1.2 - 1e-6).c_out) / 2e-6;
+    /// assert!((edm.slopes(1.2).c_out - by_difference).abs() < 1e-9);
+    /// ```
+    pub fn slopes(&self, t: f64) -> Coefficients {
+        let (sigma_data, shifted) = match *self {
+            Self::Edm { sigma_data } => (sigma_data, t),
+            Self::Boundary { sigma_data, eps } => (sigma_data, t - eps),
+        };
+        let variance = sigma_data * sigma_data;
+        let norm = (t * t + variance).sqrt();
+        let around = shifted * shifted + variance;
+        Coefficients {
+            c_skip: -2.0 * variance * shifted / (around * around),
+            c_out: sigma_data * (norm * norm - shifted * t) / norm.powi(3),
+            c_in: -t / norm.powi(3),
+        }
+    }
+
+    /// [`Scaling::apply`] with its derivative along (v, w): `v` has the shape of x, `w` is one rate of
+    /// t or one per sample. `f` gets the network's input and what it moves along, then c_noise and
+    /// its rate, and gives the network's answer and what that moves along.
+    ///
+    /// # Errors
+    /// Those of `f`; a noise level that is not positive, or a number of rates that is neither one nor
+    /// the batch.
+    pub fn push_forward(
+        &self,
+        (x, v): (&Tensor, &Tensor),
+        (t, w): (&[f64], &[f64]),
+        f: impl FnOnce((&Tensor, &Tensor), (&[f64], &[f64])) -> Result<(Tensor, Tensor)>,
+    ) -> Result<(Tensor, Tensor)> {
+        let batch = x.dims().first().copied().unwrap_or(1);
+        let (t, w) = (one_a_sample(t, batch)?, one_a_sample(w, batch)?);
+        let (skip, out, inner) = self.columns(x, &t)?;
+        let column = |pick: fn(&Coefficients) -> f64| {
+            let each = t.iter().zip(&w).map(|(t, w)| pick(&self.slopes(*t)) * w);
+            per_sample(&each.collect::<Vec<_>>(), x)
+        };
+        let (d_skip, d_out) = (column(|c| c.c_skip)?, column(|c| c.c_out)?);
+        let d_inner = column(|c| c.c_in)?;
+        let moved = (v.broadcast_mul(&inner)? + x.broadcast_mul(&d_inner)?)?;
+        // c_noise = ln(t) / 4
+        let rate: Vec<f64> = t.iter().zip(&w).map(|(t, w)| 0.25 * w / t).collect();
+        let (y, dy) = f((&x.broadcast_mul(&inner)?, &moved), (&condition(&t)?, &rate))?;
+        let value = (x.broadcast_mul(&skip)? + y.broadcast_mul(&out)?)?;
+        let by_x = (v.broadcast_mul(&skip)? + dy.broadcast_mul(&out)?)?;
+        let by_t = (x.broadcast_mul(&d_skip)? + y.broadcast_mul(&d_out)?)?;
+        Ok((value, (by_x + by_t)?))
     }
 
     /// `c_skip x + c_out F(c_in x, c_noise(t))` for the network `f`.
@@ -167,5 +222,39 @@ impl Parameterization {
                 Ok((x.broadcast_mul(&keep)? + answer.broadcast_mul(&network)?)?)
             }
         }
+    }
+
+    /// [`Parameterization::apply`] with its derivative along (v, w), as [`Scaling::push_forward`]
+    /// has it. At eps, eq. 3's has no derivative by t from the left; this is f's own there, v.
+    ///
+    /// # Errors
+    /// As [`Parameterization::apply`] and [`Scaling::push_forward`].
+    pub fn push_forward(
+        &self,
+        (sigma_data, eps): (f64, f64),
+        (x, v): (&Tensor, &Tensor),
+        (t, w): (&[f64], &[f64]),
+        f: impl FnOnce((&Tensor, &Tensor), (&[f64], &[f64])) -> Result<(Tensor, Tensor)>,
+    ) -> Result<(Tensor, Tensor)> {
+        if let Some(bad) = t.iter().find(|t| **t < eps) {
+            crate::bail!("noise level t = {bad} lies below eps = {eps}, where f is the identity");
+        }
+        let boundary = Scaling::Boundary { sigma_data, eps };
+        if *self == Self::Skip {
+            return boundary.push_forward((x, v), (t, w), f);
+        }
+        let mut answer = None;
+        boundary.push_forward((x, v), (t, w), |inner, noise| {
+            let moved = f(inner, noise)?;
+            answer = Some(moved.clone());
+            Ok(moved)
+        })?;
+        let Some((y, dy)) = answer else { crate::bail!("the network gave no answer") };
+        let keep = per_sample(&t.iter().map(|&t| f64::from(t == eps)).collect::<Vec<_>>(), x)?;
+        let network = keep.affine(-1.0, 1.0)?;
+        let blend = |own: &Tensor, other: &Tensor| -> Result<Tensor> {
+            Ok((own.broadcast_mul(&keep)? + other.broadcast_mul(&network)?)?)
+        };
+        Ok((blend(x, &y)?, blend(v, &dy)?))
     }
 }

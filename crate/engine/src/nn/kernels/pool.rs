@@ -102,3 +102,36 @@ pub(crate) fn largest_back<T: Real>(
     });
     dxs
 }
+
+/// What the largest numbers move along where the input moves along `dxs`: each window's is that of
+/// the first place that has the largest number.
+pub(crate) fn largest_moved<T: Real>(
+    xs: &[T],
+    ys: &[T],
+    dxs: &[T],
+    channels: usize,
+    window: &Window,
+) -> Vec<T> {
+    let (image, table) = (window.positions() * channels, window.table());
+    let batch = xs.len() / image.max(1);
+    let positions = window.output_positions();
+    let mut dys = vec![T::zero(); ys.len()];
+    let to = Shared::new(dys.as_mut_ptr());
+    each(batch, xs.len() * window.places(), |sample| {
+        let (xs, dxs) = (&xs[sample * image..][..image], &dxs[sample * image..][..image]);
+        for position in 0..positions {
+            let at = (sample * positions + position) * channels;
+            // SAFETY: one task per image.
+            let dys = unsafe { std::slice::from_raw_parts_mut(to.at(at), channels) };
+            for (c, (dy, y)) in dys.iter_mut().zip(&ys[at..]).enumerate() {
+                let places = table[position..].iter().step_by(positions);
+                let seen = places.filter(|input| **input >= 0);
+                let mut seen = seen.map(|input| *input as usize * channels + c);
+                if let Some(first) = seen.find(|place| xs[*place] == *y) {
+                    *dy = dxs[first];
+                }
+            }
+        }
+    });
+    dys
+}

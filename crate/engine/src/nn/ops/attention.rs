@@ -38,6 +38,23 @@ impl Tape {
         } else {
             (tensors::attention(settings, &of, q.tensor(), k.tensor(), v.tensor())?, None)
         };
+        let tangent = if q.tangent().or(k.tangent()).or(v.tangent()).is_some() {
+            let (dq, dk, dv) =
+                (q.tangent_or_zeros()?, k.tangent_or_zeros()?, v.tangent_or_zeros()?);
+            let (q, k, v) = (q.tensor(), k.tensor(), v.tensor());
+            Some(match &sums {
+                Some(sums) => with_real!(q, T => {
+                    let operands = [q, k, v, &ys, sums, &dq, &dk, &dv];
+                    let compute = |[q, k, v, ys, sums, dq, dk, dv]: [&[T]; 8]| {
+                        Ok(of.tangent([q, k, v], (ys, sums), [dq, dk, dv]))
+                    };
+                    tensor(with_values(operands, compute)?, dims.clone())?
+                }),
+                None => tensors::attention_moved(settings, &of, [q, k, v], [&dq, &dk, &dv])?,
+            })
+        } else {
+            None
+        };
         let (saved, output) = ([q.clone(), k.clone(), v.clone()], ys.clone());
         let backward = move |dys: Tensor, slots: &mut Slots| {
             let [q, k, v] = &saved;
@@ -58,6 +75,6 @@ impl Tape {
             }
             Ok(())
         };
-        Ok(self.push(ys, &[q, k, v], &[], backward))
+        Ok(self.push((ys, tangent), &[q, k, v], &[], backward))
     }
 }

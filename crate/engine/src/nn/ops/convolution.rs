@@ -5,7 +5,7 @@ use crate::nn::Parameter;
 use crate::nn::kernels::convolution::{Convolution, sum_positions, sum_rows};
 use crate::nn::kernels::epilogue::Epilogue;
 use crate::nn::kernels::window::Window;
-use crate::nn::tape::{Slots, Tape, Value};
+use crate::nn::tape::{Settings, Slots, Tape, Value};
 use candle_core::{Result, Tensor, bail};
 
 /// Stride and zeros above, left of, below and right of the image.
@@ -69,18 +69,24 @@ impl Tape {
         let residual = epilogue.residual.cloned();
         let on_kernels = self.on_kernels(xs.tensor());
         let settings = self.settings();
-        let ys = if on_kernels {
-            forward(&of, xs, weight, bias, &per_sample, &residual, epilogue.factor)?
+        let pass = Pass { of: &of, weight: weight.tensor(), factor: epilogue.factor };
+        let of_values = Operands {
+            xs: xs.tensor(),
+            bias: Some(bias.tensor()),
+            per_sample: per_sample.as_ref().map(Value::tensor),
+            residual: residual.as_ref().map(Value::tensor),
+        };
+        let run = |operands: Operands| {
+            if on_kernels { pass.kernels(operands) } else { pass.tensors(settings, operands) }
+        };
+        let ys = run(of_values)?;
+        let added = per_sample.as_ref().and_then(Value::tangent);
+        let other = residual.as_ref().and_then(Value::tangent);
+        let tangent = if xs.tangent().or(added).or(other).is_some() {
+            let moved = xs.tangent_or_zeros()?;
+            Some(run(Operands { xs: &moved, bias: None, per_sample: added, residual: other })?)
         } else {
-            let mut ys = tensors::convolution(settings, xs.tensor(), weight.tensor(), &window)?
-                .broadcast_add(bias.tensor())?;
-            if let Some(added) = &per_sample {
-                ys = ys.broadcast_add(&added.tensor().unsqueeze(1)?.unsqueeze(1)?)?;
-            }
-            if let Some(residual) = &residual {
-                ys = (ys + residual.tensor())?;
-            }
-            if epilogue.factor == 1.0 { ys } else { (ys * epilogue.factor)? }
+            None
         };
         let inputs: Vec<&Value> =
             [Some(xs), per_sample.as_ref(), residual.as_ref()].into_iter().flatten().collect();
@@ -150,35 +156,59 @@ impl Tape {
             }
             Ok(())
         };
-        Ok(self.push(ys, &inputs, &[weight, bias], backward))
+        Ok(self.push((ys, tangent), &inputs, &[weight, bias], backward))
     }
 }
 
-fn forward(
-    of: &Convolution,
-    xs: &Value,
-    weight: &Parameter,
-    bias: &Parameter,
-    per_sample: &Option<Value>,
-    residual: &Option<Value>,
+/// One convolution: of the values, or of their tangents.
+struct Pass<'a> {
+    of: &'a Convolution,
+    weight: &'a Tensor,
     factor: f64,
-) -> Result<Tensor> {
-    let (down, across) = of.window.output();
-    // An absent operand is passed as a view of one that is there, and is not read.
-    let absent = bias.tensor();
-    let added = per_sample.as_ref().map_or(absent, Value::tensor);
-    let other = residual.as_ref().map_or(absent, Value::tensor);
-    with_real!(xs.tensor(), T => {
-        let operands = [xs.tensor(), weight.tensor(), bias.tensor(), added, other];
-        let ys = with_values(operands, |[x, w, b, added, other]: [&[T]; 5]| {
-            let epilogue = Epilogue {
-                bias: Some(b),
-                per_sample: per_sample.is_some().then_some(added),
-                residual: residual.is_some().then_some(other),
-                factor: factor as T,
-            };
-            Ok(of.forward(x, w, epilogue))
-        })?;
-        tensor(ys, (of.batch, down, across, of.outputs))
-    })
+}
+
+#[derive(Clone, Copy)]
+struct Operands<'a> {
+    xs: &'a Tensor,
+    bias: Option<&'a Tensor>,
+    per_sample: Option<&'a Tensor>,
+    residual: Option<&'a Tensor>,
+}
+
+impl Pass<'_> {
+    fn kernels(&self, operands: Operands) -> Result<Tensor> {
+        let Operands { xs, bias, per_sample, residual } = operands;
+        let (down, across) = self.of.window.output();
+        // An absent operand is passed as a view of one that is there, and is not read.
+        let there = |operand: Option<&'_ Tensor>| operand.unwrap_or(self.weight).clone();
+        let (b, added, other) = (there(bias), there(per_sample), there(residual));
+        with_real!(xs, T => {
+            let all = [xs, self.weight, &b, &added, &other];
+            let ys = with_values(all, |[x, w, b, added, other]: [&[T]; 5]| {
+                let epilogue = Epilogue {
+                    bias: bias.is_some().then_some(b),
+                    per_sample: per_sample.is_some().then_some(added),
+                    residual: residual.is_some().then_some(other),
+                    factor: self.factor as T,
+                };
+                Ok(self.of.forward(x, w, epilogue))
+            })?;
+            tensor(ys, (self.of.batch, down, across, self.of.outputs))
+        })
+    }
+
+    fn tensors(&self, settings: Settings, operands: Operands) -> Result<Tensor> {
+        let Operands { xs, bias, per_sample, residual } = operands;
+        let mut ys = tensors::convolution(settings, xs, self.weight, &self.of.window)?;
+        if let Some(bias) = bias {
+            ys = ys.broadcast_add(bias)?;
+        }
+        if let Some(added) = per_sample {
+            ys = ys.broadcast_add(&added.unsqueeze(1)?.unsqueeze(1)?)?;
+        }
+        if let Some(residual) = residual {
+            ys = (ys + residual)?;
+        }
+        if self.factor == 1.0 { Ok(ys) } else { ys * self.factor }
+    }
 }

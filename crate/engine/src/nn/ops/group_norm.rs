@@ -57,6 +57,34 @@ impl Tape {
             let given = modulation.as_ref().map(Value::tensor);
             tensors::group_norm(&of, xs.tensor(), weight.tensor(), bias.tensor(), given)?
         };
+        let moved = modulation.as_ref().and_then(Value::tangent);
+        let tangent = if xs.tangent().or(moved).is_some() {
+            let dxs = xs.tangent_or_zeros()?;
+            let given = modulation.as_ref().map(Value::tensor);
+            Some(if on_kernels {
+                // An absent operand is passed as a view of one that is there, and is not read.
+                let none = bias.tensor();
+                let (m, dm) = (given.unwrap_or(none), moved.unwrap_or(none));
+                with_real!(dxs, T => {
+                    let operands =
+                        [xs.tensor(), &dxs, &moments, weight.tensor(), bias.tensor(), m, dm];
+                    let compute = |[x, dx, moments, weight, bias, m, dm]: [&[T]; 7]| {
+                        let modulation = given.is_some().then_some(m);
+                        let d_modulation = moved.is_some().then_some(dm);
+                        let affine = Affine { weight, bias, modulation };
+                        Ok(of.tangent((x, dx), moments, affine, d_modulation))
+                    };
+                    let dys = with_values(operands, compute)?;
+                    tensor(dys, xs.tensor().shape().clone())
+                })?
+            } else {
+                let affine = (weight.tensor(), bias.tensor());
+                let xs = (xs.tensor(), &dxs);
+                tensors::group_norm_moved(&of, xs, &moments, affine, given, moved)?
+            })
+        } else {
+            None
+        };
         let (saved, weights, biases) = (xs.clone(), weight.clone(), bias.clone());
         let modulated = modulation.clone();
         let backward = move |dys: Tensor, slots: &mut Slots| {
@@ -91,6 +119,6 @@ impl Tape {
             slots.give(&saved, dx)
         };
         let inputs: Vec<&Value> = [Some(xs), modulation.as_ref()].into_iter().flatten().collect();
-        Ok(self.push(ys, &inputs, &[weight, bias], backward))
+        Ok(self.push((ys, tangent), &inputs, &[weight, bias], backward))
     }
 }

@@ -31,19 +31,24 @@ impl Tape {
         let window = Window::new((1, rows), (1, 1), 1, [0; 4])?;
         let of = Convolution { batch: 1, window, inputs, outputs };
         let (on_kernels, settings) = (self.on_kernels(xs.tensor()), self.settings());
-        let ys = if on_kernels {
-            with_real!(xs.tensor(), T => {
-                let operands = [xs.tensor(), &straight, bias.tensor()];
-                let ys = with_values(operands, |[x, w, b]: [&[T]; 3]| {
-                    Ok(of.forward(x, w, Epilogue { bias: Some(b), ..Epilogue::none() }))
-                })?;
-                tensor(ys, dims)
-            })?
-        } else {
-            let flat = xs.tensor().reshape((rows, inputs))?;
+        let product = |xs: &Tensor, bias: Option<&Tensor>| -> Result<Tensor> {
+            if on_kernels {
+                return with_real!(xs, T => {
+                    let operands = [xs, &straight, bias.unwrap_or(&straight)];
+                    let ys = with_values(operands, |[x, w, b]: [&[T]; 3]| {
+                        let bias = bias.is_some().then_some(b);
+                        Ok(of.forward(x, w, Epilogue { bias, ..Epilogue::none() }))
+                    })?;
+                    tensor(ys, dims.as_slice())
+                });
+            }
+            let flat = xs.reshape((rows, inputs))?;
             let ys = tensors::product(settings, &flat, &straight.t()?)?;
-            ys.broadcast_add(bias.tensor())?.reshape(dims)?
+            let ys = if let Some(bias) = bias { ys.broadcast_add(bias)? } else { ys };
+            ys.reshape(dims.as_slice())
         };
+        let ys = product(xs.tensor(), Some(bias.tensor()))?;
+        let tangent = xs.moved(|dx| product(dx, None))?;
         let (saved, weights, biases) = (xs.clone(), weight.clone(), bias.clone());
         let backward = move |dys: Tensor, slots: &mut Slots| {
             slots.parameter(&biases, || {
@@ -86,6 +91,6 @@ impl Tape {
             }
             Ok(())
         };
-        Ok(self.push(ys, &[xs], &[weight, bias], backward))
+        Ok(self.push((ys, tangent), &[xs], &[weight, bias], backward))
     }
 }

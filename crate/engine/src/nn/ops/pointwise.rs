@@ -15,20 +15,12 @@ impl Tape {
         } else {
             xs.tensor().silu()?
         };
+        let tangent = xs.moved(|dx| times_slope(xs.tensor(), dx, on_kernels))?;
         let saved = xs.clone();
         let backward = move |dys: Tensor, slots: &mut Slots| {
-            let x = saved.tensor();
-            let dx = if on_kernels {
-                let shape = x.shape().clone();
-                computed!(shape, [x, &dys], |[x, dy]| zip(x, dy, |x, dy, fused| dy
-                    * silu_slope(x, fused)))?
-            } else {
-                let s = (x.neg()?.exp()? + 1.0)?.recip()?;
-                (dys * (&s * (((s.affine(-1.0, 1.0)? * x)? + 1.0)?))?)?
-            };
-            slots.give(&saved, dx)
+            slots.give(&saved, times_slope(saved.tensor(), &dys, on_kernels)?)
         };
-        Ok(self.push(ys, &[xs], &[], backward))
+        Ok(self.push((ys, tangent), &[xs], &[], backward))
     }
 
     /// (a + b) factor, for tensors of one shape.
@@ -36,14 +28,23 @@ impl Tape {
         if a.dims() != b.dims() {
             bail!("a sum of {:?} and {:?}", a.dims(), b.dims());
         }
-        let ys = if self.on_kernels(a.tensor()) {
-            let shape = a.tensor().shape().clone();
-            computed!(shape, [a.tensor(), b.tensor()], |[a, b]| {
-                let factor = factor as T;
-                zip(a, b, move |a, b, _| (a + b) * factor)
-            })?
-        } else {
-            ((a.tensor() + b.tensor())? * factor)?
+        let on_kernels = self.on_kernels(a.tensor());
+        let sum = |a: &Tensor, b: &Tensor| {
+            if on_kernels {
+                computed!(a.shape().clone(), [a, b], |[a, b]| {
+                    let factor = factor as T;
+                    zip(a, b, move |a, b, _| (a + b) * factor)
+                })
+            } else {
+                (a + b)? * factor
+            }
+        };
+        let ys = sum(a.tensor(), b.tensor())?;
+        let tangent = match (a.tangent(), b.tangent()) {
+            (Some(da), Some(db)) => Some(sum(da, db)?),
+            (Some(one), None) | (None, Some(one)) if factor == 1.0 => Some(one.clone()),
+            (Some(one), None) | (None, Some(one)) => Some((one * factor)?),
+            (None, None) => None,
         };
         let saved = [a.clone(), b.clone()];
         let backward = move |dys: Tensor, slots: &mut Slots| {
@@ -51,7 +52,7 @@ impl Tape {
             slots.share(&saved[0], &dys)?;
             slots.share(&saved[1], &dys)
         };
-        Ok(self.push(ys, &[a, b], &[], backward))
+        Ok(self.push((ys, tangent), &[a, b], &[], backward))
     }
 
     /// (.., C) and (.., C') to (.., C + C').
@@ -65,10 +66,17 @@ impl Tape {
             bail!("{:?} and {:?} side by side", at.dims(), bt.dims());
         }
         dims[last] = across.0 + across.1;
-        let ys = if on_kernels {
-            computed!(dims, [at, bt], |[a, b]| join(a, b, across))?
-        } else {
-            Tensor::cat(&[at, bt], D::Minus1)?
+        let beside = |a: &Tensor, b: &Tensor| {
+            if on_kernels {
+                computed!(dims.as_slice(), [a, b], |[a, b]| join(a, b, across))
+            } else {
+                Tensor::cat(&[a, b], D::Minus1)
+            }
+        };
+        let ys = beside(at, bt)?;
+        let tangent = match (a.tangent(), b.tangent()) {
+            (None, None) => None,
+            _ => Some(beside(&a.tangent_or_zeros()?, &b.tangent_or_zeros()?)?),
         };
         let saved = [a.clone(), b.clone()];
         let backward = move |dys: Tensor, slots: &mut Slots| {
@@ -88,51 +96,53 @@ impl Tape {
             }
             Ok(())
         };
-        Ok(self.push(ys, &[a, b], &[], backward))
+        Ok(self.push((ys, tangent), &[a, b], &[], backward))
     }
 
     /// An image (B, C, H, W) with its channels last, (B, H, W, C).
     pub fn channels_last(&mut self, xs: &Value) -> Result<Value> {
         let (b, c, h, w) = xs.tensor().dims4()?;
         let on_kernels = self.on_kernels(xs.tensor());
-        let ys = turned(xs.tensor(), (c, h * w), (b, h, w, c), on_kernels)?;
+        let last = |t: &Tensor| turned(t, (c, h * w), (b, h, w, c), on_kernels);
+        let out = (last(xs.tensor())?, xs.moved(last)?);
         let saved = xs.clone();
         let backward = move |dys: Tensor, slots: &mut Slots| {
             slots.give(&saved, turned(&dys, (h * w, c), (b, c, h, w), on_kernels)?)
         };
-        Ok(self.push(ys, &[xs], &[], backward))
+        Ok(self.push(out, &[xs], &[], backward))
     }
 
     /// An image (B, H, W, C) with its channels first, (B, C, H, W).
     pub fn channels_first(&mut self, xs: &Value) -> Result<Value> {
         let (b, h, w, c) = xs.tensor().dims4()?;
         let on_kernels = self.on_kernels(xs.tensor());
-        let ys = turned(xs.tensor(), (h * w, c), (b, c, h, w), on_kernels)?;
+        let first = |t: &Tensor| turned(t, (h * w, c), (b, c, h, w), on_kernels);
+        let out = (first(xs.tensor())?, xs.moved(first)?);
         let saved = xs.clone();
         let backward = move |dys: Tensor, slots: &mut Slots| {
             slots.give(&saved, turned(&dys, (c, h * w), (b, h, w, c), on_kernels)?)
         };
-        Ok(self.push(ys, &[xs], &[], backward))
+        Ok(self.push(out, &[xs], &[], backward))
     }
 
     /// The same numbers in another shape.
     pub fn reshape(&mut self, xs: &Value, dims: &[usize]) -> Result<Value> {
-        let ys = xs.tensor().reshape(dims)?;
+        let out = (xs.tensor().reshape(dims)?, xs.moved(|dx| dx.reshape(dims))?);
         let saved = xs.clone();
         let backward = move |dys: Tensor, slots: &mut Slots| {
             // A view of the gradient, which its other holders may still read.
             let dx = dys.reshape(saved.dims())?;
             slots.share(&saved, &dx)
         };
-        Ok(self.push(ys, &[xs], &[], backward))
+        Ok(self.push(out, &[xs], &[], backward))
     }
 
     /// `xs` times `mask`, which takes no gradient.
     pub(crate) fn masked(&mut self, xs: &Value, mask: Tensor) -> Result<Value> {
-        let ys = (xs.tensor() * &mask)?;
+        let out = ((xs.tensor() * &mask)?, xs.moved(|dx| dx * &mask)?);
         let saved = xs.clone();
         let backward = move |dys: Tensor, slots: &mut Slots| slots.give(&saved, (dys * &mask)?);
-        Ok(self.push(ys, &[xs], &[], backward))
+        Ok(self.push(out, &[xs], &[], backward))
     }
 
     /// Rows `labels` of `table` (K, F): (B, F).
@@ -148,8 +158,19 @@ impl Tape {
         let backward = move |dys: Tensor, slots: &mut Slots| {
             slots.parameter(&tables, || tables.tensor().zeros_like()?.index_add(&index, &dys, 0))
         };
-        Ok(self.push(ys, &[], &[table], backward))
+        Ok(self.push((ys, None), &[], &[table], backward))
     }
+}
+
+// dx times the slope of SiLU at x.
+fn times_slope(x: &Tensor, dx: &Tensor, on_kernels: bool) -> Result<Tensor> {
+    if on_kernels {
+        let shape = x.shape().clone();
+        return computed!(shape, [x, dx], |[x, dx]| zip(x, dx, |x, dx, fused| dx
+            * silu_slope(x, fused)));
+    }
+    let s = (x.neg()?.exp()? + 1.0)?.recip()?;
+    dx * (&s * (((s.affine(-1.0, 1.0)? * x)? + 1.0)?))?
 }
 
 fn turned(

@@ -2,7 +2,7 @@
 
 use super::{computed, tensors};
 use crate::nn::kernels::pointwise::{map, zip};
-use crate::nn::kernels::pool::{largest, largest_back};
+use crate::nn::kernels::pool::{largest, largest_back, largest_moved};
 use crate::nn::kernels::window::Window;
 use crate::nn::tape::{Slots, Tape, Value};
 use candle_core::{D, DType, Result, Tensor, bail};
@@ -20,19 +20,22 @@ impl Tape {
         } else {
             xs.tensor().relu()?
         };
-        let (saved, output) = (xs.clone(), ys.clone());
-        let backward = move |dys: Tensor, slots: &mut Slots| {
-            let dx = if on_kernels {
-                computed!(shape, [&output, &dys], |[y, dy]| {
+        let where_positive = move |y: &Tensor, dy: &Tensor| {
+            if on_kernels {
+                computed!(shape.clone(), [y, dy], |[y, dy]| {
                     let zero = 0 as T;
                     zip(y, dy, move |y, dy, _| if y > zero { dy } else { zero })
-                })?
+                })
             } else {
-                (dys * output.gt(0.0)?.to_dtype(output.dtype())?)?
-            };
-            slots.give(&saved, dx)
+                dy * y.gt(0.0)?.to_dtype(y.dtype())?
+            }
         };
-        Ok(self.push(ys, &[xs], &[], backward))
+        let tangent = xs.moved(|dx| where_positive(&ys, dx))?;
+        let (saved, output) = (xs.clone(), ys.clone());
+        let backward = move |dys: Tensor, slots: &mut Slots| {
+            slots.give(&saved, where_positive(&output, &dys)?)
+        };
+        Ok(self.push((ys, tangent), &[xs], &[], backward))
     }
 
     /// The largest number that each `kernel` x `kernel` window sees within the image: (B, H, W, C)
@@ -57,6 +60,15 @@ impl Tape {
         } else {
             tensors::largest(xs.tensor(), &window)?
         };
+        let tangent = xs.moved(|dx| {
+            if on_kernels {
+                computed!(dims, [xs.tensor(), &ys, dx], |[x, y, dx]| {
+                    largest_moved(x, y, dx, channels, &window)
+                })
+            } else {
+                tensors::largest_moved(xs.tensor(), &ys, dx, &window)
+            }
+        })?;
         let (saved, output) = (xs.clone(), ys.clone());
         let backward = move |dys: Tensor, slots: &mut Slots| {
             let x = saved.tensor();
@@ -70,19 +82,20 @@ impl Tape {
             };
             slots.give(&saved, dx)
         };
-        Ok(self.push(ys, &[xs], &[], backward))
+        Ok(self.push((ys, tangent), &[xs], &[], backward))
     }
 
     /// The mean over all positions: (B, H, W, C) to (B, C).
     pub(crate) fn position_mean(&mut self, xs: &Value) -> Result<Value> {
         let (batch, height, width, channels) = xs.tensor().dims4()?;
-        let ys = xs.tensor().flatten(1, 2)?.mean(1)?;
+        let mean = |t: &Tensor| t.flatten(1, 2)?.mean(1);
+        let out = (mean(xs.tensor())?, xs.moved(mean)?);
         let saved = xs.clone();
         let backward = move |dys: Tensor, slots: &mut Slots| {
             let each = (dys / (height * width) as f64)?.reshape((batch, 1, 1, channels))?;
             slots.give(&saved, each.broadcast_as(saved.dims())?.contiguous()?)
         };
-        Ok(self.push(ys, &[xs], &[], backward))
+        Ok(self.push(out, &[xs], &[], backward))
     }
 
     /// How far features (B, H, W, C) are from `others`, which take no gradient: both divided by
@@ -107,11 +120,22 @@ impl Tape {
         let unit = x.broadcast_div(&(&norms + eps)?)?;
         let gap = (&unit - y.broadcast_div(&(norm(&y)? + eps)?)?)?;
         let weights = weights.reshape((1, channels))?;
-        let each = gap.sqr()?.broadcast_mul(&weights)?.sum(D::Minus1)?;
-        // Means over tens of thousands of positions: in f64.
         let dtype = xs.tensor().dtype();
-        let each = each.to_dtype(DType::F64)?.reshape((batch, positions))?;
-        let ys = each.mean(1)?.to_dtype(dtype)?;
+        let summed = |each: Tensor| -> Result<Tensor> {
+            let each = each.broadcast_mul(&weights)?.sum(D::Minus1)?;
+            // Means over tens of thousands of positions: in f64.
+            let each = each.to_dtype(DType::F64)?.reshape((batch, positions))?;
+            each.mean(1)?.to_dtype(dtype)
+        };
+        let ys = summed(gap.sqr()?)?;
+        // u = x / (n + eps) moves along (dx - u (x.dx) / n) / (n + eps), nothing along n where x = 0.
+        let tangent = xs.moved(|dx| {
+            let dx = rows(dx)?;
+            let zero = norms.eq(0.0)?.to_dtype(dtype)?;
+            let along = ((&x * &dx)?.sum_keepdim(1)? / (&norms + zero)?)?;
+            let du = (&dx - unit.broadcast_mul(&along)?)?.broadcast_div(&(&norms + eps)?)?;
+            summed(((&gap * du)? * 2.0)?)
+        })?;
         let saved = xs.clone();
         let backward = move |dys: Tensor, slots: &mut Slots| {
             let by_position = (dys / positions as f64)?.reshape((batch, 1))?;
@@ -124,6 +148,6 @@ impl Tape {
             let dx = (du.broadcast_div(&(&norms + eps)?)? - unit.broadcast_mul(&along)?)?;
             slots.give(&saved, dx.reshape(saved.dims())?)
         };
-        Ok(self.push(ys, &[xs], &[], backward))
+        Ok(self.push((ys, tangent), &[xs], &[], backward))
     }
 }

@@ -60,12 +60,13 @@ impl Tape {
 
     fn by_taps(&mut self, xs: &Value, down: Taps, across: Taps) -> Result<Value> {
         let on_kernels = self.on_kernels(xs.tensor());
-        let ys = run(xs.tensor(), &down, &across, on_kernels)?;
+        let sized = |t: &Tensor| run(t, &down, &across, on_kernels);
+        let out = (sized(xs.tensor())?, xs.moved(sized)?);
         let saved = xs.clone();
         let backward = move |dys: Tensor, slots: &mut Slots| {
             slots.give(&saved, run(&dys, &down.transposed(), &across.transposed(), on_kernels)?)
         };
-        Ok(self.push(ys, &[xs], &[], backward))
+        Ok(self.push(out, &[xs], &[], backward))
     }
 }
 

@@ -119,14 +119,14 @@ fn put_back(window: &Window, part: &mut dyn FnMut(usize) -> Result<Tensor>) -> R
     sum.narrow(1, top, height)?.narrow(2, left, width)?.contiguous()
 }
 
-// What each place of the window sees, (B, H', W', C); -inf outside the image.
-fn seen(xs: &Tensor, window: &Window) -> Result<Vec<Tensor>> {
+// What each place of the window sees, (B, H', W', C), and `beyond` outside the image.
+fn seen(xs: &Tensor, window: &Window, beyond: f32) -> Result<Vec<Tensor>> {
     let ((rows, columns), stride) = (window.output(), window.stride);
     let [top, left, bottom, right] = window.padding;
     let none = |dim: usize, count: usize, like: &Tensor| -> Result<Tensor> {
         let mut dims = like.dims().to_vec();
         dims[dim] = count;
-        Tensor::full(f32::NEG_INFINITY, dims, like.device())?.to_dtype(like.dtype())
+        Tensor::full(beyond, dims, like.device())?.to_dtype(like.dtype())
     };
     let (above, below) = (none(1, top, xs)?, none(1, bottom + stride - 1, xs)?);
     let tall = Tensor::cat(&[&above, xs, &below], 1)?;
@@ -144,7 +144,7 @@ fn seen(xs: &Tensor, window: &Window) -> Result<Vec<Tensor>> {
 
 /// The largest of each window.
 pub(super) fn largest(xs: &Tensor, window: &Window) -> Result<Tensor> {
-    let mut places = seen(xs, window)?.into_iter();
+    let mut places = seen(xs, window, f32::NEG_INFINITY)?.into_iter();
     let Some(first) = places.next() else { candle_core::bail!("a window without a place") };
     places.try_fold(first, |most, place| most.maximum(&place))
 }
@@ -156,13 +156,30 @@ pub(super) fn largest_back(
     dys: &Tensor,
     window: &Window,
 ) -> Result<Tensor> {
-    let places = seen(xs, window)?;
+    let places = seen(xs, window, f32::NEG_INFINITY)?;
     let mut open = ys.ones_like()?;
     put_back(window, &mut |place| {
         let hit = (places[place].eq(ys)?.to_dtype(ys.dtype())? * &open)?;
         open = (&open - &hit)?;
         dys * hit
     })
+}
+
+/// What the largest numbers move along: that of the first place that has the largest.
+pub(super) fn largest_moved(
+    xs: &Tensor,
+    ys: &Tensor,
+    dxs: &Tensor,
+    window: &Window,
+) -> Result<Tensor> {
+    let places = seen(xs, window, f32::NEG_INFINITY)?;
+    let (mut open, mut sum) = (ys.ones_like()?, ys.zeros_like()?);
+    for (place, moved) in places.iter().zip(seen(dxs, window, 0.0)?) {
+        let hit = (place.eq(ys)?.to_dtype(ys.dtype())? * &open)?;
+        open = (&open - &hit)?;
+        sum = (sum + (hit * moved)?)?;
+    }
+    Ok(sum)
 }
 
 // `stride - 1` zeros after every row and column.
@@ -268,6 +285,44 @@ pub(super) fn group_norm_back(
     Ok([dx, dw, db, Tensor::cat(&[scale, by_shift], 1)?])
 }
 
+/// What the output moves along, where the input and the modulation move along `dxs` and
+/// `d_modulation`.
+pub(super) fn group_norm_moved(
+    of: &GroupNorm,
+    (xs, dxs): (&Tensor, &Tensor),
+    moments: &Tensor,
+    (weight, bias): (&Tensor, &Tensor),
+    modulation: Option<&Tensor>,
+    d_modulation: Option<&Tensor>,
+) -> Result<Tensor> {
+    let dims = (of.batch, of.positions, of.channels);
+    let moment = |i: usize| moments.narrow(2, i, 1)?.contiguous()?.reshape((of.batch, of.groups));
+    let (mean, inverse) = (by_channel(of, &moment(0)?)?, by_channel(of, &moment(1)?)?);
+    let normal = xs.reshape(dims)?.broadcast_sub(&mean)?.broadcast_mul(&inverse)?;
+    let (line, offset) = lines(of, weight, bias, modulation)?;
+    let dx = dxs.reshape(dims)?;
+    let count = (of.positions * of.channels / of.groups) as f64;
+    let mean_d = by_channel(of, &(by_group(of, &dx)? / count)?)?;
+    let mean_dn = by_channel(of, &(by_group(of, &(&dx * &normal)?)? / count)?)?;
+    let dn = (dx.broadcast_sub(&mean_d)? - normal.broadcast_mul(&mean_dn)?)?;
+    let mut dz = dn.broadcast_mul(&inverse)?.broadcast_mul(&line)?;
+    if let Some(d_modulation) = d_modulation {
+        let half = |from: usize| -> Result<Tensor> {
+            let half = d_modulation.narrow(1, from, of.channels)?.contiguous()?;
+            half.reshape((of.batch, 1, of.channels))
+        };
+        let own = normal.broadcast_mul(&weight.reshape((1, 1, of.channels))?)?;
+        let own = own.broadcast_add(&bias.reshape((1, 1, of.channels))?)?;
+        dz = (dz + own.broadcast_mul(&half(0)?)?)?.broadcast_add(&half(of.channels)?)?;
+    }
+    if of.silu {
+        let z = normal.broadcast_mul(&line)?.broadcast_add(&offset)?;
+        let s = (z.neg()?.exp()? + 1.0)?.recip()?;
+        dz = (dz * (&s * ((s.affine(-1.0, 1.0)? * z)? + 1.0)?)?)?;
+    }
+    dz.reshape(xs.dims())
+}
+
 // (B, N, C) as (B, heads, N, d).
 fn heads(of: &Attention, xs: &Tensor) -> Result<Tensor> {
     let d = of.channels / of.heads;
@@ -313,6 +368,26 @@ pub(super) fn attention_back(
     let dq = product(settings, &ds, &k)?;
     let dk = product(settings, &ds.t()?, &q)?;
     Ok([back(dq)?, back(dk)?, back(dv)?])
+}
+
+/// What the output moves along, where queries, keys and values move along `moved`.
+pub(super) fn attention_moved(
+    settings: Settings,
+    of: &Attention,
+    [q, k, v]: [&Tensor; 3],
+    [dq, dk, dv]: [&Tensor; 3],
+) -> Result<Tensor> {
+    let dims = q.dims();
+    let (q, k, v) = (heads(of, q)?, heads(of, k)?, heads(of, v)?);
+    let (dq, dk, dv) = (heads(of, dq)?, heads(of, dk)?, heads(of, dv)?);
+    let weights = weights(settings, of, &q, &k)?;
+    let scale = ((of.channels / of.heads) as f64).powf(-0.5);
+    let scores = (product(settings, &dq, &k.t()?)? + product(settings, &q, &dk.t()?)?)?;
+    let scores = (scores * scale)?;
+    let mean = (&weights * &scores)?.sum_keepdim(D::Minus1)?;
+    let dw = (&weights * scores.broadcast_sub(&mean)?)?;
+    let dy = (product(settings, &dw, &v)? + product(settings, &weights, &dv)?)?;
+    dy.transpose(1, 2)?.contiguous()?.reshape(dims)
 }
 
 pub(super) fn resample(xs: &Tensor, down: &Taps, across: &Taps) -> Result<Tensor> {
