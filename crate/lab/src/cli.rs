@@ -140,6 +140,11 @@ fn command() -> Command {
                         .after_help("Example:\n  cargo lab bench lemma1 --threads 2"),
                 )
                 .subcommand(
+                    Command::new("tangent")
+                        .about("Time a network's Jacobian-vector product beside its answer alone")
+                        .after_help("Example:\n  cargo lab bench tangent"),
+                )
+                .subcommand(
                     Command::new("data")
                         .about("Time the reader of datasets, from Parquet to bytes in memory")
                         .arg(Arg::new("NAME").num_args(0..).help(
@@ -248,6 +253,7 @@ pub fn run() -> Result<ExitCode> {
                 let arguments = threads.map(|n| vec!["--threads".to_string(), n.to_string()]);
                 bench::library(&Place::find()?, "lemma1", &arguments.unwrap_or_default())
             }
+            Some(("tangent", _)) => bench::library(&Place::find()?, "tangent", &[]),
             Some(("data", matches)) => {
                 let files = matches.get_many::<String>("NAME").unwrap_or_default();
                 let mut arguments: Vec<String> = files.cloned().collect();
@@ -266,7 +272,10 @@ pub fn run() -> Result<ExitCode> {
                 let cuda = matches.get_one::<String>("device").is_some_and(|d| d == "cuda");
                 bench::engine(&Place::find()?, &arguments, cuda)
             }
-            None => Err("name what to measure: kernel, train, sample, lemma1 or data".to_string()),
+            None => {
+                Err("name what to measure: kernel, train, sample, lemma1, tangent or data"
+                    .to_string())
+            }
         },
         Some(("pack", matches)) => {
             pack::pack(&Place::find()?, matches.get_one::<String>("FILE").map(String::as_str))
