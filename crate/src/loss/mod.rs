@@ -4,6 +4,7 @@
 
 mod classification;
 mod consistency;
+mod continuous;
 mod distance;
 mod lpips;
 mod matching;
@@ -11,6 +12,7 @@ mod weighting;
 
 pub use classification::cross_entropy;
 pub use consistency::{Pair, consistency_loss, distillation_pair, training_pair};
+pub use continuous::{stopped_tangent_loss, tangent_loss};
 pub use distance::{Compare, Distance, Metric, Reduction};
 pub use lpips::{Lpips, LpipsConfig, Pooling};
 pub use matching::score_matching_loss;

@@ -11,6 +11,8 @@ mod classification;
 mod consistency_distillation;
 mod consistency_training;
 mod consistency_trajectory;
+mod continuous_distillation;
+mod continuous_training;
 mod knowledge_distillation;
 mod player;
 mod progressive_distillation;
@@ -24,6 +26,8 @@ pub use classification::ClassifierConfig;
 pub use consistency_distillation::ConsistencyDistillation;
 pub use consistency_training::ConsistencyTraining;
 pub use consistency_trajectory::{ConsistencyTrajectory, TrajectoryMaps};
+pub use continuous_distillation::ContinuousDistillation;
+pub use continuous_training::ContinuousTraining;
 pub use knowledge_distillation::KnowledgeDistillation;
 pub(crate) use player::average;
 pub use player::{Averages, DecayShape, LearningRate, Player};
@@ -70,6 +74,10 @@ pub enum MethodConfig {
     Distillation(ConsistencyDistillation),
     /// Consistency training.
     ConsistencyTraining(ConsistencyTraining),
+    /// Consistency distillation in the limit of fine grids.
+    ContinuousDistillation(ContinuousDistillation),
+    /// Consistency training in the limit of fine grids.
+    ContinuousTraining(ContinuousTraining),
     /// Progressive distillation.
     ProgressiveDistillation(ProgressiveDistillation),
     /// Knowledge distillation.
@@ -86,6 +94,8 @@ impl Deref for MethodConfig {
             Self::ScoreMatching(method) => method,
             Self::Distillation(method) => method,
             Self::ConsistencyTraining(method) => method,
+            Self::ContinuousDistillation(method) => method,
+            Self::ContinuousTraining(method) => method,
             Self::ProgressiveDistillation(method) => method,
             Self::KnowledgeDistillation(method) => method,
             Self::ConsistencyTrajectory(method) => method,
