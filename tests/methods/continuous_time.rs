@@ -201,7 +201,7 @@ fn what_cannot_be_is_refused() -> Result<()> {
         ),
         ("kind = 'continuous-training'\nparameterization = 'piecewise'", "jumps at eps"),
         ("kind = 'continuous-distillation'\nteacher = 'exact'\nstep = 0.7", "method.step"),
-        ("kind = 'continuous-training'\nstart = 'exact'", "no weights"),
+        ("kind = 'continuous-training'\nteacher = 'exact'", "no weights"),
     ] {
         let said = experiment(method, 5).and_then(|e| e.check()).err().map(|e| e.to_string());
         assert!(said.as_ref().is_some_and(|e| e.contains(word)), "{method}: {said:?}");
@@ -211,7 +211,7 @@ fn what_cannot_be_is_refused() -> Result<()> {
     let mut other = experiment("kind = 'score-matching'", 2)?;
     other.name = "teacher".to_string();
     let teacher = train(&other, &folder.0, &Monitor::default(), 1)?.folder();
-    let start = format!("kind = 'continuous-training'\nstart = '{teacher}'");
+    let start = format!("kind = 'continuous-training'\nteacher = '{teacher}'");
     train(&experiment(&start, 2)?, &folder.0, &Monitor::default(), 1)?;
     let text = experiment(&start, 2)?.to_toml()?.replace("width = 32", "width = 16");
     let said = train(&Experiment::parse(&text)?, &folder.0, &Monitor::default(), 1);

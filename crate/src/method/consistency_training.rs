@@ -1,6 +1,6 @@
 //! Consistency training (the paper, algorithm 3; the talk, algorithm 2).
 
-use super::student::{Measure, Student};
+use super::student::{Measure, Student, has_weights, start_from};
 use super::{Batch, Gives, Method, Player, Setting, Trainer};
 use crate::loss::{Distance, LpipsConfig, Weighting};
 use crate::process::{Decay, Density, Growth, NoiseRange, Parameterization, Schedule, perturb};
@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 ///     lpips: None,
 ///     weighting: Weighting::default(),
 ///     parameterization: Parameterization::Skip,
+///     teacher: None,
 /// };
 /// assert_eq!((method.points(0, 1000), method.points(1000, 1000)), (Some(2), Some(151)));
 /// assert!(method.check().is_ok());
@@ -45,6 +46,10 @@ pub struct ConsistencyTraining {
     /// Eq. 3 or eq. 4 of the talk.
     #[serde(default)]
     pub parameterization: Parameterization,
+    /// A run or a published network whose weights it starts from, and which it uses for nothing
+    /// else: to compare it with methods that do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<String>,
 }
 
 impl ConsistencyTraining {
@@ -59,8 +64,13 @@ impl Method for ConsistencyTraining {
         "consistency training"
     }
 
-    fn summary(&self, _: Option<&str>) -> String {
-        "A consistency model, by training alone".to_string()
+    fn summary(&self, teacher: Option<&str>) -> String {
+        match teacher {
+            Some(teacher) => {
+                format!("A consistency model, by training from the weights of `{teacher}`")
+            }
+            None => "A consistency model, by training alone".to_string(),
+        }
     }
 
     fn gives(&self) -> Gives {
@@ -69,12 +79,14 @@ impl Method for ConsistencyTraining {
 
     fn check(&self) -> Result<()> {
         self.measure().check()?;
+        has_weights(self.teacher.as_deref())?;
         self.density.check().context("method")?;
         self.schedule.check().context("method.schedule")
     }
 
     fn build(&self, setting: &Setting) -> Result<Box<dyn Trainer>> {
         let network = setting.network()?;
+        start_from(self.teacher.as_deref(), setting, &network.0)?;
         Ok(Box::new(Training {
             student: Student::new(setting, network, self.parameterization, self.measure())?,
             noise: setting.noise,
@@ -104,6 +116,10 @@ impl Method for ConsistencyTraining {
             Decay::Fixed => mu0.to_string(),
         };
         [Some(points), Some(mu)]
+    }
+
+    fn teacher(&self) -> Option<&str> {
+        self.teacher.as_deref()
     }
 
     fn lpips(&self) -> Option<&LpipsConfig> {

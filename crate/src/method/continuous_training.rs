@@ -2,7 +2,7 @@
 //! finer grids, with the squared l2 distance and lambda = the inverse of the gap (Theorem 6).
 
 use super::continuous_distillation::measure;
-use super::student::Student;
+use super::student::{Student, has_weights, start_from};
 use super::{Batch, Gives, Method, Player, Setting, Trainer};
 use crate::loss::{Distance, Weighting, stopped_tangent_loss};
 use crate::process::{NoiseRange, Parameterization, perturb};
@@ -30,10 +30,10 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ContinuousTraining {
-    /// A run or a published network whose weights it starts from, as in the paper; without one it
-    /// starts from new ones.
+    /// The run or the published network whose weights it starts from, as in the paper, and which it
+    /// uses for nothing else; without one it starts from new ones.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub start: Option<String>,
+    pub teacher: Option<String>,
     /// Eq. 3 or eq. 4 of the talk.
     pub parameterization: Parameterization,
 }
@@ -43,13 +43,11 @@ impl Method for ContinuousTraining {
         "continuous-time consistency training"
     }
 
-    fn summary(&self, start: Option<&str>) -> String {
-        match start {
-            Some(start) => {
-                format!(
-                    "A consistency model, by continuous-time training from the weights of `{start}`"
-                )
-            }
+    fn summary(&self, teacher: Option<&str>) -> String {
+        match teacher {
+            Some(teacher) => format!(
+                "A consistency model, by continuous-time training from the weights of `{teacher}`"
+            ),
             None => "A consistency model, by continuous-time training alone".to_string(),
         }
     }
@@ -64,23 +62,12 @@ impl Method for ContinuousTraining {
             "method.parameterization = 'piecewise': it jumps at eps and has no derivative by t there; \
              leave it out"
         );
-        ensure!(
-            self.start.as_deref() != Some("exact"),
-            "method.start = 'exact': the exact denoiser has no weights to start from"
-        );
-        Ok(())
+        has_weights(self.teacher.as_deref())
     }
 
     fn build(&self, setting: &Setting) -> Result<Box<dyn Trainer>> {
         let (params, network) = setting.network()?;
-        if let Some(start) = &self.start {
-            let (_, weights) = setting.teachers.find(start)?;
-            let same = weights.map(|weights| weights.start(&params)).transpose()?;
-            ensure!(
-                same == Some(true),
-                "method.start = '{start}': it is not the network of this experiment"
-            );
-        }
+        start_from(self.teacher.as_deref(), setting, &params)?;
         let (d, lambda) = (Distance::default(), Weighting::default());
         let measure = measure(&d, &lambda);
         Ok(Box::new(Training {
@@ -90,7 +77,7 @@ impl Method for ContinuousTraining {
     }
 
     fn teacher(&self) -> Option<&str> {
-        self.start.as_deref()
+        self.teacher.as_deref()
     }
 }
 

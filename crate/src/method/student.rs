@@ -33,6 +33,31 @@ impl Measure<'_> {
     }
 }
 
+/// Let `params` begin as the weights of `teacher`, where a method without a teacher names one.
+///
+/// # Errors
+/// A teacher with another network.
+pub(super) fn start_from(teacher: Option<&str>, setting: &Setting, params: &Params) -> Result<()> {
+    let Some(teacher) = teacher else { return Ok(()) };
+    let (_, weights) = setting.teachers.find(teacher)?;
+    let same = weights.map(|weights| weights.start(params)).transpose()?;
+    ensure!(
+        same == Some(true),
+        "method.teacher = '{teacher}': it is not the network of this experiment, which is to start \
+         from its weights"
+    );
+    Ok(())
+}
+
+/// Whether a teacher, if there is one, has weights to start from.
+pub(super) fn has_weights(teacher: Option<&str>) -> Result<()> {
+    ensure!(
+        teacher != Some("exact"),
+        "method.teacher = 'exact': the exact denoiser has no weights to start from"
+    );
+    Ok(())
+}
+
 /// f_theta and f_theta-.
 pub(super) struct Student {
     pub player: Player,
