@@ -272,8 +272,9 @@ class Relay:
         if message.kind in ANSWERS:
             self.answer("control", message, *ANSWERS[message.kind])
         elif message.kind == "interrupt_request":
-            self.answer("control", message, "interrupt_reply", {"status": "ok"})
+            # In this order: a cell that is sent once the answer has come is not stopped.
             self.interrupt()
+            self.answer("control", message, "interrupt_reply", {"status": "ok"})
         elif message.kind == "shutdown_request":
             self.shut_down("control", message)
         self.status("idle", message.header)
