@@ -4,6 +4,7 @@
 
 mod layers;
 mod networks;
+mod second;
 mod tangents;
 
 use candle_core::{DType, Device, Tensor, Var};

@@ -5,8 +5,9 @@
 //! function has A = 0. In distillation v is the slope of the teacher's PF ODE, (x - D(x, t)) / t; in
 //! training (x_t - x_0) / t, which is z (Theorem 6).
 
+use super::along;
 use crate::Result;
-use crate::seam::{ConsistencyFunction, Tangent};
+use crate::seam::{ConsistencyFunction, Tangent, per_sample};
 use candle_core::Tensor;
 
 /// The loss whose gradient is that of Theorems 5 and 6, one number per sample: the limit of the
@@ -45,8 +46,7 @@ pub fn stopped_tangent_loss(
 /// The loss of Theorem 3, one number per sample: |A|^2, whose gradient goes through A.
 ///
 /// The gradient needs a second derivative. It is that of <A, f(x + h v, t + h) - f(x - h v, t - h)> /
-/// 2h with the first A held, a central difference of two passes, whose error is of the order of h^2.
-/// h is `step` times t, so that a step moves x by that part of its noise; where t - h would lie below
+/// 2h with the first A held ([`along`]), whose error is of the order of h^2. h is `step` times t, so that a step moves x by that part of its noise; where t - h would lie below
 /// `eps`, t is moved up. The value is |A|^2, exact.
 ///
 /// # Errors
@@ -63,14 +63,12 @@ pub fn tangent_loss(
     let (_, a) = student.push_forward(x, &t, slope, &[1.0])?;
     let a = a.detach();
     let rates: Vec<f64> = t.iter().map(|t| step * t).collect();
-    let by = crate::seam::per_sample(&rates, x)?;
-    let moved = slope.broadcast_mul(&by)?;
+    let moved = slope.broadcast_mul(&per_sample(&rates, x)?)?;
     let at = |sign: f64| -> Result<Tensor> {
         let levels: Vec<f64> = t.iter().map(|t| (t + sign * step * t).max(eps)).collect();
         student.origin(&(x + (&moved * sign)?)?, &levels)
     };
-    let difference = (at(1.0)? - at(-1.0)?)?.broadcast_div(&(by * 2.0)?)?;
-    let through = ((&a * difference)?.flatten_from(1)?.sum(1)? * 2.0)?;
+    let through = (along(at, &a, &rates)? * 2.0)?;
     let value = a.sqr()?.flatten_from(1)?.sum(1)?;
     Ok(((&through - through.detach())? + value)?)
 }

@@ -8,6 +8,7 @@ mod continuous;
 mod distance;
 mod lpips;
 mod matching;
+mod second;
 mod weighting;
 
 pub use classification::cross_entropy;
@@ -16,4 +17,5 @@ pub use continuous::{stopped_tangent_loss, tangent_loss};
 pub use distance::{Compare, Distance, Metric, Reduction};
 pub use lpips::{Lpips, LpipsConfig, Pooling};
 pub use matching::score_matching_loss;
+pub use second::along;
 pub use weighting::{Weight, Weighting};
