@@ -100,6 +100,34 @@ pub trait Tangent: ConsistencyFunction {
 }
 
 /// A two-time map with its exact derivative along any direction.
+///
+/// ```
+/// use consistency::prelude::*;
+/// /// For data that are always 0: x_s = (s / t) x_t.
+/// struct Shrink;
+/// impl TwoTimeMap for Shrink {
+///     fn map(&self, x: &Tensor, t: &[f64], s: &[f64]) -> consistency::Result<Tensor> {
+///         Ok((x * (s[0] / t[0]))?)
+///     }
+/// }
+/// impl MapTangent for Shrink {
+///     fn push_forward(
+///         &self,
+///         x: &Tensor,
+///         (t, s): (&[f64], &[f64]),
+///         v: &Tensor,
+///         (dt, ds): (&[f64], &[f64]),
+///     ) -> consistency::Result<(Tensor, Tensor)> {
+///         let by_levels = ds[0] / t[0] - s[0] * dt[0] / (t[0] * t[0]);
+///         Ok((self.map(x, t, s)?, ((v * (s[0] / t[0]))? + (x * by_levels)?)?))
+///     }
+/// }
+/// let x = Tensor::new(&[[8.0f64]], &Device::Cpu)?; // (1, 1)
+/// let still = x.zeros_like()?;
+/// let (_, by_s) = Shrink.push_forward(&x, (&[4.0], &[1.0]), &still, (&[0.0], &[1.0]))?;
+/// assert_eq!(values(&by_s)?, [2.0]);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 pub trait MapTangent: TwoTimeMap {
     /// x_s at the noise levels (t, s), and the Jacobian-vector product of the map by x along `v`, by t
     /// along `rates.0` and by s along `rates.1`, each one number per sample or one for all.

@@ -74,6 +74,10 @@ struct Problem<'a> {
 }
 
 impl Problem<'_> {
+    fn tolerance(&self) -> f64 {
+        tolerance(self.metric).max(self.model.accuracy())
+    }
+
     // The scaled loss or gradient on the grid of `points`.
     fn value(&self, points: usize) -> Result<f64> {
         let grid = self.noise.karras(points)?;
@@ -85,7 +89,7 @@ impl Problem<'_> {
                 target: self.model,
                 t,
                 t_next,
-                tolerance: tolerance(self.metric),
+                tolerance: self.tolerance(),
             };
             let [value] = step.integrate(|x| {
                 let f = numbers(&self.model.origin(x, &[t_next])?)?;
@@ -160,14 +164,14 @@ impl Problem<'_> {
         let at = |node: &Node| -> Result<[f64; 1]> {
             let (t, slope) = (self.noise.tau(node.at), self.noise.tau_slope(node.at));
             let cover = line::cover(&self.parts, t, 0);
-            let inner = integrate(cover, 1, tolerance(self.metric), |nodes| {
+            let inner = integrate(cover, 1, self.tolerance(), |nodes| {
                 self.integrand(&batch(nodes)?, t, slope)
             })?;
             Ok(inner[0])
         };
         let parts = panels(0, &breaks(0.0, 1.0, 16)).collect();
         let purpose = Purpose::here();
-        let found = integrate(parts, 1, tolerance(self.metric).max(1e-10), |nodes| {
+        let found = integrate(parts, 1, self.tolerance().max(1e-10), |nodes| {
             nodes.par_iter().map(|node| purpose.run(|| at(node))).collect()
         })?;
         Ok(found[0][0])

@@ -6,6 +6,7 @@
 //! Everything is in f64. Where data lie on a line, expectations are integrals to a stated
 //! accuracy, because at the losses' size (3e-6 at N = 513) noise would hide what is claimed.
 
+mod along;
 mod controls;
 mod dual;
 mod lemma1;
@@ -19,6 +20,7 @@ mod theorem1;
 mod theorem2;
 mod weighted;
 
+pub use along::AlongParameters;
 pub use controls::{AfterFlow, WrongSign};
 pub use dual::{Dual, Number};
 pub use lemma1::{Source, binned_score, score_errors, score_errors_at};

@@ -22,6 +22,11 @@ use candle_core::{DType, Device, Tensor};
 pub trait ByParameter: Tangent {
     /// df/dtheta_i at (x, t), of the shape of `x`.
     fn by_parameter(&self, x: &Tensor, t: &[f64], i: usize) -> Result<Tensor>;
+
+    /// The relative accuracy of its numbers: no integral over them is asked for more.
+    fn accuracy(&self) -> f64 {
+        1e-12
+    }
 }
 
 /// f(x, t) = c_skip(t) x + c_out(t) tanh(a c_in(t) x + b ln t + c), element by element.

@@ -482,7 +482,7 @@ impl<T: Real> Kernel<T> for Moved<'_, T> {
                 let at = from + r * stride;
                 // SAFETY: as above.
                 let dy = unsafe { std::slice::from_raw_parts_mut(dys.at(at), d) };
-                dy.iter_mut().zip(&ys[at..]).for_each(|(dy, y)| *dy = *dy - *total * *y);
+                dy.iter_mut().zip(&ys[at..]).for_each(|(dy, y)| *dy -= *total * *y);
             }
         }
     }
