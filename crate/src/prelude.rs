@@ -36,8 +36,8 @@ pub use crate::notebook::{
 pub use crate::plot::Figure;
 pub use crate::process::{
     Coefficients, Convention, Decay, Density, Empirical, ExactFlow, FlowMap, GaussianMixture,
-    Growth, NoiseRange, Parameterization, Scaling, Schedule, Solver, TimeGrid, VpSchedule,
-    forward_sde, perturb, pf_ode_slope, reverse_sde, trajectory,
+    Growth, LinearSde, NoiseRange, Parameterization, Scaling, Schedule, Solver, TimeGrid,
+    VpSchedule, forward_sde, perturb, pf_ode_slope, reverse_sde, trajectory,
 };
 pub use crate::record::{Budget, Provenance, Table};
 pub use crate::reproduce::{self, Reproduction};

@@ -17,7 +17,7 @@ const GRADIENTS: [&str; 4] = [
 const RIGHT: &str = "Some(Some([2.0, 2.0])) Some(Some([1.0, 1.0]))";
 
 /// Types of the prelude, each bound by a plain `let`.
-const TYPES: [(&str, &str); 96] = [
+const TYPES: [(&str, &str); 97] = [
     ("Tensor", "let a1 = Tensor::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Var", "let a2 = Var::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Device", "let a3 = Device::Cpu;"),
@@ -128,6 +128,7 @@ const TYPES: [(&str, &str); 96] = [
     ("Images", "let images = dataset.split(\"train\")?;"),
     ("Hub", "let hub = Hub::from_env()?;"),
     ("VpSchedule", "let g2 = VpSchedule::default();"),
+    ("LinearSde", "let g10 = LinearSde::default();"),
     ("Pretrained", "let g3 = Pretrained::open(\"./nowhere\").ok();"),
     ("Card", "let g4 = Card::default();"),
     ("Churn", "let g5 = Churn::default();"),
