@@ -3,7 +3,7 @@
 
 use candle_core::{DType, Device, Tensor};
 use consistency::Result;
-use consistency::process::{ExactFlow, GaussianMixture, LinearSde};
+use consistency::process::{ExactFlow, GaussianMixture, LinearSde, NoiseRange, Spacing};
 use consistency::rng::Key;
 use consistency::seam::TwoTimeMap;
 
@@ -135,4 +135,27 @@ fn constants_that_make_no_sense_are_refused() {
         let said = sde.check().err().map(|e| e.to_string()).unwrap_or_default();
         assert!(said.contains(word), "{said}");
     }
+}
+
+/// Each grid has equal steps in its own variable, and the same ends.
+#[test]
+fn grids_are_uniform_where_they_say() -> Result<()> {
+    let noise = NoiseRange::default();
+    let steps = |of: &dyn Fn(f64) -> f64, spacing| -> Result<f64> {
+        let grid = noise.spaced(spacing, 9)?;
+        assert_eq!((grid.first(), grid.last()), (noise.eps, noise.t_max));
+        let each: Vec<f64> = grid.times().windows(2).map(|t| of(t[1]) - of(t[0])).collect();
+        let mean = each.iter().sum::<f64>() / 8.0;
+        Ok(each.iter().map(|step| (step / mean - 1.0).abs()).fold(0.0, f64::max))
+    };
+    let vp = |t: f64| SDES[2].time(t).unwrap_or(f64::NAN);
+    let root = |t: f64| t.powf(1.0 / 7.0);
+    let own: [(&dyn Fn(f64) -> f64, Spacing); 3] =
+        [(&root, Spacing::Karras), (&f64::ln, Spacing::LogSnr), (&vp, Spacing::VpTime)];
+    for (i, (of, spacing)) in own.iter().enumerate() {
+        assert!(steps(of, *spacing)? < 1e-9, "{spacing:?}");
+        let other = own[(i + 1) % 3].1;
+        assert!(steps(of, other)? > 0.1, "{spacing:?} and {other:?} are one grid");
+    }
+    Ok(())
 }

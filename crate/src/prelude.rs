@@ -36,7 +36,7 @@ pub use crate::notebook::{
 pub use crate::plot::Figure;
 pub use crate::process::{
     Coefficients, Convention, Decay, Density, Empirical, ExactFlow, FlowMap, GaussianMixture,
-    Growth, LinearSde, NoiseRange, Parameterization, Scaling, Schedule, Solver, TimeGrid,
+    Growth, LinearSde, NoiseRange, Parameterization, Scaling, Schedule, Solver, Spacing, TimeGrid,
     VpSchedule, forward_sde, perturb, pf_ode_slope, reverse_sde, trajectory,
 };
 pub use crate::record::{Budget, Provenance, Table};

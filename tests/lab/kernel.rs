@@ -17,7 +17,7 @@ const GRADIENTS: [&str; 4] = [
 const RIGHT: &str = "Some(Some([2.0, 2.0])) Some(Some([1.0, 1.0]))";
 
 /// Types of the prelude, each bound by a plain `let`.
-const TYPES: [(&str, &str); 97] = [
+const TYPES: [(&str, &str); 98] = [
     ("Tensor", "let a1 = Tensor::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Var", "let a2 = Var::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Device", "let a3 = Device::Cpu;"),
@@ -129,6 +129,7 @@ const TYPES: [(&str, &str); 97] = [
     ("Hub", "let hub = Hub::from_env()?;"),
     ("VpSchedule", "let g2 = VpSchedule::default();"),
     ("LinearSde", "let g10 = LinearSde::default();"),
+    ("Spacing", "let g11 = Spacing::LogSnr;"),
     ("Pretrained", "let g3 = Pretrained::open(\"./nowhere\").ok();"),
     ("Card", "let g4 = Card::default();"),
     ("Churn", "let g5 = Churn::default();"),

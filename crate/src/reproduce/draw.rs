@@ -117,7 +117,8 @@ impl<'a> Draw<'a> {
         match self.sampling {
             Sampling::Solver(solver) => {
                 let (key, first) = (self.key.stream("solver"), batch.indices().start);
-                solver.sampler.sample_from(denoiser, &z, &noise.karras(solver.points)?, &key, first)
+                let grid = noise.spaced(solver.spacing, solver.points)?;
+                solver.sampler.sample_from(denoiser, &z, &grid, &key, first)
             }
             Sampling::Renoised { tau, points } => {
                 let x = pf_ode(denoiser, Solver::Heun, &z, &noise.karras(*points)?)?;

@@ -1,7 +1,7 @@
 //! How the samples of a reproduction are drawn and evaluated, as the table `evaluate` of its file.
 
 use crate::bounds::{POINTS, within};
-use crate::process::NoiseRange;
+use crate::process::{NoiseRange, Spacing};
 use crate::sample::{Multistep, Sampler};
 use crate::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -46,8 +46,11 @@ pub struct Evaluation {
 pub struct SamplerOnGrid {
     /// The sampler.
     pub sampler: Sampler,
-    /// The points of its Karras grid.
+    /// The points of its grid.
     pub points: usize,
+    /// How they lie between eps and T; the paper's grid where it is left out.
+    #[serde(default, skip_serializing_if = "Spacing::is_karras")]
+    pub spacing: Spacing,
 }
 
 /// Metrics that are computed from the same features. Samples are compared with the training

@@ -3,6 +3,7 @@
 use super::config::Reproduction;
 use super::evaluation::SamplerOnGrid;
 use crate::method::Gives;
+use crate::process::Spacing;
 use crate::record::Budget;
 use crate::sample::Sampler;
 
@@ -22,7 +23,7 @@ pub enum Sampling {
         /// gamma, below 1.
         gamma: f64,
     },
-    /// A denoiser's samples by a sampler on a Karras grid.
+    /// A denoiser's samples by a sampler on a grid.
     Solver(SamplerOnGrid),
     /// A denoiser's samples by Heun, renoised to level tau, from which Heun solves the PF ODE again
     /// on the points of the grid below tau. A student without error would give the same in two
@@ -57,7 +58,13 @@ impl Sampling {
                 let steps = Self::Multistep { taus: taus.clone() }.name();
                 format!("{steps}, gamma {}", short(gamma))
             }
-            Self::Solver(solver) => format!("{}, {} points", solver.sampler.name(), solver.points),
+            Self::Solver(SamplerOnGrid { sampler, points, spacing }) => {
+                let grid = match spacing {
+                    Spacing::Karras => String::new(),
+                    other => format!(" {}", other.name()),
+                };
+                format!("{}, {points} points{grid}", sampler.name())
+            }
             Self::Renoised { tau, points } => {
                 format!("Heun, {points} points, again from tau {}", short(tau))
             }
@@ -92,7 +99,11 @@ impl Reproduction {
     /// The kinds of sampling that are evaluated, in the order of its file.
     pub fn samplings(&self) -> Vec<Sampling> {
         let taus = self.evaluate.taus.iter().map(|taus| Sampling::Multistep { taus: taus.clone() });
-        let heun = |points: &usize| SamplerOnGrid { sampler: Sampler::heun(), points: *points };
+        let heun = |points: &usize| SamplerOnGrid {
+            sampler: Sampler::heun(),
+            points: *points,
+            spacing: Spacing::Karras,
+        };
         let points = self.evaluate.points.iter().map(heun);
         let solvers = points.chain(self.evaluate.solvers.iter().copied()).map(Sampling::Solver);
         let again = self.evaluate.points.first().map(|points| {

@@ -1,5 +1,6 @@
 //! Noise ranges and time grids (the paper, section 4; Karras et al. 2022, eq. 5).
 
+use super::LinearSde;
 use crate::bounds::{POINTS, level, within};
 use crate::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,38 @@ pub struct NoiseRange {
     pub t_max: f64,
     /// The exponent of the Karras grid; larger puts more points near `eps`.
     pub rho: f64,
+}
+
+/// How the noise levels of a sampler's grid lie between eps and T: each sampler was published with a
+/// grid of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Spacing {
+    /// EDM's, with the rho of the range (Karras et al. 2022): the paper's.
+    #[default]
+    Karras,
+    /// Equal steps of ln t, which are those of the logarithm of the signal-to-noise ratio:
+    /// DPM-Solver's (Lu et al. 2022).
+    LogSnr,
+    /// Equal steps of the time of the variance-preserving SDE with beta from 0.1 to 20: DDIM's and
+    /// DDPM's.
+    VpTime,
+}
+
+impl Spacing {
+    /// Whether it is the paper's.
+    pub fn is_karras(&self) -> bool {
+        *self == Self::Karras
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Karras => "Karras",
+            Self::LogSnr => "uniform in log-SNR",
+            Self::VpTime => "uniform in VP's time",
+        }
+    }
 }
 
 impl Default for NoiseRange {
@@ -71,6 +104,35 @@ impl NoiseRange {
     /// As [`NoiseRange::karras`].
     pub fn uniform(&self, points: usize) -> Result<TimeGrid> {
         self.grid(points, |u| self.eps + u * (self.t_max - self.eps))
+    }
+
+    /// The grid of `points` noise levels from eps to T that `spacing` says.
+    ///
+    /// ```
+    /// use consistency::process::{NoiseRange, Spacing};
+    /// let grid = NoiseRange::default().spaced(Spacing::LogSnr, 5)?;
+    /// // Each level is the same multiple of the one before.
+    /// let ratios: Vec<f64> = grid.times().windows(2).map(|t| t[1] / t[0]).collect();
+    /// assert!(ratios.iter().all(|r| (r / ratios[0] - 1.0).abs() < 1e-12));
+    /// # Ok::<(), consistency::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`NoiseRange::karras`].
+    pub fn spaced(&self, spacing: Spacing, points: usize) -> Result<TimeGrid> {
+        self.check()?;
+        match spacing {
+            Spacing::Karras => self.karras(points),
+            Spacing::LogSnr => {
+                let ratio = (self.t_max / self.eps).ln();
+                self.grid(points, |u| self.eps * (u * ratio).exp())
+            }
+            Spacing::VpTime => {
+                let vp = LinearSde::VariancePreserving { beta_min: 0.1, beta_max: 20.0 };
+                let (from, to) = (vp.time(self.eps)?, vp.time(self.t_max)?);
+                self.grid(points, |u| vp.sigma(from + u * (to - from)))
+            }
+        }
     }
 
     fn grid(&self, points: usize, at: impl Fn(f64) -> f64) -> Result<TimeGrid> {

@@ -21,7 +21,7 @@ mod variance;
 pub use density::Density;
 pub use empirical::Empirical;
 pub use flow::{ExactFlow, FlowMap};
-pub use grid::{NoiseRange, TimeGrid};
+pub use grid::{NoiseRange, Spacing, TimeGrid};
 pub use linear::LinearSde;
 pub use mixture::GaussianMixture;
 pub use scaling::{Coefficients, Parameterization, Scaling, time_condition};
