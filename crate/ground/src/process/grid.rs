@@ -30,6 +30,16 @@ pub struct NoiseRange {
 
 /// How the noise levels of a sampler's grid lie between eps and T: each sampler was published with a
 /// grid of its own.
+///
+/// ```
+/// use consistency::prelude::*;
+/// let noise = NoiseRange::default();
+/// // The middle of the range lies far lower in log-SNR than on EDM's grid.
+/// let middle = |spacing| noise.spaced(spacing, 3).map(|grid| grid.times()[1]);
+/// assert!((middle(Spacing::LogSnr)? - 0.4).abs() < 1e-12); // sqrt(0.002 80)
+/// assert!((middle(Spacing::Karras)? - 2.52).abs() < 0.01);
+/// # Ok::<(), consistency::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Spacing {
