@@ -73,33 +73,11 @@ pub(crate) fn largest_back<T: Real>(
     channels: usize,
     window: &Window,
 ) -> Vec<T> {
-    let (image, table) = (window.positions() * channels, window.table());
-    let batch = xs.len() / image.max(1);
-    let positions = window.output_positions();
+    assert_eq!(ys.len(), dys.len());
     let mut dxs = vec![T::zero(); xs.len()];
     let to = Shared::new(dxs.as_mut_ptr());
-    each(batch, xs.len() * window.places(), |sample| {
-        let xs = &xs[sample * image..][..image];
-        // SAFETY: one task per image.
-        let dxs = unsafe { std::slice::from_raw_parts_mut(to.at(sample * image), image) };
-        let mut open = vec![true; channels];
-        for position in 0..positions {
-            let at = (sample * positions + position) * channels;
-            let (ys, dys) = (&ys[at..][..channels], &dys[at..][..channels]);
-            open.fill(true);
-            for input in table[position..].iter().step_by(positions) {
-                if *input >= 0 {
-                    let seen = *input as usize * channels;
-                    for c in 0..channels {
-                        if open[c] && xs[seen + c] == ys[c] {
-                            open[c] = false;
-                            dxs[seen + c] += dys[c];
-                        }
-                    }
-                }
-            }
-        }
-    });
+    // SAFETY: `xs` and the gradient are of one length, and a place belongs to one image's task.
+    winners(xs, ys, channels, window, |from, seen| unsafe { *to.at(seen) += dys[from] });
     dxs
 }
 
@@ -112,26 +90,43 @@ pub(crate) fn largest_moved<T: Real>(
     channels: usize,
     window: &Window,
 ) -> Vec<T> {
-    let (image, table) = (window.positions() * channels, window.table());
-    let batch = xs.len() / image.max(1);
-    let positions = window.output_positions();
+    assert_eq!(xs.len(), dxs.len());
     let mut dys = vec![T::zero(); ys.len()];
     let to = Shared::new(dys.as_mut_ptr());
+    // SAFETY: `ys` and what it moves along are of one length; each of its numbers is met once.
+    winners(xs, ys, channels, window, |from, seen| unsafe { *to.at(from) = dxs[seen] });
+    dys
+}
+
+/// Call `hit` with the index of each number of `ys` and that of the first number of `xs` in its window
+/// that is as large; one image's in one task.
+fn winners<T: Real>(
+    xs: &[T],
+    ys: &[T],
+    channels: usize,
+    window: &Window,
+    hit: impl Fn(usize, usize) + Sync + Send,
+) {
+    let (image, table) = (window.positions() * channels, window.table());
+    let positions = window.output_positions();
+    let batch = xs.len() / image.max(1);
+    assert_eq!(ys.len(), batch * positions * channels);
     each(batch, xs.len() * window.places(), |sample| {
-        let (xs, dxs) = (&xs[sample * image..][..image], &dxs[sample * image..][..image]);
+        let mut open = vec![true; channels];
         for position in 0..positions {
             let at = (sample * positions + position) * channels;
-            // SAFETY: one task per image.
-            let dys = unsafe { std::slice::from_raw_parts_mut(to.at(at), channels) };
-            for (c, (dy, y)) in dys.iter_mut().zip(&ys[at..]).enumerate() {
-                let places = table[position..].iter().step_by(positions);
-                let seen = places.filter(|input| **input >= 0);
-                let mut seen = seen.map(|input| *input as usize * channels + c);
-                if let Some(first) = seen.find(|place| xs[*place] == *y) {
-                    *dy = dxs[first];
+            open.fill(true);
+            for input in table[position..].iter().step_by(positions) {
+                if *input >= 0 {
+                    let seen = sample * image + *input as usize * channels;
+                    for c in 0..channels {
+                        if open[c] && xs[seen + c] == ys[at + c] {
+                            open[c] = false;
+                            hit(at + c, seen + c);
+                        }
+                    }
                 }
             }
         }
     });
-    dys
 }

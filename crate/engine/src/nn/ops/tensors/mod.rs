@@ -1,12 +1,15 @@
 //! The same steps in candle's tensor operations, for devices that the kernels do not run on. Images
 //! are (B, H, W, C) here too.
 
-use crate::nn::kernels::attention::Attention;
+mod attention;
+
+pub(super) use attention::{attention, attention_back, attention_moved};
+
 use crate::nn::kernels::group_norm::GroupNorm;
 use crate::nn::kernels::resample::Taps;
 use crate::nn::kernels::window::Window;
 use crate::nn::tape::{Settings, factor_type};
-use candle_core::{D, Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 
 /// a b, the factors in the precision of `settings`.
 pub(super) fn product(settings: Settings, a: &Tensor, b: &Tensor) -> Result<Tensor> {
@@ -321,73 +324,6 @@ pub(super) fn group_norm_moved(
         dz = (dz * (&s * ((s.affine(-1.0, 1.0)? * z)? + 1.0)?)?)?;
     }
     dz.reshape(xs.dims())
-}
-
-// (B, N, C) as (B, heads, N, d).
-fn heads(of: &Attention, xs: &Tensor) -> Result<Tensor> {
-    let d = of.channels / of.heads;
-    xs.reshape((of.batch, of.positions, of.heads, d))?.transpose(1, 2)?.contiguous()
-}
-
-fn weights(settings: Settings, of: &Attention, q: &Tensor, k: &Tensor) -> Result<Tensor> {
-    let scale = ((of.channels / of.heads) as f64).powf(-0.5);
-    let scores = (product(settings, q, &k.t()?)? * scale)?;
-    let most = scores.max_keepdim(D::Minus1)?;
-    let weights = scores.broadcast_sub(&most)?.exp()?;
-    weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)
-}
-
-pub(super) fn attention(
-    settings: Settings,
-    of: &Attention,
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
-) -> Result<Tensor> {
-    let weights = weights(settings, of, &heads(of, q)?, &heads(of, k)?)?;
-    product(settings, &weights, &heads(of, v)?)?.transpose(1, 2)?.contiguous()?.reshape(q.dims())
-}
-
-pub(super) fn attention_back(
-    settings: Settings,
-    of: &Attention,
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
-    dys: &Tensor,
-) -> Result<[Tensor; 3]> {
-    let dims = q.dims();
-    let (q, k, v, dy) = (heads(of, q)?, heads(of, k)?, heads(of, v)?, heads(of, dys)?);
-    let weights = weights(settings, of, &q, &k)?;
-    let scale = ((of.channels / of.heads) as f64).powf(-0.5);
-    let dv = product(settings, &weights.t()?, &dy)?;
-    let dw = product(settings, &dy, &v.t()?)?;
-    let dot = (&weights * &dw)?.sum_keepdim(D::Minus1)?;
-    let ds = ((weights * dw.broadcast_sub(&dot)?)? * scale)?;
-    let back = |xs: Tensor| xs.transpose(1, 2)?.contiguous()?.reshape(dims);
-    let dq = product(settings, &ds, &k)?;
-    let dk = product(settings, &ds.t()?, &q)?;
-    Ok([back(dq)?, back(dk)?, back(dv)?])
-}
-
-/// What the output moves along, where queries, keys and values move along `moved`.
-pub(super) fn attention_moved(
-    settings: Settings,
-    of: &Attention,
-    [q, k, v]: [&Tensor; 3],
-    [dq, dk, dv]: [&Tensor; 3],
-) -> Result<Tensor> {
-    let dims = q.dims();
-    let (q, k, v) = (heads(of, q)?, heads(of, k)?, heads(of, v)?);
-    let (dq, dk, dv) = (heads(of, dq)?, heads(of, dk)?, heads(of, dv)?);
-    let weights = weights(settings, of, &q, &k)?;
-    let scale = ((of.channels / of.heads) as f64).powf(-0.5);
-    let scores = (product(settings, &dq, &k.t()?)? + product(settings, &q, &dk.t()?)?)?;
-    let scores = (scores * scale)?;
-    let mean = (&weights * &scores)?.sum_keepdim(D::Minus1)?;
-    let dw = (&weights * scores.broadcast_sub(&mean)?)?;
-    let dy = (product(settings, &dw, &v)? + product(settings, &weights, &dv)?)?;
-    dy.transpose(1, 2)?.contiguous()?.reshape(dims)
 }
 
 pub(super) fn resample(xs: &Tensor, down: &Taps, across: &Taps) -> Result<Tensor> {
