@@ -10,7 +10,7 @@ use consistency::experiment::{Experiment, Monitor, train};
 use consistency::loss::{stopped_tangent_loss, tangent_loss};
 use consistency::process::{GaussianMixture, pf_ode_slope};
 use consistency::rng::Key;
-use consistency::seam::{ConsistencyFunction, Tangent, per_sample};
+use consistency::seam::{ConsistencyFunction, Moved, Tangent, per_sample};
 use consistency::{Error, Result};
 use formula::Folder;
 
@@ -33,13 +33,7 @@ impl ConsistencyFunction for Line {
 }
 
 impl Tangent for Line {
-    fn push_forward(
-        &self,
-        x: &Tensor,
-        t: &[f64],
-        v: &Tensor,
-        w: &[f64],
-    ) -> Result<(Tensor, Tensor)> {
+    fn push_forward(&self, x: &Tensor, t: &[f64], v: &Tensor, w: &[f64]) -> Result<Moved> {
         let a = self.0.as_detached_tensor().to_vec1::<f64>()?[0];
         let slope = |t: f64| -t * ratio(t) / (STD * STD + t * t);
         let by_t: Vec<f64> = t.iter().map(|t| a * slope(*t) * w[0]).collect();

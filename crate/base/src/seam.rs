@@ -67,6 +67,9 @@ pub trait ConsistencyFunction: Send + Sync {
     fn origin(&self, x: &Tensor, t: &[f64]) -> Result<Tensor>;
 }
 
+/// A value, and what it moves along: its derivative in the direction in which its arguments move.
+pub type Moved = (Tensor, Tensor);
+
 /// A consistency function with its exact derivative along any direction.
 ///
 /// Trained models have it, and so do model functions whose derivatives are known in closed form: the
@@ -85,13 +88,7 @@ pub trait Tangent: ConsistencyFunction {
     /// f(x, t), and the Jacobian-vector product df/dx v + df/dt w at (x, t): `v` has the shape of
     /// `x`, `w` is one number per sample or one for all. Forward mode, exact to rounding; neither
     /// takes a gradient.
-    fn push_forward(
-        &self,
-        x: &Tensor,
-        t: &[f64],
-        v: &Tensor,
-        w: &[f64],
-    ) -> Result<(Tensor, Tensor)>;
+    fn push_forward(&self, x: &Tensor, t: &[f64], v: &Tensor, w: &[f64]) -> Result<Moved>;
 
     /// The Jacobian-vector product alone.
     fn jvp(&self, x: &Tensor, t: &[f64], v: &Tensor, w: &[f64]) -> Result<Tensor> {
@@ -137,7 +134,7 @@ pub trait MapTangent: TwoTimeMap {
         levels: (&[f64], &[f64]),
         v: &Tensor,
         rates: (&[f64], &[f64]),
-    ) -> Result<(Tensor, Tensor)>;
+    ) -> Result<Moved>;
 }
 
 /// A map between two noise levels of one trajectory: `(x_t, t, s) -> x_s` with `s <= t`, the
@@ -278,13 +275,7 @@ impl<F: ConsistencyFunction + ?Sized> ConsistencyFunction for Box<F> {
 }
 
 impl<F: Tangent + ?Sized> Tangent for &F {
-    fn push_forward(
-        &self,
-        x: &Tensor,
-        t: &[f64],
-        v: &Tensor,
-        w: &[f64],
-    ) -> Result<(Tensor, Tensor)> {
+    fn push_forward(&self, x: &Tensor, t: &[f64], v: &Tensor, w: &[f64]) -> Result<Moved> {
         (**self).push_forward(x, t, v, w)
     }
 }

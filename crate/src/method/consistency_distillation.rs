@@ -1,7 +1,7 @@
 //! Consistency distillation (the paper, algorithm 2; the talk, algorithm 1).
 
-use super::student::{Measure, Student};
-use super::{Batch, Gives, Method, Player, Setting, Trainer};
+use super::student::{Gap, Measure, Objective, Student};
+use super::{Batch, Gives, Method, Setting, Trainer};
 use crate::bounds::{POINTS, within};
 use crate::loss::{Distance, LpipsConfig, Weighting};
 use crate::model::Conditioned;
@@ -11,7 +11,6 @@ use crate::seam::ConsistencyFunction;
 use crate::{Context, Result, ensure};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// A student of a teacher's PF ODE. It starts from the teacher's weights where the two have the
 /// same network.
@@ -102,15 +101,11 @@ impl Method for ConsistencyDistillation {
         if let Some(weights) = weights {
             weights.start(&params)?;
         }
-        Ok(Box::new(Distillation {
-            grid: setting.noise.karras(self.points)?,
+        let student = Student::new(setting, (params, network), self.parameterization)?;
+        Ok(student.learn(Distillation {
             teacher,
-            student: Student::new(
-                setting,
-                (params, network),
-                self.parameterization,
-                self.measure(),
-            )?,
+            grid: setting.noise.karras(self.points)?,
+            gap: self.measure().load(setting)?,
             density: self.density,
             solver: self.solver,
             mu: self.mu,
@@ -139,16 +134,16 @@ impl Method for ConsistencyDistillation {
 }
 
 struct Distillation {
-    student: Student,
     teacher: Teacher,
     grid: TimeGrid,
+    gap: Gap,
     density: Density,
     solver: Solver,
     mu: f64,
 }
 
-impl Trainer for Distillation {
-    fn loss(&self, _: usize, _: u64, batch: &Batch) -> Result<Tensor> {
+impl Objective for Distillation {
+    fn loss(&self, student: &Student, _: u64, batch: &Batch) -> Result<Tensor> {
         let (x0, z) = (&batch.x0, batch.noise()?); // (B, ..)
         let n = self.density.draw(&self.grid, batch.places(), &batch.key.stream("n"))?; // n ~ U[1, N - 1]
         let (t, t_next) = self.grid.neighbours(&n)?; // t_n, t_{n+1}
@@ -158,33 +153,17 @@ impl Trainer for Distillation {
         let teacher = Conditioned::new(&self.teacher, batch.labels(), None);
         let x_hat = self.solver.step(&teacher, &x_next, &t_next, &t)?.detach();
 
-        let f = self.student.model(batch).origin(&x_next, &t_next)?; // f_theta
-        let target = self.student.target(batch).origin(&x_hat, &t)?.detach(); // f_theta-
-        let d = self.student.d(&f, &target)?; // (B)
-        self.student.mean(&d, &t_next, &t)
+        let f = student.model(batch).origin(&x_next, &t_next)?; // f_theta
+        let target = student.target(batch).origin(&x_hat, &t)?.detach(); // f_theta-
+        let d = self.gap.d(&f, &target)?; // (B)
+        self.gap.mean(&d, &t_next, &t)
     }
 
-    fn follow(&mut self, _: u64) -> Result<()> {
-        self.student.move_target(self.mu)
+    fn mu(&self, _: u64) -> f64 {
+        self.mu
     }
 
     fn columns(&self, _: u64) -> Vec<(&'static str, f64)> {
         vec![("points", self.grid.points() as f64), ("mu", self.mu)]
-    }
-
-    fn players(&self) -> Vec<&Player> {
-        vec![&self.student.player]
-    }
-
-    fn players_mut(&mut self) -> Vec<&mut Player> {
-        vec![&mut self.student.player]
-    }
-
-    fn state(&self) -> BTreeMap<&'static str, BTreeMap<String, Tensor>> {
-        self.student.state()
-    }
-
-    fn restore(&mut self, _: &str, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-        self.student.restore(tensors)
     }
 }

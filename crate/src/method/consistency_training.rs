@@ -1,14 +1,13 @@
 //! Consistency training (the paper, algorithm 3; the talk, algorithm 2).
 
-use super::student::{Measure, Student, has_weights, start_from};
-use super::{Batch, Gives, Method, Player, Setting, Trainer};
+use super::student::{Gap, Measure, Objective, Student, has_weights, start_from};
+use super::{Batch, Gives, Method, Setting, Trainer};
 use crate::loss::{Distance, LpipsConfig, Weighting};
 use crate::process::{Decay, Density, Growth, NoiseRange, Parameterization, Schedule, perturb};
 use crate::seam::ConsistencyFunction;
 use crate::{Context, Result};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// A consistency model without a teacher: the same noise at both noise levels of a pair.
 ///
@@ -87,8 +86,9 @@ impl Method for ConsistencyTraining {
     fn build(&self, setting: &Setting) -> Result<Box<dyn Trainer>> {
         let network = setting.network()?;
         start_from(self.teacher.as_deref(), setting, &network.0)?;
-        Ok(Box::new(Training {
-            student: Student::new(setting, network, self.parameterization, self.measure())?,
+        let student = Student::new(setting, network, self.parameterization)?;
+        Ok(student.learn(Training {
+            gap: self.measure().load(setting)?,
             noise: setting.noise,
             density: self.density,
             schedule: self.schedule,
@@ -128,7 +128,7 @@ impl Method for ConsistencyTraining {
 }
 
 struct Training {
-    student: Student,
+    gap: Gap,
     noise: NoiseRange,
     density: Density,
     schedule: Schedule,
@@ -140,15 +140,10 @@ impl Training {
     fn points(&self, k: u64) -> usize {
         self.schedule.points(k, self.iterations)
     }
-
-    /// mu(k).
-    fn mu(&self, k: u64) -> f64 {
-        self.schedule.mu(k, self.iterations)
-    }
 }
 
-impl Trainer for Training {
-    fn loss(&self, _: usize, k: u64, batch: &Batch) -> Result<Tensor> {
+impl Objective for Training {
+    fn loss(&self, student: &Student, k: u64, batch: &Batch) -> Result<Tensor> {
         let (x0, z) = (&batch.x0, batch.noise()?); // (B, ..)
         let grid = self.noise.karras(self.points(k))?;
         let n = self.density.draw(&grid, batch.places(), &batch.key.stream("n"))?; // n ~ U[1, N(k) - 1]
@@ -158,33 +153,17 @@ impl Trainer for Training {
         let x_next = perturb(x0, &t_next, &z)?.detach();
         let x = perturb(x0, &t, &z)?.detach();
 
-        let f = self.student.model(batch).origin(&x_next, &t_next)?; // f_theta
-        let target = self.student.target(batch).origin(&x, &t)?.detach(); // f_theta-
-        let d = self.student.d(&f, &target)?; // (B)
-        self.student.mean(&d, &t_next, &t)
+        let f = student.model(batch).origin(&x_next, &t_next)?; // f_theta
+        let target = student.target(batch).origin(&x, &t)?.detach(); // f_theta-
+        let d = self.gap.d(&f, &target)?; // (B)
+        self.gap.mean(&d, &t_next, &t)
     }
 
-    fn follow(&mut self, k: u64) -> Result<()> {
-        self.student.move_target(self.mu(k))
+    fn mu(&self, k: u64) -> f64 {
+        self.schedule.mu(k, self.iterations)
     }
 
     fn columns(&self, k: u64) -> Vec<(&'static str, f64)> {
         vec![("points", self.points(k) as f64), ("mu", self.mu(k))]
-    }
-
-    fn players(&self) -> Vec<&Player> {
-        vec![&self.student.player]
-    }
-
-    fn players_mut(&mut self) -> Vec<&mut Player> {
-        vec![&mut self.student.player]
-    }
-
-    fn state(&self) -> BTreeMap<&'static str, BTreeMap<String, Tensor>> {
-        self.student.state()
-    }
-
-    fn restore(&mut self, _: &str, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-        self.student.restore(tensors)
     }
 }

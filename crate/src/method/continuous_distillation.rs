@@ -1,17 +1,17 @@
 //! Continuous-time consistency distillation (the paper, appendix B.1): the limit of the method for
 //! ever finer grids, with the squared l2 distance and lambda = the inverse of the gap.
 
-use super::student::{Measure, Student};
-use super::{Batch, Gives, Method, Player, Setting, Trainer};
+use super::student::{Objective, Student, differentiable};
+use super::{Batch, Gives, Method, Setting, Trainer};
+use crate::Result;
 use crate::bounds::within;
-use crate::loss::{Distance, Weighting, stopped_tangent_loss, tangent_loss};
+use crate::loss::{stopped_tangent_loss, tangent_loss};
 use crate::model::Conditioned;
 use crate::model::pretrained::Teacher;
 use crate::process::{NoiseRange, Parameterization, perturb, pf_ode_slope};
-use crate::{Result, ensure};
+use crate::seam::per_sample;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// A student of a teacher's PF ODE without a grid, by the exact derivative of f along it. It starts
 /// from the teacher's weights where the two have the same network.
@@ -54,11 +54,6 @@ fn hundredth() -> f64 {
     0.01
 }
 
-/// d and lambda of the limits: no choice.
-pub(super) fn measure<'a>(d: &'a Distance, lambda: &'a Weighting) -> Measure<'a> {
-    Measure { distance: d, lpips: None, weighting: lambda }
-}
-
 impl Method for ContinuousDistillation {
     fn name(&self) -> &'static str {
         "continuous-time consistency distillation"
@@ -76,11 +71,7 @@ impl Method for ContinuousDistillation {
     }
 
     fn check(&self) -> Result<()> {
-        ensure!(
-            self.parameterization == Parameterization::Skip,
-            "method.parameterization = 'piecewise': it jumps at eps and has no derivative by t there; \
-             leave it out"
-        );
+        differentiable(self.parameterization)?;
         within("method.step", self.step, 1e-6..0.5)
     }
 
@@ -90,14 +81,8 @@ impl Method for ContinuousDistillation {
         if let Some(weights) = weights {
             weights.start(&params)?;
         }
-        let (d, lambda) = (Distance::default(), Weighting::default());
-        let measure = measure(&d, &lambda);
-        Ok(Box::new(Distillation {
-            student: Student::new(setting, (params, network), self.parameterization, measure)?,
-            teacher,
-            noise: setting.noise,
-            of: self.clone(),
-        }))
+        let student = Student::new(setting, (params, network), self.parameterization)?;
+        Ok(student.learn(Distillation { teacher, noise: setting.noise, of: self.clone() }))
     }
 
     fn teacher(&self) -> Option<&str> {
@@ -106,14 +91,13 @@ impl Method for ContinuousDistillation {
 }
 
 struct Distillation {
-    student: Student,
     teacher: Teacher,
     noise: NoiseRange,
     of: ContinuousDistillation,
 }
 
-impl Trainer for Distillation {
-    fn loss(&self, _: usize, _: u64, batch: &Batch) -> Result<Tensor> {
+impl Objective for Distillation {
+    fn loss(&self, student: &Student, _: u64, batch: &Batch) -> Result<Tensor> {
         let (x0, z) = (&batch.x0, batch.noise()?); // (B, ..)
         let u = batch.key.stream("u").uniforms(batch.places());
         let t: Vec<f64> = u.iter().map(|u| self.noise.tau(*u)).collect();
@@ -122,34 +106,17 @@ impl Trainer for Distillation {
         let slope = pf_ode_slope(&teacher, &x, &t)?.detach(); // dx/dt of the PF ODE
 
         if self.of.stop_gradient {
-            let (f, target) = (self.student.model(batch), self.student.target(batch));
+            let (f, target) = (student.model(batch), student.target(batch));
             return Ok(stopped_tangent_loss(&f, &target, &x, &t, &slope)?.mean_all()?);
         }
         // Theorem 3 weighs by 1 / (tau^-1)' = tau'(u).
         let weight: Vec<f64> = u.iter().map(|u| self.noise.tau_slope(*u)).collect();
-        let f = self.student.model(batch);
+        let f = student.model(batch);
         let each = tangent_loss(&f, &x, &t, &slope, (self.of.step, self.noise.eps))?;
-        let weight = crate::seam::per_sample(&weight, &each)?;
-        Ok((each * weight)?.mean_all()?)
+        Ok((per_sample(&weight, &each)? * each)?.mean_all()?)
     }
 
-    fn follow(&mut self, _: u64) -> Result<()> {
-        self.student.move_target(0.0) // theta- is theta
-    }
-
-    fn players(&self) -> Vec<&Player> {
-        vec![&self.student.player]
-    }
-
-    fn players_mut(&mut self) -> Vec<&mut Player> {
-        vec![&mut self.student.player]
-    }
-
-    fn state(&self) -> BTreeMap<&'static str, BTreeMap<String, Tensor>> {
-        self.student.state()
-    }
-
-    fn restore(&mut self, _: &str, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-        self.student.restore(tensors)
+    fn mu(&self, _: u64) -> f64 {
+        0.0 // theta- is theta
     }
 }

@@ -1,7 +1,7 @@
-//! What consistency distillation and consistency training share: the student f_theta, its target
-//! f_theta-, and the distance d between them.
+//! What the methods of consistency models share: the student f_theta and its target f_theta-, the
+//! distance d between them, and the training of a student by an [`Objective`].
 
-use super::{Batch, Player, Setting};
+use super::{Batch, Player, Setting, Trainer};
 use crate::loss::{Compare, Distance, LpipsConfig, Weighting};
 use crate::model::{Conditioned, ConsistencyModel, Network};
 use crate::nn::{Ema, Params};
@@ -31,6 +31,88 @@ impl Measure<'_> {
         );
         lpips.check().context("method.lpips")
     }
+
+    /// d and lambda, ready for use.
+    pub fn load(&self, setting: &Setting) -> Result<Gap> {
+        ensure!(
+            self.lpips.is_none() || setting.shape.first() == Some(&3),
+            "method.lpips: it is for images of 3 channels, these data have {:?}",
+            setting.shape
+        );
+        let d: Box<dyn Compare> = match self.lpips {
+            Some(lpips) => Box::new(lpips.load(setting.device)?),
+            None => Box::new(*self.distance),
+        };
+        Ok(Gap { d, weighting: *self.weighting })
+    }
+}
+
+/// The gap between the answers for a pair of noise levels, measured.
+pub(super) struct Gap {
+    d: Box<dyn Compare>,
+    weighting: Weighting,
+}
+
+impl Gap {
+    /// d, one number per sample.
+    pub fn d(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        self.d.per_sample(a, b)
+    }
+
+    /// The mean of lambda(t) d over the batch.
+    pub fn mean(&self, d: &Tensor, t_next: &[f64], t: &[f64]) -> Result<Tensor> {
+        self.weighting.mean(d, t_next, t)
+    }
+}
+
+/// In what the methods differ: the loss, and how the target follows.
+pub(super) trait Objective {
+    /// The loss of the student on a batch at step `k`: a scalar, the mean over the batch.
+    fn loss(&self, student: &Student, k: u64, batch: &Batch) -> Result<Tensor>;
+
+    /// mu(k), by which theta- follows theta after step `k`.
+    fn mu(&self, k: u64) -> f64;
+
+    /// What it records of step `k` besides the losses.
+    fn columns(&self, _k: u64) -> Vec<(&'static str, f64)> {
+        Vec::new()
+    }
+}
+
+/// A student that is trained by an objective.
+struct Learning<O> {
+    student: Student,
+    objective: O,
+}
+
+impl<O: Objective> Trainer for Learning<O> {
+    fn loss(&self, _: usize, k: u64, batch: &Batch) -> Result<Tensor> {
+        self.objective.loss(&self.student, k, batch)
+    }
+
+    fn follow(&mut self, k: u64) -> Result<()> {
+        self.student.move_target(self.objective.mu(k))
+    }
+
+    fn columns(&self, k: u64) -> Vec<(&'static str, f64)> {
+        self.objective.columns(k)
+    }
+
+    fn players(&self) -> Vec<&Player> {
+        vec![&self.student.player]
+    }
+
+    fn players_mut(&mut self) -> Vec<&mut Player> {
+        vec![&mut self.student.player]
+    }
+
+    fn state(&self) -> BTreeMap<&'static str, BTreeMap<String, Tensor>> {
+        BTreeMap::from([(TARGET, self.student.target_params.params().tensors())])
+    }
+
+    fn restore(&mut self, _: &str, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
+        self.student.target_params.params().assign_tensors(tensors)
+    }
 }
 
 /// Let `params` begin as the weights of `teacher`, where a method without a teacher names one.
@@ -58,14 +140,22 @@ pub(super) fn has_weights(teacher: Option<&str>) -> Result<()> {
     Ok(())
 }
 
+/// Whether f has a derivative by t everywhere, as the methods of continuous time need it.
+pub(super) fn differentiable(parameterization: Parameterization) -> Result<()> {
+    ensure!(
+        parameterization == Parameterization::Skip,
+        "method.parameterization = 'piecewise': it jumps at eps and has no derivative by t there; \
+         leave it out"
+    );
+    Ok(())
+}
+
 /// f_theta and f_theta-.
 pub(super) struct Student {
-    pub player: Player,
+    player: Player,
     model: ConsistencyModel,
     target: ConsistencyModel,
     target_params: Ema,
-    d: Box<dyn Compare>,
-    weighting: Weighting,
 }
 
 impl Student {
@@ -74,29 +164,22 @@ impl Student {
         setting: &Setting,
         (params, network): (Params, Box<dyn Network>),
         parameterization: Parameterization,
-        measure: Measure,
     ) -> Result<Self> {
         let target_params = Ema::new(&params)?;
         let target = setting.frozen(target_params.params())?;
         let (sigma_data, eps) = (setting.sigma_data, setting.noise.eps);
         let model = |network| ConsistencyModel::new(network, parameterization, sigma_data, eps);
-        ensure!(
-            measure.lpips.is_none() || setting.shape.first() == Some(&3),
-            "method.lpips: it is for images of 3 channels, these data have {:?}",
-            setting.shape
-        );
-        let d: Box<dyn Compare> = match measure.lpips {
-            Some(lpips) => Box::new(lpips.load(setting.device)?),
-            None => Box::new(*measure.distance),
-        };
         Ok(Self {
             player: setting.player("student", params)?,
             model: model(network),
             target: model(target),
             target_params,
-            d,
-            weighting: *measure.weighting,
         })
+    }
+
+    /// The training of this student by `objective`.
+    pub fn learn(self, objective: impl Objective + 'static) -> Box<dyn Trainer> {
+        Box::new(Learning { student: self, objective })
     }
 
     /// f_theta, conditioned on the classes of `batch`. Student and target use the same dropout, as
@@ -110,26 +193,8 @@ impl Student {
         Conditioned::new(&self.target, batch.labels(), Some(batch.masks()))
     }
 
-    /// d, one number per sample.
-    pub fn d(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
-        self.d.per_sample(a, b)
-    }
-
-    /// The mean of lambda(t) d over the batch.
-    pub fn mean(&self, d: &Tensor, t_next: &[f64], t: &[f64]) -> Result<Tensor> {
-        self.weighting.mean(d, t_next, t)
-    }
-
     /// theta- = mu theta- + (1 - mu) theta.
-    pub fn move_target(&self, mu: f64) -> Result<()> {
+    fn move_target(&self, mu: f64) -> Result<()> {
         self.target_params.update(self.player.params(), mu)
-    }
-
-    pub fn state(&self) -> BTreeMap<&'static str, BTreeMap<String, Tensor>> {
-        BTreeMap::from([(TARGET, self.target_params.params().tensors())])
-    }
-
-    pub fn restore(&self, tensors: &BTreeMap<String, Tensor>) -> Result<()> {
-        self.target_params.params().assign_tensors(tensors)
     }
 }

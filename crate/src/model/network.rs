@@ -1,6 +1,7 @@
 //! What a network is, and how one runs on a tape.
 
 use crate::nn::{Link, Masks, Scope, Settings, Tape, Value, on_tape, push_forward};
+use crate::seam::Moved;
 use crate::{Result, bail, ensure};
 use candle_core::Tensor;
 
@@ -71,7 +72,7 @@ pub trait Network: Send + Sync {
         xs: &Tensor,
         dxs: Option<&Tensor>,
         condition: Condition,
-    ) -> Result<(Tensor, Tensor)> {
+    ) -> Result<Moved> {
         let _ = (xs, dxs, condition);
         bail!(
             "this network gives no derivatives: implement `Network::push_forward` for it, or take \
@@ -90,7 +91,7 @@ impl<N: Network + ?Sized> Network for Box<N> {
         xs: &Tensor,
         dxs: Option<&Tensor>,
         condition: Condition,
-    ) -> Result<(Tensor, Tensor)> {
+    ) -> Result<Moved> {
         (**self).push_forward(xs, dxs, condition)
     }
 }
@@ -110,7 +111,7 @@ pub(super) fn moved_answer(
     network: &dyn Network,
     (xs, dxs): (&Tensor, &Tensor),
     on: Condition,
-) -> Result<(Tensor, Tensor)> {
+) -> Result<Moved> {
     let (ys, dys) = network.push_forward(xs, Some(dxs), on)?;
     same_shape(xs, &ys)?;
     Ok((ys, dys))
@@ -194,7 +195,7 @@ impl<N: OnTape> Network for Taped<N> {
         xs: &Tensor,
         dxs: Option<&Tensor>,
         condition: Condition,
-    ) -> Result<(Tensor, Tensor)> {
+    ) -> Result<Moved> {
         push_forward(xs, dxs, self.settings, |tape, xs| self.network.run(tape, xs, condition))
     }
 }

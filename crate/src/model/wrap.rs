@@ -3,9 +3,9 @@
 
 use super::network::{Condition, Network, answer, moved_answer};
 use crate::nn::Masks;
-use crate::process::{Coefficients, Parameterization, Scaling, time_condition};
+use crate::process::{Coefficients, Parameterization, Scaling, moving_condition, time_condition};
 use crate::seam::{
-    ConsistencyFunction, Denoiser, MapTangent, Tangent, TwoTimeMap, one_a_sample, per_sample,
+    ConsistencyFunction, Denoiser, MapTangent, Moved, Tangent, TwoTimeMap, one_a_sample, per_sample,
 };
 use crate::{Result, bail};
 use candle_core::Tensor;
@@ -44,13 +44,7 @@ impl EdmDenoiser {
     ///
     /// # Errors
     /// A network without derivatives.
-    pub fn push_forward(
-        &self,
-        x: &Tensor,
-        t: &[f64],
-        v: &Tensor,
-        w: &[f64],
-    ) -> Result<(Tensor, Tensor)> {
+    pub fn push_forward(&self, x: &Tensor, t: &[f64], v: &Tensor, w: &[f64]) -> Result<Moved> {
         let network = self.network.as_ref();
         self.scaling.push_forward((x, v), (t, w), |moving, noise| {
             moved_answer(network, moving, at_rate(noise, Condition::default()))
@@ -111,7 +105,7 @@ impl ConsistencyModel {
         moving: (&Tensor, &Tensor),
         levels: (&[f64], &[f64]),
         on: Condition,
-    ) -> Result<(Tensor, Tensor)> {
+    ) -> Result<Moved> {
         let of = (self.sigma_data, self.eps);
         self.parameterization.push_forward(of, moving, levels, |moving, noise| {
             moved_answer(self.network.as_ref(), moving, at_rate(noise, on))
@@ -126,25 +120,13 @@ impl ConsistencyFunction for ConsistencyModel {
 }
 
 impl Tangent for ConsistencyModel {
-    fn push_forward(
-        &self,
-        x: &Tensor,
-        t: &[f64],
-        v: &Tensor,
-        w: &[f64],
-    ) -> Result<(Tensor, Tensor)> {
+    fn push_forward(&self, x: &Tensor, t: &[f64], v: &Tensor, w: &[f64]) -> Result<Moved> {
         self.run_moved((x, v), (t, w), Condition::default())
     }
 }
 
 impl Tangent for Conditioned<'_, ConsistencyModel> {
-    fn push_forward(
-        &self,
-        x: &Tensor,
-        t: &[f64],
-        v: &Tensor,
-        w: &[f64],
-    ) -> Result<(Tensor, Tensor)> {
+    fn push_forward(&self, x: &Tensor, t: &[f64], v: &Tensor, w: &[f64]) -> Result<Moved> {
         self.of.run_moved((x, v), (t, w), self.condition())
     }
 }
@@ -186,47 +168,29 @@ impl TwoTimeModel {
         (t, s): (&[f64], &[f64]),
         (dt, ds): (&[f64], &[f64]),
         on: Condition,
-    ) -> Result<(Tensor, Tensor)> {
+    ) -> Result<Moved> {
         let (t, s) = both(x, t, s)?;
         let (dt, ds) = (one_a_sample(dt, t.len())?, one_a_sample(ds, t.len())?);
-        // Each coefficient of G with its derivative: of c_skip, c_out and c_in by t, and of the ratio
+        // c_skip and c_out of G, and what they move along: those of the scaling by t, the ratio
         // r = s / t by both.
-        let column = |of: &dyn Fn(Coefficients, f64) -> f64| {
-            let each = t.iter().zip(&s).map(|(t, s)| of(self.scaling.at(*t), s / t));
-            per_sample(&each.collect::<Vec<f64>>(), x)
-        };
-        let moved = |of: &dyn Fn([Coefficients; 2], [f64; 2]) -> f64| {
+        let column = |of: &dyn Fn([Coefficients; 2], [f64; 2]) -> f64| {
             let each = (0..t.len()).map(|i| {
-                let (c, slopes) = (self.scaling.at(t[i]), self.scaling.slopes(t[i]));
-                let by_t = Coefficients {
-                    c_skip: slopes.c_skip * dt[i],
-                    c_out: slopes.c_out * dt[i],
-                    c_in: slopes.c_in * dt[i],
-                };
                 let ratio = s[i] / t[i];
-                of([c, by_t], [ratio, (ds[i] - ratio * dt[i]) / t[i]])
+                let by = (ds[i] - ratio * dt[i]) / t[i];
+                of([self.scaling.at(t[i]), self.scaling.slopes(t[i]).times(dt[i])], [ratio, by])
             });
             per_sample(&each.collect::<Vec<f64>>(), x)
         };
-        let skip = column(&|c, ratio| ratio + (1.0 - ratio) * c.c_skip)?;
-        let out = column(&|c, ratio| (1.0 - ratio) * c.c_out)?;
-        let inner = column(&|c, _| c.c_in)?;
-        let d_skip =
-            moved(&|[c, d], [ratio, by]| by * (1.0 - c.c_skip) + (1.0 - ratio) * d.c_skip)?;
-        let d_out = moved(&|[c, d], [ratio, by]| (1.0 - ratio) * d.c_out - by * c.c_out)?;
-        let d_inner = moved(&|[_, d], _| d.c_in)?;
-        let moving = (v.broadcast_mul(&inner)? + x.broadcast_mul(&d_inner)?)?;
-        let noise = |levels: &[f64]| levels.iter().map(|t| time_condition(*t)).collect::<Vec<_>>();
-        // c_noise = ln(t) / 4
-        let rate = |levels: &[f64], moved: &[f64]| -> Vec<f64> {
-            levels.iter().zip(moved).map(|(t, dt)| 0.25 * dt / t).collect()
-        };
-        let (first, second) = (noise(&t), noise(&s));
-        let (first_rate, second_rate) = (rate(&t, &dt), rate(&s, &ds));
+        let skip = column(&|[c, _], [r, _]| r + (1.0 - r) * c.c_skip)?;
+        let out = column(&|[c, _], [r, _]| (1.0 - r) * c.c_out)?;
+        let d_skip = column(&|[c, d], [r, by]| by * (1.0 - c.c_skip) + (1.0 - r) * d.c_skip)?;
+        let d_out = column(&|[c, d], [r, by]| (1.0 - r) * d.c_out - by * c.c_out)?;
+        let (inner, moving) = self.scaling.moving_input((x, v), (&t, &dt))?;
+        let (first, first_rate) = moving_condition(&t, &dt)?;
+        let (second, second_rate) = moving_condition(&s, &ds)?;
         let on = Condition { second: Some(&second), second_rate: Some(&second_rate), ..on };
         let on = at_rate((&first, &first_rate), on);
-        let network = self.network.as_ref();
-        let (y, dy) = moved_answer(network, (&x.broadcast_mul(&inner)?, &moving), on)?;
+        let (y, dy) = moved_answer(self.network.as_ref(), (&inner, &moving), on)?;
         let value = (x.broadcast_mul(&skip)? + y.broadcast_mul(&out)?)?;
         let by_x = (v.broadcast_mul(&skip)? + dy.broadcast_mul(&out)?)?;
         let by_levels = (x.broadcast_mul(&d_skip)? + y.broadcast_mul(&d_out)?)?;
@@ -266,7 +230,7 @@ impl MapTangent for TwoTimeModel {
         levels: (&[f64], &[f64]),
         v: &Tensor,
         rates: (&[f64], &[f64]),
-    ) -> Result<(Tensor, Tensor)> {
+    ) -> Result<Moved> {
         self.run_moved((x, v), levels, rates, Condition::default())
     }
 }

@@ -3,7 +3,7 @@
 use super::tanh::ByParameter;
 use crate::nn::Params;
 use crate::rng::Key;
-use crate::seam::{ConsistencyFunction, Tangent};
+use crate::seam::{ConsistencyFunction, Moved, Tangent};
 use crate::{Result, ensure};
 use candle_core::{DType, Device, Tensor};
 
@@ -87,13 +87,7 @@ impl<F: ConsistencyFunction> ConsistencyFunction for AlongParameters<F> {
 }
 
 impl<F: Tangent> Tangent for AlongParameters<F> {
-    fn push_forward(
-        &self,
-        x: &Tensor,
-        t: &[f64],
-        v: &Tensor,
-        w: &[f64],
-    ) -> Result<(Tensor, Tensor)> {
+    fn push_forward(&self, x: &Tensor, t: &[f64], v: &Tensor, w: &[f64]) -> Result<Moved> {
         self.f.push_forward(x, t, v, w)
     }
 }

@@ -3,7 +3,7 @@
 
 use super::dual::{Dual, Number};
 use crate::process::{NoiseRange, Scaling};
-use crate::seam::{ConsistencyFunction, Tangent, one_a_sample};
+use crate::seam::{ConsistencyFunction, Moved, Tangent, one_a_sample};
 use crate::{Result, bail, ensure};
 use candle_core::{DType, Device, Tensor};
 
@@ -99,13 +99,7 @@ impl ConsistencyFunction for TanhModel {
 }
 
 impl Tangent for TanhModel {
-    fn push_forward(
-        &self,
-        x: &Tensor,
-        t: &[f64],
-        v: &Tensor,
-        w: &[f64],
-    ) -> Result<(Tensor, Tensor)> {
+    fn push_forward(&self, x: &Tensor, t: &[f64], v: &Tensor, w: &[f64]) -> Result<Moved> {
         let batch = x.dims().first().copied().unwrap_or(0);
         ensure!(
             x.dims() == v.dims(),

@@ -24,7 +24,7 @@ pub use flow::{ExactFlow, FlowMap};
 pub use grid::{NoiseRange, Spacing, TimeGrid};
 pub use linear::LinearSde;
 pub use mixture::GaussianMixture;
-pub use scaling::{Coefficients, Parameterization, Scaling, time_condition};
+pub use scaling::{Coefficients, Parameterization, Scaling, moving_condition, time_condition};
 pub use schedule::{Convention, Decay, Growth, Schedule};
 pub use sde::{forward_sde, perturb, reverse_sde};
 pub use solver::{Solver, pf_ode_slope, trajectory};

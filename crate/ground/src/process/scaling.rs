@@ -1,7 +1,7 @@
 //! Scalings around a network and the two parameterizations of a consistency
 //! function (the paper, section 3 and appendix C; the talk, eqs. 3 and 4).
 
-use crate::seam::{one_a_sample, per_sample};
+use crate::seam::{Moved, one_a_sample, per_sample};
 use crate::{Result, ensure};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,15 @@ pub struct Coefficients {
     pub c_out: f64,
     /// The factor on the network's input.
     pub c_in: f64,
+}
+
+impl Coefficients {
+    /// Each of them times `factor`: slopes by t where t moves at that rate.
+    #[must_use]
+    pub fn times(self, factor: f64) -> Self {
+        let Self { c_skip, c_out, c_in } = self;
+        Self { c_skip: c_skip * factor, c_out: c_out * factor, c_in: c_in * factor }
+    }
 }
 
 /// The scalings that turn a network F into a denoiser or a consistency function.
@@ -65,16 +74,21 @@ impl Scaling {
     /// assert_eq!((c.c_skip, c.c_out), (1.0, 0.0));
     /// ```
     pub fn at(&self, t: f64) -> Coefficients {
-        let (sigma_data, shifted) = match *self {
-            Self::Edm { sigma_data } => (sigma_data, t),
-            Self::Boundary { sigma_data, eps } => (sigma_data, t - eps),
-        };
+        let (sigma_data, shifted) = self.shifted(t);
         let variance = sigma_data * sigma_data;
         let norm = (t * t + variance).sqrt();
         Coefficients {
             c_skip: variance / (shifted * shifted + variance),
             c_out: sigma_data * shifted / norm,
             c_in: 1.0 / norm,
+        }
+    }
+
+    // sigma_data, and the noise level from where it is counted.
+    fn shifted(&self, t: f64) -> (f64, f64) {
+        match *self {
+            Self::Edm { sigma_data } => (sigma_data, t),
+            Self::Boundary { sigma_data, eps } => (sigma_data, t - eps),
         }
     }
 
@@ -87,10 +101,7 @@ impl Scaling {
     /// assert!((edm.slopes(1.2).c_out - by_difference).abs() < 1e-9);
     /// ```
     pub fn slopes(&self, t: f64) -> Coefficients {
-        let (sigma_data, shifted) = match *self {
-            Self::Edm { sigma_data } => (sigma_data, t),
-            Self::Boundary { sigma_data, eps } => (sigma_data, t - eps),
-        };
+        let (sigma_data, shifted) = self.shifted(t);
         let variance = sigma_data * sigma_data;
         let norm = (t * t + variance).sqrt();
         let around = shifted * shifted + variance;
@@ -112,25 +123,43 @@ impl Scaling {
         &self,
         (x, v): (&Tensor, &Tensor),
         (t, w): (&[f64], &[f64]),
-        f: impl FnOnce((&Tensor, &Tensor), (&[f64], &[f64])) -> Result<(Tensor, Tensor)>,
-    ) -> Result<(Tensor, Tensor)> {
-        let batch = x.dims().first().copied().unwrap_or(1);
-        let (t, w) = (one_a_sample(t, batch)?, one_a_sample(w, batch)?);
-        let (skip, out, inner) = self.columns(x, &t)?;
-        let column = |pick: fn(&Coefficients) -> f64| {
-            let each = t.iter().zip(&w).map(|(t, w)| pick(&self.slopes(*t)) * w);
-            per_sample(&each.collect::<Vec<_>>(), x)
-        };
-        let (d_skip, d_out) = (column(|c| c.c_skip)?, column(|c| c.c_out)?);
-        let d_inner = column(|c| c.c_in)?;
-        let moved = (v.broadcast_mul(&inner)? + x.broadcast_mul(&d_inner)?)?;
-        // c_noise = ln(t) / 4
-        let rate: Vec<f64> = t.iter().zip(&w).map(|(t, w)| 0.25 * w / t).collect();
-        let (y, dy) = f((&x.broadcast_mul(&inner)?, &moved), (&condition(&t)?, &rate))?;
+        f: impl FnOnce((&Tensor, &Tensor), (&[f64], &[f64])) -> Result<Moved>,
+    ) -> Result<Moved> {
+        let (inner, moved) = self.moving_input((x, v), (t, w))?;
+        let (noise, rate) = moving_condition(t, w)?;
+        let (y, dy) = f((&inner, &moved), (&noise, &rate))?;
+        let (skip, out, _) = self.columns(x, t)?;
+        let [d_skip, d_out, _] = self.moving_columns(x, t, w)?;
         let value = (x.broadcast_mul(&skip)? + y.broadcast_mul(&out)?)?;
         let by_x = (v.broadcast_mul(&skip)? + dy.broadcast_mul(&out)?)?;
         let by_t = (x.broadcast_mul(&d_skip)? + y.broadcast_mul(&d_out)?)?;
         Ok((value, (by_x + by_t)?))
+    }
+
+    /// c_in x, the network's input, and what it moves along.
+    ///
+    /// # Errors
+    /// A number of noise levels or of rates that is neither one nor the batch.
+    pub fn moving_input(
+        &self,
+        (x, v): (&Tensor, &Tensor),
+        (t, w): (&[f64], &[f64]),
+    ) -> Result<Moved> {
+        let (_, _, inner) = self.columns(x, t)?;
+        let [_, _, d_inner] = self.moving_columns(x, t, w)?;
+        let moved = (v.broadcast_mul(&inner)? + x.broadcast_mul(&d_inner)?)?;
+        Ok((x.broadcast_mul(&inner)?, moved))
+    }
+
+    // The derivatives of the three columns, where t moves along w.
+    fn moving_columns(&self, x: &Tensor, t: &[f64], w: &[f64]) -> Result<[Tensor; 3]> {
+        let batch = x.dims().first().copied().unwrap_or(1);
+        let (t, w) = (one_a_sample(t, batch)?, one_a_sample(w, batch)?);
+        let column = |pick: fn(&Coefficients) -> f64| {
+            let each = t.iter().zip(&w).map(|(t, w)| pick(&self.slopes(*t).times(*w)));
+            per_sample(&each.collect::<Vec<_>>(), x)
+        };
+        Ok([column(|c| c.c_skip)?, column(|c| c.c_out)?, column(|c| c.c_in)?])
     }
 
     /// `c_skip x + c_out F(c_in x, c_noise(t))` for the network `f`.
@@ -158,6 +187,17 @@ impl Scaling {
 /// c_noise(t) = ln(t) / 4, the form in which a network takes the noise level.
 pub fn time_condition(t: f64) -> f64 {
     0.25 * t.ln()
+}
+
+/// c_noise(t) and its rates w / 4t, where t moves along `w`. Either argument holds one number or as
+/// many as the other.
+///
+/// # Errors
+/// A noise level that is not positive; two numbers of values, neither of which is one.
+pub fn moving_condition(t: &[f64], w: &[f64]) -> Result<(Vec<f64>, Vec<f64>)> {
+    let count = t.len().max(w.len());
+    let (all, w) = (one_a_sample(t, count)?, one_a_sample(w, count)?);
+    Ok((condition(t)?, all.iter().zip(&w).map(|(t, w)| 0.25 * w / t).collect()))
 }
 
 fn condition(t: &[f64]) -> Result<Vec<f64>> {
@@ -234,8 +274,8 @@ impl Parameterization {
         (sigma_data, eps): (f64, f64),
         (x, v): (&Tensor, &Tensor),
         (t, w): (&[f64], &[f64]),
-        f: impl FnOnce((&Tensor, &Tensor), (&[f64], &[f64])) -> Result<(Tensor, Tensor)>,
-    ) -> Result<(Tensor, Tensor)> {
+        f: impl FnOnce((&Tensor, &Tensor), (&[f64], &[f64])) -> Result<Moved>,
+    ) -> Result<Moved> {
         if let Some(bad) = t.iter().find(|t| **t < eps) {
             crate::bail!("noise level t = {bad} lies below eps = {eps}, where f is the identity");
         }
@@ -243,13 +283,9 @@ impl Parameterization {
         if *self == Self::Skip {
             return boundary.push_forward((x, v), (t, w), f);
         }
-        let mut answer = None;
-        boundary.push_forward((x, v), (t, w), |inner, noise| {
-            let moved = f(inner, noise)?;
-            answer = Some(moved.clone());
-            Ok(moved)
-        })?;
-        let Some((y, dy)) = answer else { crate::bail!("the network gave no answer") };
+        let (inner, moved) = boundary.moving_input((x, v), (t, w))?;
+        let (noise, rate) = moving_condition(t, w)?;
+        let (y, dy) = f((&inner, &moved), (&noise, &rate))?;
         let keep = per_sample(&t.iter().map(|&t| f64::from(t == eps)).collect::<Vec<_>>(), x)?;
         let network = keep.affine(-1.0, 1.0)?;
         let blend = |own: &Tensor, other: &Tensor| -> Result<Tensor> {
