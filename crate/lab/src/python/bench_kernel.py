@@ -113,6 +113,8 @@ class Kernel:
         self.manager.shutdown_kernel(now=True)
 
 
+# How often a command of the profile is timed.
+ROUNDS = 3
 # How long a person reads before the first cell is run.
 READING = 25
 RUN = (
@@ -292,20 +294,30 @@ def profile(env):
     _, told = timed([*cargo, "-v"])
     rustc = shlex.split(re.findall("Running `(.*--crate-name ctx .*)`", told)[-1])
     whole, _ = timed(cargo)
-    timed(rustc)
-    alone, _ = timed(rustc)
-    unlinked, _ = timed([*rustc, "-Clinker=true"])
-    checked = [part.replace("dep-info,link", "metadata") for part in rustc]
-    timed(checked)
-    front, _ = timed(checked)
+
+    changes = {
+        "rustc, checking alone": ("dep-info,link", "metadata"),
+        "against the library itself": ("/link(?=/|$)", ""),
+        "not incremental, in 2 parts": ("^incremental=.*", "codegen-units=2"),
+        "level 0": ("opt-level=1", "opt-level=0"),
+        "level 2": ("opt-level=1", "opt-level=2"),
+    }
+    commands = {"rustc": rustc, "rustc without linking": [*rustc, "-Clinker=true"]}
+    for name, (old, new) in changes.items():
+        # With an incremental state of its own.
+        own = [f"{part} {name}" if part.startswith("incremental=") else part for part in rustc]
+        commands[name] = [re.sub(old, new, part) for part in own]
+    for command in commands.values():
+        timed(command)
+    rounds = [[timed(command)[0] for command in commands.values()] for _ in range(ROUNDS)]
     kernel.stop()
-    print("\nwarm cells, s: the cell; of it cargo with rustc; rustc; linking; checking without code")
-    for i, (name, _) in enumerate(WARM):
-        parts = cells[i], whole[i], alone[i], alone[i] - unlinked[i], front[i]
-        print(f"  {name:<18}" + "".join(f"{part:7.2f}" for part in parts))
-    medians = [statistics.median(each) for each in (cells, whole, alone, front)]
-    linking = statistics.median(a - b for a, b in zip(alone, unlinked))
-    print(f"  {'median':<18}" + "".join(f"{m:7.2f}" for m in (*medians[:3], linking, medians[3])))
+    # Of each command the seconds of the ten cells, each the median of the rounds.
+    rows = [[statistics.median(each) for each in zip(*of)] for of in zip(*rounds)]
+    rows = {"cell": cells, "cargo with rustc": whole} | dict(zip(commands, rows))
+    print(f"\nwarm cells, s{'':<19}median   " + ", ".join(name for name, _ in WARM))
+    for name, each in rows.items():
+        median = statistics.median(each)
+        print(f"  {name:<28}{median:8.2f}   " + " ".join(f"{seconds:.2f}" for seconds in each))
 
 
 def show(name, measured):
