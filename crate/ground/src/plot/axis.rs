@@ -42,12 +42,13 @@ impl Axis {
             let places = self.names.iter().enumerate().map(|(i, name)| (i as f64, name.clone()));
             return places.filter(|(place, _)| (low..=high).contains(place)).collect();
         }
-        if self.log && high - low >= 1.5 {
-            let step = ((high - low) / 8.0).ceil().max(1.0);
-            return ladder(low, high, step).map(|p| (p, power_of_ten(p as i32))).collect();
-        }
         if self.log {
-            // Less than two decades: 1, 2 and 5 of each; and where that is too few, the
+            let step = ((high - low) / 8.0).ceil().max(1.0);
+            let powers: Vec<f64> = ladder(low, high, step).collect();
+            if high - low >= 1.5 && powers.len() >= 2 {
+                return powers.into_iter().map(|p| (p, power_of_ten(p as i32))).collect();
+            }
+            // Too few powers of ten: 1, 2 and 5 of each decade; and where that is too few, the
             // ticks of a linear axis.
             let of_decades: Vec<(f64, String)> = ladder(low.floor(), high, 1.0)
                 .flat_map(|p| [1.0, 2.0, 5.0].map(|m| m * 10f64.powf(p)))
@@ -125,6 +126,7 @@ mod tests {
         let log = Axis { log: true, ..Axis::default() };
         assert_eq!(labels(&log, (0.002, 80.0)), ["10⁻²", "10⁻¹", "1", "10"]);
         assert_eq!(labels(&log, (0.9, 6.0)), ["1", "2", "5"]);
+        assert_eq!(labels(&log, (0.12, 7.0)), ["0.2", "0.5", "1", "2", "5"]);
     }
 
     #[test]
