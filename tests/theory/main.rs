@@ -1,6 +1,7 @@
 //! Promise: the theorems, measured. Slopes, limits and constants agree with the values computed
 //! elsewhere to the digits given, and what must fail fails.
 
+mod jump;
 mod lemma1;
 mod limits;
 mod theorem1;

@@ -6,11 +6,11 @@
 //! same.
 
 use super::line::{self, Part, batch, numbers};
-use super::metric;
 use super::quadrature::{Node, breaks, integrate, panels};
 use super::slope::{frame, local_slopes};
 use super::tanh::ByParameter;
 use super::theorem2::{Step, tolerance};
+use super::{jump, metric};
 use crate::bar::Bar;
 use crate::interrupt::Purpose;
 use crate::loss::Metric;
@@ -174,18 +174,40 @@ impl Problem<'_> {
         let found = integrate(parts, 1, self.tolerance().max(1e-10), |nodes| {
             nodes.par_iter().map(|node| purpose.run(|| at(node))).collect()
         })?;
-        Ok(found[0][0])
+        Ok(found[0][0] + self.jump()?)
+    }
+
+    // What a jump of f at eps adds.
+    fn jump(&self) -> Result<f64> {
+        let (mixture, model, metric, noise) = (self.mixture, self.model, self.metric, self.noise);
+        match self.limit {
+            Limit::Theorem3 => {
+                let cost = jump::jump(mixture, model, metric, noise)?;
+                ensure!(
+                    cost == 0.0,
+                    "f jumps at eps = {} by E[d] = {cost:.3e}: (N - 1)^2 L_CD grows as N - 1 times \
+                     that and has no limit (`theory::jump`)",
+                    noise.eps
+                );
+                Ok(0.0)
+            }
+            Limit::Theorem4 => jump::jump(mixture, model, metric, noise),
+            Limit::Theorem5 { i } | Limit::Theorem6 { i } => {
+                jump::of_gradient(&self.parts, model, (metric, i), noise, self.tolerance())
+            }
+        }
     }
 }
 
 /// The loss or gradient on grids of `points` levels, scaled as the theorem says, beside its
 /// limit: columns `points`, `value`, `limit`, `relative_error` and `local_slope` (of the
 /// log relative error on log (N - 1)). tau is that of `noise`; lambda = 1; f_theta- is
-/// the model itself. Values and limits are accurate to 1e-6 or better.
+/// the model itself. Values and limits are accurate to 1e-6 or better. Where f jumps at eps, the
+/// limits of Theorems 4 to 6 are those of the paper and what the jump adds ([`jump`](super::jump)).
 ///
 /// # Errors
 /// A mixture in more than one dimension, a distance that the theorem does not cover, a
-/// parameter that the model does not have, or a limit of 0.
+/// parameter that the model does not have, or a limit of 0; Theorem 3 where f jumps at eps.
 pub fn limit_table(
     limit: Limit,
     mixture: &GaussianMixture,

@@ -9,6 +9,7 @@
 mod along;
 mod controls;
 mod dual;
+mod jump;
 mod lemma1;
 mod limits;
 mod line;
@@ -23,6 +24,7 @@ mod weighted;
 pub use along::AlongParameters;
 pub use controls::{AfterFlow, WrongSign};
 pub use dual::{Dual, Number};
+pub use jump::jump;
 pub use lemma1::{Source, binned_score, score_errors, score_errors_at};
 pub use limits::{Limit, limit_table};
 pub use metric::{Jet, metric_tensors};

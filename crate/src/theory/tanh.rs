@@ -45,13 +45,16 @@ pub trait ByParameter: Tangent {
 pub struct TanhModel {
     theta: [f64; 3],
     scaling: Scaling,
+    // The noise level where eq. 3 puts x in place of the bare tanh, which it has everywhere else.
+    jump: Option<f64>,
 }
 
 impl TanhModel {
     /// With parameters theta = (a, b, c) and the scalings of a consistency model:
     /// sigma_data = 0.5 and the eps of `noise`.
     pub fn new(theta: [f64; 3], noise: &NoiseRange) -> Self {
-        Self { theta, scaling: Scaling::Boundary { sigma_data: 0.5, eps: noise.eps } }
+        let scaling = Scaling::Boundary { sigma_data: 0.5, eps: noise.eps };
+        Self { theta, scaling, jump: None }
     }
 
     /// The same under other scalings. EDM's break the boundary condition.
@@ -60,7 +63,25 @@ impl TanhModel {
         Self { scaling, ..self }
     }
 
-    /// f(x, t) over any [`Number`]: with duals for x, t or theta, its derivatives.
+    /// The same network in eq. 3 of the talk: f(x, eps) = x, and the bare tanh at any t > eps. It
+    /// jumps at eps ([`jump`](super::jump)).
+    ///
+    /// ```
+    /// use consistency::prelude::*;
+    /// let noise = NoiseRange::default();
+    /// let f = TanhModel::new([1.0, 0.2, 0.1], &noise).piecewise(&noise);
+    /// let x = Tensor::new(&[[3.0f64]], &Device::Cpu)?; // (1, 1)
+    /// assert_eq!(values(&f.origin(&x, &[noise.eps])?)?, [3.0]);
+    /// assert!(values(&f.origin(&x, &[1.0001 * noise.eps])?)?[0] < 1.0);
+    /// # Ok::<(), consistency::Error>(())
+    /// ```
+    #[must_use]
+    pub fn piecewise(self, noise: &NoiseRange) -> Self {
+        Self { jump: Some(noise.eps), ..self }
+    }
+
+    /// f(x, t) over any [`Number`]: with duals for x, t or theta, its derivatives. Of eq. 3 it is
+    /// what stands above eps.
     pub fn at<T: Number>(&self, x: T, t: T, theta: [T; 3]) -> T {
         let constant = T::constant;
         let (sigma_data, eps) = match self.scaling {
@@ -72,7 +93,8 @@ impl TanhModel {
         let c_skip = variance / (shifted * shifted + variance);
         let c_out = constant(sigma_data) * shifted / norm;
         let [a, b, c] = theta;
-        c_skip * x + c_out * (a * x / norm + b * t.ln() + c).tanh()
+        let network = (a * x / norm + b * t.ln() + c).tanh();
+        if self.jump.is_some() { network } else { c_skip * x + c_out * network }
     }
 
     // `f` of each element of x, its level and its index.
@@ -94,7 +116,8 @@ impl TanhModel {
 
 impl ConsistencyFunction for TanhModel {
     fn origin(&self, x: &Tensor, t: &[f64]) -> Result<Tensor> {
-        Self::each(x, t, |x, t, _| self.at(x, t, self.theta))
+        let at_eps = |t: f64| self.jump == Some(t);
+        Self::each(x, t, |x, t, _| if at_eps(t) { x } else { self.at(x, t, self.theta) })
     }
 }
 
@@ -112,6 +135,9 @@ impl Tangent for TanhModel {
         let each = x.elem_count() / batch.max(1);
         let theta = self.theta.map(Dual::constant);
         let moved = Self::each(x, t, |x, t, i| {
+            if self.jump == Some(t) {
+                return v[i];
+            }
             let (x, t) =
                 (Dual { value: x, tangent: v[i] }, Dual { value: t, tangent: w[i / each] });
             self.at(x, t, theta).tangent
@@ -125,6 +151,9 @@ impl ByParameter for TanhModel {
         ensure!(i < self.theta.len(), "parameter {i}: theta has {}", self.theta.len());
         let mut theta = self.theta.map(Dual::constant);
         theta[i].tangent = 1.0;
-        Self::each(x, t, |x, t, _| self.at(Dual::constant(x), Dual::constant(t), theta).tangent)
+        Self::each(x, t, |x, t, _| {
+            let moved = self.at(Dual::constant(x), Dual::constant(t), theta).tangent;
+            if self.jump == Some(t) { 0.0 } else { moved }
+        })
     }
 }
