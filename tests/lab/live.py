@@ -514,6 +514,44 @@ def ending():
     gone("kill -9 of Jupyter")
 
 
+def losing():
+    """Cells are linked by rustc's own linker where mold is installed, and a kernel whose evcxr is
+    lost says so and ends."""
+    mark = f"consistency-lost-{os.getpid()}"
+    with tempfile.TemporaryDirectory() as folder:
+        mold, used = pathlib.Path(folder, "mold"), pathlib.Path(folder, "used")
+        # As evcxr calls it: mold -run cargo ..
+        mold.write_text(f"#!/bin/sh\necho used >> '{used}'\nshift\nexec \"$@\"\n")
+        mold.chmod(0o755)
+        k = Kernel(LAB_TEST_MARK=mark, PATH=f"{folder}:{os.environ['PATH']}")
+        assert k.run("let before = 1;").status == "ok"
+        # evcxr's own first cell, before it reads our settings.
+        at_start = used.read_text()
+        assert k.run('println!("{before}");').text() == "1\n"
+        assert used.read_text() == at_start, "cells are linked by mold"
+    id = k.begin('println!("begin"); loop { std::thread::sleep(std::time::Duration::from_millis(10)); }')
+    before = k.until(id, says("begin\n"))
+    [evcxr] = [pid for pid in processes(mark) if name_of(pid) == "evcxr_jupyter" and leads(pid)]
+    os.kill(evcxr, signal.SIGKILL)
+    cell = k.end(id, before)
+    assert cell.ename == "KernelGone" and "evcxr_jupyter ended (-9)" in cell.evalue, cell
+    k.client.stop_channels()
+    end = time.time() + 15
+    while processes(mark):
+        assert time.time() < end, f"{processes(mark)} are left"
+        time.sleep(0.1)
+
+
+def name_of(pid):
+    return pathlib.Path(f"/proc/{pid}/comm").read_text().strip()[:15]
+
+
+def leads(pid):
+    """Whether the process is the first of its name: its parent has another."""
+    parent = int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return name_of(parent) != name_of(pid)
+
+
 def waiting():
     """A kernel of the pool is taken, clean and at once; it ends with its notebook, and the one that
     waits ends with the server."""

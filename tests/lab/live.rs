@@ -52,6 +52,11 @@ fn other_tools_stop_at_a_failing_cell() -> Result {
 }
 
 #[test]
+fn a_kernel_without_evcxr_says_so_and_ends() -> Result {
+    scenario("losing")
+}
+
+#[test]
 fn no_process_is_left() -> Result {
     scenario("ending")
 }

@@ -175,8 +175,10 @@ impl Start {
 }
 
 // What evcxr runs when it starts: the library by flag, the headers by path, the prelude. (Nothing sets
-// RUSTC_WRAPPER, not even to nothing: cargo then asks rustc for its version six times a cell.) The static
-// is part of every cell: the loader calls it first, even in a process that evcxr has restarted.
+// RUSTC_WRAPPER, not even to nothing: cargo then asks rustc for its version six times a cell.) The linker
+// is rustc's own: evcxr takes mold wherever it is installed, and mold leaves out a library that is named
+// twice if the first naming allows it, which ours does. The static is part of every cell: the loader
+// calls it first, even in a process that evcxr has restarted.
 fn init(folder: &Path) -> String {
     // Separated by 0x1f, which unlike a space no path contains.
     let flags = link::flags(folder).join("\u{1f}");
@@ -184,6 +186,7 @@ fn init(folder: &Path) -> String {
     let tokio = folder.join("headers").join(no_async::PACKAGE);
     format!(
         ":build_env CARGO_ENCODED_RUSTFLAGS={flags}\n\
+         :linker system\n\
          :dep {name} = {{ path = {facade:?} }}\n\
          :dep tokio = {{ path = {tokio:?}, package = {no_async:?} }}\n\
          use {name}::prelude::*;\n\

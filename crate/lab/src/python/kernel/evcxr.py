@@ -41,10 +41,9 @@ class Evcxr:
 
     def kill(self):
         """End it and all that it has started."""
-        everything = [*descendants(self.process.pid), self.process.pid]
-        for pid in everything:
-            end(pid)
-        self.process.wait()
+        if self.ended() is None:
+            end_all(self.process.pid)
+            self.process.wait()
         self.sockets.close()
 
 
@@ -116,6 +115,12 @@ def descendants(pid, spare=None):
                 found.append(child)
                 todo.append(child)
     return found[::-1]
+
+
+def end_all(pid):
+    """End a process and those below it."""
+    for each in [*descendants(pid), pid]:
+        end(each)
 
 
 def end(pid):

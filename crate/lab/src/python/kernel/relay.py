@@ -18,7 +18,7 @@ import zmq
 import failures
 import pool
 import shift_tab
-from evcxr import Evcxr, Parent, descendants, end
+from evcxr import Evcxr, Parent, descendants, end, end_all
 from library import Library
 from missed import Missed
 from outputs import Outputs
@@ -560,7 +560,8 @@ class Relay:
             self.finish(request, failures.kernel_gone(status))
         self.outputs.flush()
         print(f"Consistency Lab: evcxr_jupyter ended ({status})", file=sys.stderr, flush=True)
-        self.evcxr = None
+        if self.library.pid:
+            end_all(self.library.pid)  # which evcxr can no longer end
         self.close()
         os._exit(1)
 
