@@ -51,7 +51,17 @@ fn the_catalog_is_whole() -> Result<()> {
     let names: Vec<&str> = all.iter().map(|entry| entry.name.as_str()).collect();
     assert_eq!(
         names,
-        ["digits", "mnist", "fashion_mnist", "cifar10", "imagenet64", "lsun_bedroom", "lsun_cat"]
+        [
+            "digits",
+            "fashion_10k",
+            "fashion_10k_tinted",
+            "mnist",
+            "fashion_mnist",
+            "cifar10",
+            "imagenet64",
+            "lsun_bedroom",
+            "lsun_cat"
+        ]
     );
     for entry in &all {
         assert!(!entry.licence.is_empty() && !entry.citation.is_empty(), "{}", entry.name);

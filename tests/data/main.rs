@@ -4,6 +4,7 @@
 
 mod columns;
 mod damaged;
+mod embedded;
 mod folders;
 mod formats;
 mod given;

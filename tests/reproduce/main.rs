@@ -3,10 +3,12 @@
 mod reference;
 
 use candle_core::{DType, Device};
-use consistency::data::{digits, select};
+use consistency::data::{digits, read_frame, select};
 use consistency::model::NetworkConfig;
 use consistency::record::Budget;
-use consistency::reproduce::{Options, Reproduction, interval, read_results, report, reproduce};
+use consistency::reproduce::{
+    Options, Report, Reproduction, interval, read_results, report, reproduce,
+};
 use consistency::{Error, Result, ensure};
 use polars::prelude::{
     Column, DataFrame, IntoSeries, NamedFrom, ParquetWriter, Series, StructChunked,
@@ -82,6 +84,29 @@ impl Folder {
     }
 }
 
+impl Folder {
+    /// As if all that is recorded here had been measured at `commit`: while one works on the
+    /// library, the commit of a record says that files differ, and the report leaves it out.
+    fn measured_at(&self, commit: &str) -> Result<()> {
+        for entry in std::fs::read_dir(&self.0)? {
+            let path = entry?.path().join("results.parquet");
+            if path.is_file() {
+                let mut table = read_frame(&path)?;
+                table.with_column(Column::new("commit".into(), vec![commit; table.height()]))?;
+                ParquetWriter::new(std::fs::File::create(&path)?).finish(&mut table)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&self) -> Result<Report> {
+        self.measured_at(COMMIT)?;
+        report(&self.0)
+    }
+}
+
+const COMMIT: &str = "0123456789ab";
+
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
@@ -128,7 +153,7 @@ fn the_same_command_gives_the_same_numbers_and_the_report_says_them() -> Result<
     }
 
     std::fs::write(folder.0.join("published.csv"), PUBLISHED)?;
-    let page = report(&folder.0)?;
+    let page = folder.report()?;
     let text = page.markdown();
     // The first metric of the table is the classifier's; of the rows, the pixels'.
     let (mean, half) = interval(&[first[2].value, first[11].value]);
@@ -139,6 +164,13 @@ fn the_same_command_gives_the_same_numbers_and_the_report_says_them() -> Result<
     let not_run = text.lines().find(|line| line.starts_with("| teacher: A teacher |"));
     assert!(not_run.is_some_and(|line| line.contains("not run")), "{text}");
     assert!(text.contains("| distillation | CD | 1 | 3.55 | 9.48 |"), "{text}");
+    // Measured with files that differ from their commit, it would not be there.
+    folder.measured_at("0123456789ab+")?;
+    let refused = report(&folder.0)?;
+    let said = "18 numbers of `student`, measured with uncommitted changes under `crate/`";
+    assert!(refused.left_out().iter().any(|what| what.starts_with(said)), "{refused:?}");
+    let text = refused.markdown();
+    assert!(text.contains(said) && !text.contains(&number), "{text}");
     // The page for a browser has the same number, the samples inside, and loads nothing.
     let html = page.html();
     assert!(html.contains(&number), "{number}\n{html}");
@@ -198,13 +230,13 @@ fn variants_are_ablations_or_of_reduced_size() -> Result<()> {
     let path = folder.0.join("student");
     assert!(path.join("small-one-step-0.png").is_file(), "no picture of the reduced one");
     assert!(!path.join("one-step-0.png").exists(), "an ablation's picture in the place of another");
-    let page = report(&folder.0)?.markdown();
+    let page = folder.report()?.markdown();
     assert!(page.contains("| student.small: A smaller student | one step | 1 |"), "{page}");
     assert!(!page.contains("| small: "), "a reduced one among the ablations");
     // Without the reproduction itself there is nothing that they could be compared with.
     assert!(!folder.0.join("figures").exists());
     reproduce("student", &folder.options(), &mut |_| {})?;
-    let pages = report(&folder.0)?.write(&folder.0)?;
+    let pages = folder.report()?.write(&folder.0)?;
     assert!(pages.iter().all(|page| page.is_file()));
     assert!(folder.0.join("figures/ablation-student.png").is_file());
     let card = std::fs::read_to_string(path.join("model-card-small.md"))?;
@@ -373,7 +405,7 @@ fn whatever_a_run_gives_is_sampled_and_judged() -> Result<()> {
         assert!(rows[..i].iter().all(|(_, _, other)| other != value), "{name}: {value}");
     }
     std::fs::write(folder.0.join("published.csv"), PUBLISHED)?;
-    let text = report(&folder.0)?.markdown();
+    let text = folder.report()?.markdown();
     assert!(text.contains("2 steps, tau 0.8, gamma 0.5"), "{text}");
     Ok(())
 }

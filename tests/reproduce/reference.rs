@@ -1,13 +1,13 @@
 //! What samples are compared with: a part of the data is of all classes, and the record says which.
 
-use crate::{Folder, PUBLISHED, TEACHER, by_pixels, own};
+use crate::{COMMIT, Folder, PUBLISHED, TEACHER, by_pixels, own};
 use candle_core::{DType, Device, Tensor};
 use consistency::Result;
 use consistency::data::{Dataset, Images, digits};
 use consistency::evaluate::Classifier;
 use consistency::method::ClassifierConfig;
 use consistency::reproduce::{
-    Options, Reproduction, Row, evaluation_classifier, read_results, report, reproduce,
+    Options, Reproduction, Row, evaluation_classifier, read_results, reproduce,
 };
 use consistency::rng::Key;
 use polars::prelude::{ParquetReader, ParquetWriter, SerReader};
@@ -101,6 +101,12 @@ fn made_earlier(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+fn at_commit(row: &Row) -> Row {
+    let mut row = row.clone();
+    row.provenance.commit = COMMIT.to_string();
+    row
+}
+
 #[test]
 fn a_record_says_what_its_numbers_are_from_and_an_earlier_one_is_read() -> Result<()> {
     let folder = Folder::new("reference")?;
@@ -128,16 +134,16 @@ fn a_record_says_what_its_numbers_are_from_and_an_earlier_one_is_read() -> Resul
     assert!(csv.contains(&format!("\"{all}\"")), "{csv}");
     let of = |text: &str| text.matches("; reference train, 1347 of 1347").count();
     let not_recorded = |text: &str| text.contains("; reference not recorded");
-    let page = report(&folder.0)?.markdown();
+    let page = folder.report()?.markdown();
     assert!(of(&page) > 0 && !not_recorded(&page), "{page}");
 
     // What was recorded before is the same but for that, and stays when more comes.
     made_earlier(&path)?;
     let earlier: Vec<Row> =
-        rows.iter().map(|row| Row { judge: None, reference: None, ..row.clone() }).collect();
+        rows.iter().map(|row| Row { judge: None, reference: None, ..at_commit(row) }).collect();
     assert_eq!(read_results(&path)?, earlier);
     // All judges took all of so few images: there is nothing to say.
-    let page = report(&folder.0)?.markdown();
+    let page = folder.report()?.markdown();
     assert!(of(&page) == 0 && !not_recorded(&page), "{page}");
     let more = reproduce("teacher", &seed(1), &mut |_| {})?;
     assert_eq!(read_results(&path)?, [earlier, more].concat());
@@ -152,9 +158,8 @@ fn an_earlier_record_of_more_images_than_its_judge_took_is_marked() -> Result<()
     folder.put("teacher", &by_pixels(TEACHER).replace(r#"{ name = "digits" }"#, &data))?;
     std::fs::write(folder.0.join("published.csv"), PUBLISHED)?;
     reproduce("teacher", &folder.options(), &mut |_| {})?;
-    let marked = || -> Result<bool> {
-        Ok(report(&folder.0)?.markdown().contains("; reference not recorded"))
-    };
+    let marked =
+        || -> Result<bool> { Ok(folder.report()?.markdown().contains("; reference not recorded")) };
     assert!(!marked()?);
     made_earlier(&folder.0.join("teacher"))?;
     assert!(marked()?);
@@ -169,6 +174,9 @@ fn the_records_of_the_project_are_read() -> Result<()> {
         let rows = read_results(&folder.join(&name))?;
         recorded += usize::from(!rows.is_empty());
         assert!(rows.iter().all(|row| row.value.is_finite() && !row.metric.is_empty()), "{name}");
+        // The report would leave them out.
+        let clean = |row: &Row| !row.provenance.has_uncommitted_changes();
+        assert!(rows.iter().all(clean), "{name}: measured with uncommitted changes");
     }
     assert!(recorded >= 9, "{recorded} reproductions have records");
     Ok(())

@@ -93,7 +93,9 @@ pub fn run(matches: &ArgMatches) -> Result<()> {
 /// Write the report.
 pub fn write_report(_: &ArgMatches) -> Result<()> {
     let folder = std::path::absolute(folder())?;
-    for page in report(&folder)?.write(&folder)? {
+    let report = report(&folder)?;
+    report.left_out().iter().for_each(|what| eprintln!("left out: {what}"));
+    for page in report.write(&folder)? {
         println!("{}", page.display());
     }
     Ok(())

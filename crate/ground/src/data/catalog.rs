@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 // One line per file: the library knows its datasets wherever it runs.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 9] = [
     ("digits.toml", include_str!("../../../../datasets/digits.toml")),
+    ("fashion_10k.toml", include_str!("../../../../datasets/fashion_10k.toml")),
+    ("fashion_10k_tinted.toml", include_str!("../../../../datasets/fashion_10k_tinted.toml")),
     ("mnist.toml", include_str!("../../../../datasets/mnist.toml")),
     ("fashion_mnist.toml", include_str!("../../../../datasets/fashion_mnist.toml")),
     ("cifar10.toml", include_str!("../../../../datasets/cifar10.toml")),

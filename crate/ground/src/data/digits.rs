@@ -1,6 +1,7 @@
 //! The embedded handwritten digits: 1797 images of 8x8 (UCI Optical Recognition of
 //! Handwritten Digits, CC BY 4.0; see `datasets/README.md`).
 
+use super::embedded::{Bytes, Part};
 use crate::{Context, Error, Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use std::io::Read;
@@ -63,16 +64,6 @@ pub fn digits(dtype: DType, device: &Device) -> Result<Digits> {
         held_out_labels: labels(held_out),
         revision,
     })
-}
-
-/// Pixels, 0 to 16, image by image; and labels.
-type Part = (Vec<u8>, Vec<u32>);
-
-/// The digits as they are in the file.
-pub(super) struct Bytes {
-    pub train: Part,
-    pub held_out: Part,
-    pub revision: String,
 }
 
 /// Read the embedded file.

@@ -4,7 +4,7 @@ use super::catalog::{Classes, Encoding, Entry};
 use super::columns::{Columns, Kind};
 use super::dataset::{Dataset, Place};
 use super::decoded::{self, About, Decoded};
-use super::digits;
+use super::embedded;
 use super::folder;
 use super::images::Images;
 use super::labels::Labels;
@@ -12,7 +12,7 @@ use super::parquet::Table;
 use super::sheet::Sheet;
 use crate::bar::Bar;
 use crate::rng::Key;
-use crate::{Context, Error, Result, bail, ensure};
+use crate::{Context, Error, Result, bail};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
@@ -162,9 +162,8 @@ impl Dataset {
     }
 
     fn embedded(&self, split: &str) -> Result<Images> {
-        ensure!(self.entry.resize.is_none(), "digits: 8x8 is their size");
-        let digits = digits::bytes()?;
-        let (pixels, labels) = if split == "train" { digits.train } else { digits.held_out };
+        let embedded::Bytes { train, held_out, revision } = embedded::bytes(&self.entry)?;
+        let (pixels, labels) = if split == "train" { train } else { held_out };
         let rows = labels.len();
         let [c, h, w] = self.entry.shape;
         let pixels = Tensor::from_vec(pixels, (rows, c, h, w), &Device::Cpu)?;
@@ -174,7 +173,7 @@ impl Dataset {
             classes: self.entry.classes.clone(),
             largest: self.entry.values[1],
             name: self.entry.name.clone(),
-            revision: digits.revision,
+            revision,
             device: Device::Cpu,
         };
         if let Some(part) = self.part(rows) {

@@ -1,4 +1,4 @@
-//! Datasets: the catalog and what it names, images of the user's own, the embedded digits,
+//! Datasets: the catalog and what it names, images of the user's own, the embedded ones,
 //! and two-dimensional sets made on the spot.
 
 mod catalog;
@@ -7,6 +7,7 @@ mod dataset;
 mod decode;
 mod decoded;
 mod digits;
+mod embedded;
 mod folder;
 mod images;
 mod labels;

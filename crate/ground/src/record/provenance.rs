@@ -55,6 +55,27 @@ impl Provenance {
             ("data", self.data.clone()),
         ]
     }
+
+    /// Whether files of the library differed from the commit: nobody else can compute the number
+    /// again.
+    ///
+    /// ```
+    /// use consistency::prelude::*;
+    /// let of = |commit: &str| Provenance {
+    ///     experiment: "digits-ct".to_string(),
+    ///     configuration: "0123456789abcdef".to_string(),
+    ///     seed: 1,
+    ///     device: "cpu".to_string(),
+    ///     dtype: "f32".to_string(),
+    ///     commit: commit.to_string(),
+    ///     data: "made".to_string(),
+    /// };
+    /// assert!(of("0123456789ab+").has_uncommitted_changes());
+    /// assert!(!of("0123456789ab").has_uncommitted_changes());
+    /// ```
+    pub fn has_uncommitted_changes(&self) -> bool {
+        self.commit.ends_with('+')
+    }
 }
 
 /// The commit of the project that is running, as in [`Provenance::commit`].

@@ -10,10 +10,12 @@ mod published;
 pub use published::published;
 
 use super::config::Reproduction;
+use super::results;
 use crate::record::page::{Block, markdown};
 use crate::record::write_atomically;
 use crate::{Context, Result};
 use numbers::Entry;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 const TITLE: &str = "Reproductions";
@@ -24,6 +26,7 @@ pub struct Report {
     blocks: Vec<Block>,
     /// Model cards, and where they belong.
     cards: Vec<(PathBuf, String)>,
+    left_out: Vec<String>,
 }
 
 /// The report on the reproductions in `folder`, whose `published.csv` has the paper's numbers.
@@ -49,6 +52,10 @@ pub fn report(folder: &Path) -> Result<Report> {
         [Block::Heading(2, heading.to_string()), Block::Text(text.to_string())]
     };
     let mut blocks = vec![Block::Text(INTRODUCTION.to_string())];
+    let left_out = uncommitted(folder, &names)?;
+    if !left_out.is_empty() {
+        blocks.push(Block::Text(format!("**Left out**: {}.", left_out.join("; "))));
+    }
     blocks.extend(part("The paper's tables (Figure 4 of the talk)", PUBLISHED));
     blocks.extend(published::blocks(folder, &entries)?);
     blocks.extend(part("Ours", OURS));
@@ -61,10 +68,34 @@ pub fn report(folder: &Path) -> Result<Report> {
     blocks.push(Block::Heading(2, "How to read this page".to_string()));
     blocks.extend(LEGEND.map(|text| Block::Text(text.to_string())));
     let cards = cards::cards(folder, &entries)?;
-    Ok(Report { blocks, cards })
+    Ok(Report { blocks, cards, left_out })
+}
+
+// What was measured while files of the library differed from their commit, in words.
+fn uncommitted(folder: &Path, names: &[String]) -> Result<Vec<String>> {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for name in names {
+        let rows = results::read(&folder.join(name))?;
+        for row in rows.iter().filter(|row| row.provenance.has_uncommitted_changes()) {
+            *counts.entry(row.provenance.experiment.clone()).or_default() += 1;
+        }
+    }
+    let say = |(name, count)| {
+        format!(
+            "{count} numbers of `{name}`, measured with uncommitted changes under `crate/`: commit \
+             them and run `cargo lab reproduce {name}` again"
+        )
+    };
+    Ok(counts.into_iter().map(say).collect())
 }
 
 impl Report {
+    /// The records that it does not show, and how to measure them again: those of a library with
+    /// uncommitted changes.
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
+    }
+
     /// The text of `REPORT.md`; its pictures are files beside it.
     pub fn markdown(&self) -> String {
         markdown(TITLE, &self.blocks)
@@ -142,8 +173,7 @@ const LEGEND: [&str; 7] = [
      random part and did not record them.",
     "**NFE** is the number of network evaluations that one sample costs.",
     "**Budget**: `full` is all steps and samples of an experiment, `standard` a quarter, `quick` \
-     a fiftieth. **Commit**: the commit of the library that computed; `+` where files differed \
-     from it. An **earlier configuration** is one that the experiment's file no longer has: its \
+     a fiftieth. **Commit**: the commit of the library that computed. An **earlier configuration** is one that the experiment's file no longer has: its \
      command measures the present one.",
     "**To run one**: `cargo lab reproduce NAME`, its teacher first; add `--device cuda` for a GPU, \
      `--budget quick` to see whether it runs. `cargo lab reproduce` lists them.",

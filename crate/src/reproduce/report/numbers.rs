@@ -60,7 +60,10 @@ impl Entry {
         for row in results::read(&reproduction.folder(folder))? {
             let of = &row.provenance;
             let other = |wanted: String| name_in_revision(&of.data) != wanted;
-            if of.experiment != name || reproduction.dataset().is_some_and(other) {
+            if of.experiment != name
+                || of.has_uncommitted_changes()
+                || reproduction.dataset().is_some_and(other)
+            {
                 continue;
             }
             let budget = Budget::named(&row.budget)?;
