@@ -109,7 +109,7 @@ fn dataset(matches: &ArgMatches) -> Result<Dataset> {
 
 fn list() -> Result<()> {
     let row = |name: &str, shape: &str, train: &str, here: &str, size: &str| {
-        println!("{name:<14} {shape:<12} {train:>9}  {here:<9} {size}");
+        println!("{name:<18} {shape:<12} {train:>9}  {here:<9} {size}");
     };
     row("name", "shape", "train", "here", "to fetch");
     for entry in catalog()? {

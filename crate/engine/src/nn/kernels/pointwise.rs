@@ -61,6 +61,47 @@ pub(crate) fn zip<T: Real>(
     unsafe { filled(xs.len(), compute) }
 }
 
+/// SiLU of `xs`, and what it moves along where `xs` moves along `dxs`: one exponential for both.
+pub(crate) fn silu_moved<T: Real>(xs: &[T], dxs: &[T]) -> (Vec<T>, Vec<T>) {
+    assert_eq!(xs.len(), dxs.len());
+    let len = xs.len();
+    let both = |ys: Shared<T>, dys: Shared<T>| {
+        each(len.div_ceil(PIECE), len, |piece| {
+            let (from, end) = (piece * PIECE, ((piece + 1) * PIECE).min(len));
+            let (xs, dxs) = (&xs[from..end], &dxs[from..end]);
+            simd::dispatch(SiluMoved { xs, dxs, ys: ys.at(from), dys: dys.at(from) });
+        });
+    };
+    let mut dys = Vec::new();
+    // SAFETY: the pieces cover both.
+    let ys = unsafe { filled(len, |ys| dys = filled(len, |dys| both(ys, dys))) };
+    (ys, dys)
+}
+
+struct SiluMoved<'a, T> {
+    xs: &'a [T],
+    dxs: &'a [T],
+    ys: *mut T,
+    dys: *mut T,
+}
+
+impl<T: Real> Kernel<T> for SiluMoved<'_, T> {
+    #[inline(always)]
+    unsafe fn run<V: Vector<T>>(self) {
+        for (i, (x, dx)) in self.xs.iter().zip(self.dxs).enumerate() {
+            // As `silu` and `silu_slope` have it, to the bit.
+            let around = T::one() + (-*x).exponential(V::FUSED);
+            let s = T::one() / around;
+            let slope = s * mul_add(*x, T::one() - s, T::one(), V::FUSED);
+            // SAFETY: both have room for as many elements as there are.
+            unsafe {
+                self.ys.add(i).write(*x / around);
+                self.dys.add(i).write(*dx * slope);
+            }
+        }
+    }
+}
+
 struct Zip<'a, T, F> {
     xs: &'a [T],
     ys: &'a [T],

@@ -1,8 +1,8 @@
 //! Elementwise steps, and those that only move numbers.
 
-use super::computed;
+use super::{computed, tensor, with_real, with_values};
 use crate::nn::Parameter;
-use crate::nn::kernels::pointwise::{columns, join, map, silu, silu_slope, turn, zip};
+use crate::nn::kernels::pointwise::{columns, join, map, silu, silu_moved, silu_slope, turn, zip};
 use crate::nn::tape::{Slots, Tape, Value};
 use candle_core::{D, Device, Result, Tensor, bail};
 
@@ -10,12 +10,22 @@ impl Tape {
     /// SiLU, x sigmoid(x).
     pub(crate) fn silu(&mut self, xs: &Value) -> Result<Value> {
         let on_kernels = self.on_kernels(xs.tensor());
-        let ys = if on_kernels {
-            computed!(xs.tensor().shape().clone(), [xs.tensor()], |[x]| map(x, silu))?
-        } else {
-            xs.tensor().silu()?
+        let (ys, tangent) = match xs.tangent() {
+            Some(dx) if on_kernels => with_real!(dx, T => {
+                let (ys, dys) = with_values([xs.tensor(), dx], |[x, dx]: [&[T]; 2]| {
+                    Ok(silu_moved(x, dx))
+                })?;
+                (tensor(ys, dx.shape().clone())?, Some(tensor(dys, dx.shape().clone())?))
+            }),
+            None if on_kernels => {
+                let shape = xs.tensor().shape().clone();
+                (computed!(shape, [xs.tensor()], |[x]| map(x, silu))?, None)
+            }
+            moving => {
+                let along = |dx| times_slope(xs.tensor(), dx, on_kernels);
+                (xs.tensor().silu()?, moving.map(along).transpose()?)
+            }
         };
-        let tangent = xs.moved(|dx| times_slope(xs.tensor(), dx, on_kernels))?;
         let saved = xs.clone();
         let backward = move |dys: Tensor, slots: &mut Slots| {
             slots.give(&saved, times_slope(saved.tensor(), &dys, on_kernels)?)
