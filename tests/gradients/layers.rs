@@ -268,3 +268,24 @@ fn pooling_beside_definitions() -> Result<()> {
     assert!(none.is_some_and(|e| e.to_string().contains("some windows see nothing")));
     Ok(())
 }
+
+#[test]
+fn patches() -> Result<()> {
+    layer("fold", &[2, 6, 4, 3], |_| Ok(()), |(), t, x| Ok(t.fold(x, 2)?))?;
+    layer("unfold", &[2, 2, 3, 18], |_| Ok(()), |(), t, x| Ok(t.unfold(x, 3)?))?;
+    // One channel of 4x4 in patches of 2x2: each patch's rows in order, and back.
+    let pixels: Vec<f64> = (0..16).map(f64::from).collect();
+    let image = Tensor::from_vec(pixels.clone(), (1, 4, 4, 1), &Device::Cpu)?;
+    let mut tape = Tape::new(Settings::default(), false);
+    let folded = {
+        let xs = tape.constant(image);
+        tape.fold(&xs, 2)?
+    };
+    assert_eq!(folded.dims(), [1, 2, 2, 4]);
+    let first = folded.tensor().flatten_all()?.to_vec1::<f64>()?;
+    assert_eq!(first[..8], [0.0, 1.0, 4.0, 5.0, 2.0, 3.0, 6.0, 7.0]);
+    let back = tape.unfold(&folded, 2)?;
+    assert_eq!(back.tensor().flatten_all()?.to_vec1::<f64>()?, pixels);
+    assert!(tape.fold(&back, 3).is_err() && tape.unfold(&back, 2).is_err());
+    Ok(())
+}

@@ -29,6 +29,7 @@ pub fn tiny_unets() -> Vec<(&'static str, NetworkConfig)> {
         downsample_padding: 0,
         ..convs.clone()
     };
+    let patched = UNetConfig { patch: 2, ..UNetConfig::small(&[4], 1) };
     let ncsnpp = NcsnppConfig {
         nf: 4,
         ch_mult: vec![1, 2],
@@ -41,6 +42,7 @@ pub fn tiny_unets() -> Vec<(&'static str, NetworkConfig)> {
         ("U-Net", NetworkConfig::Unet(small)),
         ("U-Net with convolutions", NetworkConfig::Unet(convs)),
         ("modulated U-Net", NetworkConfig::Unet(modulated)),
+        ("U-Net of patches", NetworkConfig::Unet(patched)),
         ("NCSN++", NetworkConfig::Ncsnpp(ncsnpp)),
     ]
 }

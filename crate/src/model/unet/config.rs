@@ -6,6 +6,9 @@ use crate::model::limits::{BLOCKS, CHANNELS, CLASSES, EMBEDDING, LEVELS, SIDE, w
 use crate::{Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
+/// The largest side of a patch.
+const PATCH: usize = 16;
+
 /// A level on the way down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DownBlock {
@@ -118,6 +121,10 @@ pub struct UNetConfig {
     /// The levels on the way up; the mirror image of those down where they are left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub up_block_types: Option<Vec<UpBlock>>,
+    /// The side of the patches of pixels that become one pixel for the levels, with as many times
+    /// its square the channels: 1 is as diffusers has it, 2 takes a quarter of the work.
+    #[serde(skip_serializing_if = "is_one")]
+    pub patch: usize,
     /// Channels of each level.
     pub block_out_channels: Vec<usize>,
     /// Residual blocks per level on the way down; one more per level on the way up.
@@ -160,6 +167,10 @@ pub struct UNetConfig {
     pub num_train_timesteps: Option<usize>,
 }
 
+fn is_one(patch: &usize) -> bool {
+    *patch == 1
+}
+
 impl Default for UNetConfig {
     fn default() -> Self {
         Self {
@@ -174,6 +185,7 @@ impl Default for UNetConfig {
             down_block_types: None,
             mid_block_type: "UNetMidBlock2D".to_string(),
             up_block_types: None,
+            patch: 1,
             block_out_channels: vec![32, 64],
             layers_per_block: 2,
             mid_block_scale_factor: 1.0,
@@ -247,10 +259,10 @@ impl UNetConfig {
             Ok(Some(own))
         };
         let halvings = self.block_out_channels.len() - 1;
-        let factor = 1 << halvings;
+        let (factor, patch) = ((1 << halvings) * self.patch, self.patch);
         ensure!(
             height % factor == 0 && width % factor == 0,
-            "images of {height}x{width} cannot be halved {halvings} times"
+            "images of {height}x{width} in patches of {patch} cannot be halved {halvings} times"
         );
         Ok(Self {
             in_channels: given("in_channels", self.in_channels, channels)?,
@@ -324,6 +336,7 @@ impl UNetConfig {
             .try_for_each(|channels| within("block_out_channels", *channels, 1..=CHANNELS))?;
         within("first of block_out_channels", levels[0], 2..=CHANNELS)?;
         within("layers_per_block", self.layers_per_block, 1..=BLOCKS)?;
+        within("patch", self.patch, 1..=PATCH)?;
         within("norm_num_groups", self.norm_num_groups, 1..=CHANNELS)?;
         if let Some(odd) = levels.iter().find(|c| !c.is_multiple_of(self.norm_num_groups)) {
             bail!(

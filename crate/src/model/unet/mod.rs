@@ -69,6 +69,7 @@ pub struct UNet {
     norm: GroupNorm,
     output: Conv2d,
     centre: bool,
+    patch: usize,
 }
 
 impl UNet {
@@ -115,7 +116,8 @@ impl UNet {
             }
             None => None,
         };
-        let input = Conv2d::new(&mut scope.at("conv_in"), inputs, channels[0], 3, 1.0)?;
+        let each = config.patch * config.patch;
+        let input = Conv2d::new(&mut scope.at("conv_in"), each * inputs, channels[0], 3, 1.0)?;
 
         // ---- down: every block's output is kept for the way up
         let (mut now, mut skips) = (channels[0], vec![channels[0]]);
@@ -215,9 +217,9 @@ impl UNet {
             up.push(Level { blocks, attentions, change });
         }
         let norm = GroupNorm::new(&mut scope.at("conv_norm_out"), groups, now, config.norm_eps)?;
-        let output = Conv2d::new(&mut scope.at("conv_out"), now, outputs, 3, 0.0)?;
-        let centre = config.center_input_sample;
-        Ok(Self { time, classes, input, down, middle, up, norm, output, centre })
+        let output = Conv2d::new(&mut scope.at("conv_out"), now, each * outputs, 3, 0.0)?;
+        let (centre, patch) = (config.center_input_sample, config.patch);
+        Ok(Self { time, classes, input, down, middle, up, norm, output, centre, patch })
     }
 
     /// The network of `config` in `scope`, which takes time steps as they are rather than c_noise:
@@ -263,7 +265,10 @@ impl OnTape for UNet {
             xs.clone()
         };
 
-        let xs = tape.channels_last(&xs)?;
+        let mut xs = tape.channels_last(&xs)?;
+        if self.patch > 1 {
+            xs = tape.fold(&xs, self.patch)?;
+        }
         let mut h = self.input.forward(tape, &xs)?;
         let mut skips = vec![h.clone()];
         for level in &self.down {
@@ -299,7 +304,10 @@ impl OnTape for UNet {
             }
         }
         let h = self.norm.forward(tape, &h, Act::Silu)?;
-        let ys = self.output.forward(tape, &h)?;
+        let mut ys = self.output.forward(tape, &h)?;
+        if self.patch > 1 {
+            ys = tape.unfold(&ys, self.patch)?;
+        }
         Ok(tape.channels_first(&ys)?)
     }
 }

@@ -8,6 +8,7 @@ mod attention;
 mod convolution;
 mod group_norm;
 mod linear;
+mod patch;
 mod pointwise;
 mod pool;
 mod resample;
