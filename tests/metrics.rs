@@ -7,9 +7,10 @@ mod formula;
 mod judges;
 
 use candle_core::{DType, Device, Tensor};
+use consistency::data::digits;
 use consistency::evaluate::{
-    Features, Inception, Statistics, frechet_distance, inception_score, kernel_distance,
-    kernel_distance_of_subsets, precision_recall,
+    Features, Inception, Memorization, Statistics, frechet_distance, inception_score,
+    kernel_distance, kernel_distance_of_subsets, precision_recall,
 };
 use consistency::loss::Lpips;
 use consistency::rng::Key;
@@ -290,5 +291,38 @@ fn bad_sets_are_named() -> Result<()> {
     assert!(message(subset)?.contains("subsets of 9 among 6"));
     let narrow = good.narrow(1, 0, 3)?;
     assert!(message(frechet_distance(&narrow, &good))?.contains("dimensions 3 and 4"));
+    Ok(())
+}
+
+#[test]
+fn copies_are_nearer_than_held_out_images() -> Result<()> {
+    let line = |places: &[f64]| Tensor::new(places, &Device::Cpu)?.reshape((places.len(), 1));
+    let (train, held_out) = (line(&[0.0, 10.0, 20.0])?, line(&[1.0, 12.0, 23.0, 16.0])?);
+    let found = Memorization::of(&line(&[10.5, 0.0, 26.0])?, &train, &held_out)?;
+    assert_eq!(found.samples, [0.0, 0.5, 6.0]);
+    assert_eq!(found.held_out, [1.0, 2.0, 3.0, 4.0]);
+    assert_eq!(found.ratio(), 0.5 / 2.5);
+    assert_eq!(found.near(), 2.0 / 3.0);
+    // Against every pair, over several blocks, root mean square a number.
+    let normal = |name: &str, count: u64| {
+        Key::new(3).stream(name).normal(0..count, &[3, 2], DType::F64, &Device::Cpu)
+    };
+    let (train, samples) = (normal("train", 2100)?, normal("samples", 90)?);
+    let found = Memorization::of(&samples, &train, &normal("held out", 50)?)?;
+    let rows = |of: &Tensor| Ok::<_, Error>(of.flatten_from(1)?.to_vec2::<f64>()?);
+    let train = rows(&train)?;
+    let nearest = |x: &Vec<f64>| {
+        let square = |y: &Vec<f64>| x.iter().zip(y).map(|(x, y)| (x - y).powi(2)).sum::<f64>();
+        (train.iter().map(square).fold(f64::INFINITY, f64::min) / 6.0).sqrt()
+    };
+    let mut want: Vec<f64> = rows(&samples)?.iter().map(nearest).collect();
+    want.sort_by(f64::total_cmp);
+    for (got, want) in found.samples.iter().zip(&want) {
+        assert!((got - want).abs() < 1e-14, "{got} and {want}");
+    }
+    let digits = digits(DType::F32, &Device::Cpu)?;
+    let own = Memorization::of(&digits.train, &digits.train, &digits.held_out)?;
+    assert_eq!((own.ratio(), own.near()), (0.0, 1.0));
+    assert!(Memorization::of(&samples, &digits.train, &digits.held_out).is_err());
     Ok(())
 }

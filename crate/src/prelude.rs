@@ -6,9 +6,9 @@ pub use crate::data::{
 };
 pub use crate::edit::{self, Edit, Operator, Steps};
 pub use crate::evaluate::{
-    Assignment, Classifier, DigitsComparison, Features, Inception, InceptionFeatures, Neighbours,
-    PrecisionRecall, Score, Spread, Statistics, frechet_distance, inception_score, kernel_distance,
-    kernel_distance_of_subsets, precision_recall,
+    Assignment, Classifier, DigitsComparison, Features, Inception, InceptionFeatures, Memorization,
+    Neighbours, PrecisionRecall, Score, Spread, Statistics, frechet_distance, inception_score,
+    kernel_distance, kernel_distance_of_subsets, precision_recall,
 };
 pub use crate::experiment::{
     Card, DataConfig, Experiment, Monitor, Progress, RunFolder, Trained, Training, on_threads,

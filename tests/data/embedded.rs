@@ -39,7 +39,7 @@ fn ten_thousand_garments_of_ten_classes() -> Result<()> {
 }
 
 #[test]
-fn a_tint_is_one_colour_and_keeps_the_brightness() -> Result<()> {
+fn a_tint_is_one_colour_times_the_grey_value() -> Result<()> {
     let grey = values(garments("fashion-10k", None, "held_out")?.pixels())?;
     let tinted = garments("fashion-10k-tinted", None, "held_out")?;
     assert_eq!((tinted.shape(), tinted.len()), (&[3, 28, 28][..], 1000));
@@ -89,5 +89,9 @@ fn half_a_side_is_the_average_of_four_pixels() -> Result<()> {
     }
     let refused = message(Dataset::find("digits")?.resized(4).split("train"));
     assert!(refused.contains("8x8 is their size"), "{refused}");
+    for side in [0, 29, 32768] {
+        let refused = message(Dataset::find("fashion_10k_tinted")?.resized(side).split("train"));
+        assert!(refused.contains(&format!("size = {side}: its images are 28x28")), "{refused}");
+    }
     Ok(())
 }

@@ -167,7 +167,7 @@ fn the_same_command_gives_the_same_numbers_and_the_report_says_them() -> Result<
     // Measured with files that differ from their commit, it would not be there.
     folder.measured_at("0123456789ab+")?;
     let refused = report(&folder.0)?;
-    let said = "18 numbers of `student`, measured with uncommitted changes under `crate/`";
+    let said = "18 rows of `student`, measured with uncommitted changes under `crate/`";
     assert!(refused.left_out().iter().any(|what| what.starts_with(said)), "{refused:?}");
     let text = refused.markdown();
     assert!(text.contains(said) && !text.contains(&number), "{text}");

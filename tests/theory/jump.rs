@@ -13,7 +13,7 @@ fn piecewise() -> TanhModel {
 #[test]
 fn its_cost_is_that_of_the_network_at_eps() -> Result<()> {
     let noise = NoiseRange::default();
-    // A network of 0: E[x^2] and E|x| over masses of a width of eps, none within 50 of it from 0.
+    // A network of 0: E[x^2] and E|x| over masses of a width of eps, none nearer to 0 than 50 eps.
     let zero = TanhModel::new([0.0; 3], &noise).piecewise(&noise);
     let square = jump(&masses()?, &zero, Metric::L2Squared, &noise)?;
     let want = (0.36 + 0.01 + 0.49) / 3.0 + noise.eps * noise.eps;

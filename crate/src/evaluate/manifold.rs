@@ -53,7 +53,7 @@ pub fn precision_recall(real: &Tensor, fake: &Tensor, k: usize) -> Result<Precis
         );
     }
     let mut bar = Bar::new("neighbours", 2 * (real.rows() + fake.rows()) as u64);
-    let (of_real, of_fake) = (radii(&real, k, &mut bar)?, radii(&fake, k, &mut bar)?);
+    let (of_real, of_fake) = (kth(&real, None, k, &mut bar)?, kth(&fake, None, k, &mut bar)?);
     Ok(PrecisionRecall {
         precision: share_inside(&real, &of_real, &fake, &mut bar)?,
         recall: share_inside(&fake, &of_fake, &real, &mut bar)?,
@@ -69,20 +69,27 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum()
 }
 
-/// The squared distance of each point to its k-th neighbour.
-fn radii(points: &Points, k: usize, bar: &mut Bar) -> Result<Vec<f64>> {
-    let squares = squares(points);
-    let mut radii = Vec::with_capacity(points.rows());
-    for (from, columns) in points.blocks() {
-        let queries = points.block(from, columns);
+/// The squared distance of each of `of` to its k-th neighbour among `points`; where `of` is none,
+/// of the points themselves, each among the others.
+pub(super) fn kth(
+    points: &Points,
+    of: Option<&Points>,
+    k: usize,
+    bar: &mut Bar,
+) -> Result<Vec<f64>> {
+    let (themselves, of) = (of.is_none(), of.unwrap_or(points));
+    let (squares, of_queries) = (squares(points), squares(of));
+    let mut found = Vec::with_capacity(of.rows());
+    for (from, columns) in of.blocks() {
+        let queries = of.block(from, columns);
         let mut nearest: Vec<Vec<(f64, usize)>> = vec![Vec::new(); columns];
         for (first, rows) in points.blocks() {
             let products = products(&points.block(first, rows), &queries, points.dim());
             nearest.par_iter_mut().enumerate().for_each(|(j, nearest)| {
                 for (i, product) in products.col(j).iter().enumerate() {
                     let (other, this) = (first + i, from + j);
-                    if other != this {
-                        let gap = squares[other] + squares[this] - 2.0 * product;
+                    if !themselves || other != this {
+                        let gap = squares[other] + of_queries[this] - 2.0 * product;
                         insert(nearest, (gap, other), k + SPARE);
                     }
                 }
@@ -90,16 +97,16 @@ fn radii(points: &Points, k: usize, bar: &mut Bar) -> Result<Vec<f64>> {
             check_interrupt()?;
         }
         let exact = |(j, nearest): (usize, &Vec<(f64, usize)>)| -> f64 {
-            let query = points.row(from + j);
-            let mut found: Vec<f64> =
+            let query = of.row(from + j);
+            let mut exact: Vec<f64> =
                 nearest.iter().map(|(_, other)| distance(&query, &points.row(*other))).collect();
-            found.sort_by(f64::total_cmp);
-            found[k - 1]
+            exact.sort_by(f64::total_cmp);
+            exact[k - 1]
         };
-        radii.par_extend(nearest.par_iter().enumerate().map(exact));
+        found.par_extend(nearest.par_iter().enumerate().map(exact));
         bar.add(columns as u64)?;
     }
-    Ok(radii)
+    Ok(found)
 }
 
 /// Keep the `most` smallest, in their order.

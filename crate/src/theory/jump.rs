@@ -14,7 +14,8 @@ use crate::seam::ConsistencyFunction;
 use crate::{Error, Result};
 use candle_core::Tensor;
 
-/// The largest difference of f at two neighbouring numbers t, for an x of order 1, that is rounding.
+/// The largest difference of f at two neighbouring numbers t, for an x of order 1, that is rounding;
+/// more where f itself is less accurate.
 const ROUNDING: f64 = 1e-12;
 
 /// E\[d(f(x, eps+), f(x, eps))\], x ~ p_eps: what the jump of `f` at eps costs. Each grid of N points
@@ -22,9 +23,9 @@ const ROUNDING: f64 = 1e-12;
 ///
 /// - Theorem 3: (N - 1)^2 L_CD grows as N - 1 times it and has no limit,
 /// - Theorem 4: (N - 1) L_CD has it on top of the integral of |A|,
-/// - Theorems 5 and 6: the gradients have its gradient by theta at theta- fixed on top.
+/// - Theorems 5 and 6: the gradients have, on top, its gradient by theta with theta- held fixed.
 ///
-/// It is 0 where f is continuous. Data on a line; `d` is the distance, `noise` gives eps.
+/// It is 0 where f is continuous. Data on a line; `metric` is d, `noise` gives eps.
 ///
 /// ```
 /// use consistency::prelude::*;
@@ -47,8 +48,18 @@ pub fn jump(
     noise: &NoiseRange,
 ) -> Result<f64> {
     noise.check()?;
-    let parts = line::parts(mixture)?;
-    over_eps(&parts, f, noise, tolerance(metric), |_, gap| {
+    of_loss(&line::parts(mixture)?, f, metric, noise, tolerance(metric))
+}
+
+/// The same for a model whose numbers are accurate to `tolerance`.
+pub(super) fn of_loss<F: ConsistencyFunction + ?Sized>(
+    parts: &[Part],
+    f: &F,
+    metric: Metric,
+    noise: &NoiseRange,
+    tolerance: f64,
+) -> Result<f64> {
+    over_eps(parts, f, noise, tolerance, |_, gap| {
         Ok(gap.iter().map(|u| metric::value(metric, *u)).collect())
     })
 }
@@ -88,7 +99,8 @@ fn over_eps<F: ConsistencyFunction + ?Sized>(
     let found = integrate(panels, 1, tolerance, |nodes| {
         let x = batch(nodes)?;
         let gap = numbers(&(f.origin(&x, &[above(noise)])? - f.origin(&x, &[noise.eps])?)?)?;
-        let size = numbers(&x)?.into_iter().map(|x| ROUNDING * (1.0 + x.abs()));
+        let rounding = tolerance.max(ROUNDING);
+        let size = numbers(&x)?.into_iter().map(|x| rounding * (1.0 + x.abs()));
         let gap: Vec<f64> =
             gap.iter().zip(size).map(|(u, least)| if u.abs() < least { 0.0 } else { *u }).collect();
         let density = |x: f64| parts.iter().map(|part| part.density(x, noise.eps)).sum::<f64>();

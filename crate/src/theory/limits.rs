@@ -179,10 +179,10 @@ impl Problem<'_> {
 
     // What a jump of f at eps adds.
     fn jump(&self) -> Result<f64> {
-        let (mixture, model, metric, noise) = (self.mixture, self.model, self.metric, self.noise);
+        let (parts, model, metric, noise) = (&self.parts, self.model, self.metric, self.noise);
         match self.limit {
             Limit::Theorem3 => {
-                let cost = jump::jump(mixture, model, metric, noise)?;
+                let cost = jump::of_loss(parts, model, metric, noise, self.tolerance())?;
                 ensure!(
                     cost == 0.0,
                     "f jumps at eps = {} by E[d] = {cost:.3e}: (N - 1)^2 L_CD grows as N - 1 times \
@@ -191,9 +191,9 @@ impl Problem<'_> {
                 );
                 Ok(0.0)
             }
-            Limit::Theorem4 => jump::jump(mixture, model, metric, noise),
+            Limit::Theorem4 => jump::of_loss(parts, model, metric, noise, self.tolerance()),
             Limit::Theorem5 { i } | Limit::Theorem6 { i } => {
-                jump::of_gradient(&self.parts, model, (metric, i), noise, self.tolerance())
+                jump::of_gradient(parts, model, (metric, i), noise, self.tolerance())
             }
         }
     }
@@ -203,7 +203,7 @@ impl Problem<'_> {
 /// limit: columns `points`, `value`, `limit`, `relative_error` and `local_slope` (of the
 /// log relative error on log (N - 1)). tau is that of `noise`; lambda = 1; f_theta- is
 /// the model itself. Values and limits are accurate to 1e-6 or better. Where f jumps at eps, the
-/// limits of Theorems 4 to 6 are those of the paper and what the jump adds ([`jump`](super::jump)).
+/// limits of Theorems 4 to 6 are the paper's plus what the jump adds ([`jump`](super::jump)).
 ///
 /// # Errors
 /// A mixture in more than one dimension, a distance that the theorem does not cover, a

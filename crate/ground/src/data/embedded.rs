@@ -45,6 +45,12 @@ pub(super) fn bytes(entry: &Entry) -> Result<Bytes> {
 }
 
 fn garments(entry: &Entry, tinted: bool) -> Result<Bytes> {
+    ensure!(
+        entry.resize.is_none_or(|side| (1..=GARMENT).contains(&side)),
+        "{}: size = {}: its images are {GARMENT}x{GARMENT}; give 1 to {GARMENT}, or leave it out",
+        entry.name,
+        entry.resize.unwrap_or_default()
+    );
     let [images, labels] = GARMENTS;
     let pixels = idx(images, 0x803, 16).context("the embedded fashion_10k.images.idx3.gz")?;
     let labels = idx(labels, 0x801, 8).context("the embedded fashion_10k.labels.idx1.gz")?;
@@ -92,8 +98,8 @@ fn image(entry: &Entry, row: usize, grey: &[u8], tinted: bool) -> Result<Vec<u8>
     Ok(to)
 }
 
-// The garment of a row in a colour of its own, (H, W, 3): hue uniform, saturation from 0.35 to 1, as
-// bright as it was.
+// The garment of a row in a colour of its own, (H, W, 3): hue uniform, saturation from 0.35 to 1; the
+// largest of a pixel's channels is its grey value.
 fn tint(row: usize, grey: &[u8]) -> Vec<u8> {
     let of = Key::new(0).stream("tint").uniforms(2 * row as u64..2 * row as u64 + 2);
     let (hue, saturation) = (6.0 * of[0], 0.35 + 0.65 * of[1]);

@@ -56,8 +56,8 @@ impl Provenance {
         ]
     }
 
-    /// Whether files of the library differed from the commit: nobody else can compute the number
-    /// again.
+    /// Whether files of the library differed from the commit, which then does not say what computed
+    /// the number.
     ///
     /// ```
     /// use consistency::prelude::*;

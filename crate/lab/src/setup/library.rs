@@ -176,9 +176,9 @@ impl Start {
 
 // What evcxr runs when it starts: the library by flag, the headers by path, the prelude. (Nothing sets
 // RUSTC_WRAPPER, not even to nothing: cargo then asks rustc for its version six times a cell.) The linker
-// is rustc's own: evcxr takes mold wherever it is installed, and mold leaves out a library that is named
-// twice if the first naming allows it, which ours does. The static is part of every cell: the loader
-// calls it first, even in a process that evcxr has restarted.
+// is rustc's own: evcxr takes mold wherever it is installed. rustc first names the library under
+// --as-needed, and mold keeps to that even where --no-as-needed names it again, and drops it. The static
+// is part of every cell: the loader calls it first, even in a process that evcxr has restarted.
 fn init(folder: &Path) -> String {
     // Separated by 0x1f, which unlike a space no path contains.
     let flags = link::flags(folder).join("\u{1f}");

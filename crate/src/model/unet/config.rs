@@ -121,8 +121,8 @@ pub struct UNetConfig {
     /// The levels on the way up; the mirror image of those down where they are left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub up_block_types: Option<Vec<UpBlock>>,
-    /// The side of the patches of pixels that become one pixel for the levels, with as many times
-    /// its square the channels: 1 is as diffusers has it, 2 takes a quarter of the work.
+    /// The side p of the square patches of pixels that become one pixel, with p^2 times the channels,
+    /// before the first level. 1 is as diffusers has it; with 2 the levels see a quarter of the pixels.
     #[serde(skip_serializing_if = "is_one")]
     pub patch: usize,
     /// Channels of each level.
@@ -262,7 +262,8 @@ impl UNetConfig {
         let (factor, patch) = ((1 << halvings) * self.patch, self.patch);
         ensure!(
             height % factor == 0 && width % factor == 0,
-            "images of {height}x{width} in patches of {patch} cannot be halved {halvings} times"
+            "images of {height}x{width}: the sides must be multiples of {factor} ({halvings} halvings of \
+             patches of {patch}); take fewer block_out_channels or a smaller patch"
         );
         Ok(Self {
             in_channels: given("in_channels", self.in_channels, channels)?,

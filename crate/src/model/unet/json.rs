@@ -123,7 +123,11 @@ impl UNetConfig {
 
     // What this network can do and diffusers' cannot.
     fn check_in_diffusers(&self) -> Result<()> {
-        ensure!(self.patch == 1, "patch = {}: diffusers has no such stem", self.patch);
+        ensure!(
+            self.patch == 1,
+            "patch = {}: diffusers has no such stem; train with patch = 1 to export",
+            self.patch
+        );
         if self.attn_norm_num_groups == Some(0) {
             bail!("attn_norm_num_groups = 0: diffusers has no such norm; leave it out");
         }

@@ -15,7 +15,7 @@ use crate::record::page::{Block, markdown};
 use crate::record::write_atomically;
 use crate::{Context, Result};
 use numbers::Entry;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 const TITLE: &str = "Reproductions";
@@ -73,20 +73,26 @@ pub fn report(folder: &Path) -> Result<Report> {
 
 // What was measured while files of the library differed from their commit, in words.
 fn uncommitted(folder: &Path, names: &[String]) -> Result<Vec<String>> {
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    let mut found: BTreeMap<(String, String), (usize, BTreeSet<u64>)> = BTreeMap::new();
     for name in names {
-        let rows = results::read(&folder.join(name))?;
-        for row in rows.iter().filter(|row| row.provenance.has_uncommitted_changes()) {
-            *counts.entry(row.provenance.experiment.clone()).or_default() += 1;
+        for row in results::read(&folder.join(name))? {
+            if row.provenance.has_uncommitted_changes() {
+                let (count, seeds) =
+                    found.entry((row.provenance.experiment, row.budget)).or_default();
+                *count += 1;
+                seeds.insert(row.provenance.seed);
+            }
         }
     }
-    let say = |(name, count)| {
+    let say = |((name, budget), (count, seeds)): ((String, String), (usize, BTreeSet<u64>))| {
+        let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
         format!(
-            "{count} numbers of `{name}`, measured with uncommitted changes under `crate/`: commit \
-             them and run `cargo lab reproduce {name}` again"
+            "{count} rows of `{name}`, measured with uncommitted changes under `crate/`: commit them, \
+             then `cargo lab reproduce {name} --budget {budget} --seeds {}`",
+            seeds.join(",")
         )
     };
-    Ok(counts.into_iter().map(say).collect())
+    Ok(found.into_iter().map(say).collect())
 }
 
 impl Report {
@@ -173,8 +179,9 @@ const LEGEND: [&str; 7] = [
      random part and did not record them.",
     "**NFE** is the number of network evaluations that one sample costs.",
     "**Budget**: `full` is all steps and samples of an experiment, `standard` a quarter, `quick` \
-     a fiftieth. **Commit**: the commit of the library that computed. An **earlier configuration** is one that the experiment's file no longer has: its \
-     command measures the present one.",
+     a fiftieth. **Commit**: the commit of the library that computed. An \
+     **earlier configuration** is one that the experiment's file no longer has: its command measures \
+     the present one.",
     "**To run one**: `cargo lab reproduce NAME`, its teacher first; add `--device cuda` for a GPU, \
      `--budget quick` to see whether it runs. `cargo lab reproduce` lists them.",
 ];

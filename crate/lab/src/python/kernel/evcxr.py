@@ -40,7 +40,7 @@ class Evcxr:
         return descendants(self.process.pid, spare)
 
     def kill(self):
-        """End it and all that it has started."""
+        """End it, where it still runs, with all that it has started; close its sockets."""
         if self.ended() is None:
             end_all(self.process.pid)
             self.process.wait()
