@@ -17,7 +17,7 @@ const GRADIENTS: [&str; 4] = [
 const RIGHT: &str = "Some(Some([2.0, 2.0])) Some(Some([1.0, 1.0]))";
 
 /// Types of the prelude, each bound by a plain `let`.
-const TYPES: [(&str, &str); 98] = [
+const TYPES: [(&str, &str); 99] = [
     ("Tensor", "let a1 = Tensor::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Var", "let a2 = Var::new(&[1f32, 2.0], &Device::Cpu)?;"),
     ("Device", "let a3 = Device::Cpu;"),
@@ -78,6 +78,7 @@ const TYPES: [(&str, &str); 98] = [
     ("Pooling", "let m8 = Pooling::Max;"),
     ("PrecisionRecall", "let m9: Option<PrecisionRecall> = None;"),
     ("Spread", "let m10: Option<Spread> = None;"),
+    ("Memorization", "let m11 = Memorization::of(&x0, &digits.train, &digits.held_out)?;"),
     ("MlpConfig", "let e1 = MlpConfig { width: 8, blocks: 1, time_features: 4 };"),
     ("UNetConfig", "let e2 = UNetConfig::default();"),
     ("ConvNetConfig", "let e3a = ConvNetConfig { classes: 10 };"),
