@@ -59,6 +59,9 @@ evaluate.samples = 110
 const PUBLISHED: &str =
     "dataset,group,method,nfe,fid,is,precision,recall\ncifar10,distillation,CD,1,3.55,9.48,,\n";
 
+/// The commit of records that the report takes.
+const COMMIT: &str = "0123456789ab";
+
 struct Folder(PathBuf);
 
 impl Folder {
@@ -82,9 +85,7 @@ impl Folder {
             seeds: Vec::new(),
         }
     }
-}
 
-impl Folder {
     /// As if all that is recorded here had been measured at `commit`: while one works on the
     /// library, the commit of a record says that files differ, and the report leaves it out.
     fn measured_at(&self, commit: &str) -> Result<()> {
@@ -104,8 +105,6 @@ impl Folder {
         report(&self.0)
     }
 }
-
-const COMMIT: &str = "0123456789ab";
 
 impl Drop for Folder {
     fn drop(&mut self) {

@@ -1,7 +1,7 @@
 //! Whether samples are copies of training images.
 
 use super::manifold::kth;
-use super::points::{Points, pair};
+use super::points::Points;
 use crate::bar::Bar;
 use crate::plot::Figure;
 use crate::{Result, ensure};
@@ -44,17 +44,25 @@ impl Memorization {
     /// # Errors
     /// An empty set, sizes that differ, or a number that is not finite.
     pub fn of(samples: &Tensor, train: &Tensor, held_out: &Tensor) -> Result<Self> {
-        let (train_points, samples) = pair("samples", train, samples)?;
-        let (_, held_out) = pair("held-out images", train, held_out)?;
-        for (name, points) in
-            [("training images", &train_points), ("samples", &samples), ("held out", &held_out)]
-        {
-            ensure!(points.rows() > 0, "memorization: there are no {name}");
+        let read = |what: &str, set: &Tensor| -> Result<Points> {
+            let points = Points::new(what, set)?;
+            ensure!(points.rows() > 0, "memorization: there are no {what}");
+            Ok(points)
+        };
+        let train = read("training images", train)?;
+        let (samples, held_out) = (read("samples", samples)?, read("held-out images", held_out)?);
+        for (what, points) in [("samples", &samples), ("held-out images", &held_out)] {
+            ensure!(
+                points.dim() == train.dim(),
+                "{what} of {} numbers each, training images of {}",
+                points.dim(),
+                train.dim()
+            );
         }
         let mut bar = Bar::new("nearest images", (samples.rows() + held_out.rows()) as u64);
         let mut nearest = |of: &Points| -> Result<Vec<f64>> {
-            let squares = kth(&train_points, Some(of), 1, &mut bar)?;
-            let size = train_points.dim() as f64;
+            let squares = kth(&train, Some(of), 1, &mut bar)?;
+            let size = train.dim() as f64;
             let mut all: Vec<f64> = squares.into_iter().map(|s| (s / size).sqrt()).collect();
             all.sort_by(f64::total_cmp);
             Ok(all)

@@ -9,6 +9,7 @@ mod decoded;
 mod digits;
 mod embedded;
 mod folder;
+mod garments;
 mod images;
 mod labels;
 mod load;

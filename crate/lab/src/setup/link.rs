@@ -1,6 +1,6 @@
 //! What a cell is compiled and linked with.
 //!
-//! The library has 190 000 names, and a linker that looks for a cell's few reads them all: it took
+//! The library has a great many names, and a linker that looks for a cell's few reads them all: it took
 //! longer than all else that it does. So a cell is given a library of the same name with the metadata
 //! that rustc reads and not a single name. The loader finds the names when the cell starts, in the
 //! library itself, which the process has loaded long before.

@@ -25,17 +25,24 @@ pub(crate) fn exponential(x: f32, fused: bool) -> f32 {
     mul_add(p, r * r, r + 1.0, fused) * power
 }
 
+/// SiLU, x s with s = 1 / (1 + e^-x), and its derivative, s (1 + x (1 - s)).
+#[inline(always)]
+fn silu_with_slope<T: Real>(x: T, fused: bool) -> (T, T) {
+    let around = T::one() + (-x).exponential(fused);
+    let s = T::one() / around;
+    (x / around, s * mul_add(x, T::one() - s, T::one(), fused))
+}
+
 /// x / (1 + e^-x)
 #[inline(always)]
 pub(crate) fn silu<T: Real>(x: T, fused: bool) -> T {
-    x / (T::one() + (-x).exponential(fused))
+    silu_with_slope(x, fused).0
 }
 
-/// The derivative of SiLU: with s = 1 / (1 + e^-x), s (1 + x (1 - s)).
+/// The derivative of SiLU.
 #[inline(always)]
 pub(crate) fn silu_slope<T: Real>(x: T, fused: bool) -> T {
-    let s = T::one() / (T::one() + (-x).exponential(fused));
-    s * mul_add(x, T::one() - s, T::one(), fused)
+    silu_with_slope(x, fused).1
 }
 
 /// f of each element, and of whether products and sums are [fused](Vector::FUSED).
@@ -89,13 +96,10 @@ impl<T: Real> Kernel<T> for SiluMoved<'_, T> {
     #[inline(always)]
     unsafe fn run<V: Vector<T>>(self) {
         for (i, (x, dx)) in self.xs.iter().zip(self.dxs).enumerate() {
-            // As `silu` and `silu_slope` have it, to the bit.
-            let around = T::one() + (-*x).exponential(V::FUSED);
-            let s = T::one() / around;
-            let slope = s * mul_add(*x, T::one() - s, T::one(), V::FUSED);
+            let (y, slope) = silu_with_slope(*x, V::FUSED);
             // SAFETY: both have room for as many elements as there are.
             unsafe {
-                self.ys.add(i).write(*x / around);
+                self.ys.add(i).write(y);
                 self.dys.add(i).write(*dx * slope);
             }
         }

@@ -10,19 +10,19 @@ impl Tape {
     /// SiLU, x sigmoid(x).
     pub(crate) fn silu(&mut self, xs: &Value) -> Result<Value> {
         let on_kernels = self.on_kernels(xs.tensor());
-        let (ys, tangent) = match xs.tangent() {
-            Some(dx) if on_kernels => with_real!(dx, T => {
+        let (ys, tangent) = match (on_kernels, xs.tangent()) {
+            (true, Some(dx)) => with_real!(dx, T => {
                 let (ys, dys) = with_values([xs.tensor(), dx], |[x, dx]: [&[T]; 2]| {
                     Ok(silu_moved(x, dx))
                 })?;
                 (tensor(ys, dx.shape().clone())?, Some(tensor(dys, dx.shape().clone())?))
             }),
-            None if on_kernels => {
+            (true, None) => {
                 let shape = xs.tensor().shape().clone();
                 (computed!(shape, [xs.tensor()], |[x]| map(x, silu))?, None)
             }
-            moving => {
-                let along = |dx| times_slope(xs.tensor(), dx, on_kernels);
+            (false, moving) => {
+                let along = |dx| times_slope(xs.tensor(), dx, false);
                 (xs.tensor().silu()?, moving.map(along).transpose()?)
             }
         };
