@@ -76,3 +76,48 @@ fn a_network_that_knows_classes_is_told_those_of_the_data() -> Result<()> {
     assert!(none.contains("have no classes"), "{none}");
     Ok(())
 }
+
+#[test]
+fn a_share_of_the_samples_is_trained_on_as_of_no_class() -> Result<()> {
+    let folder = Folder::new("no class")?;
+    let images: Vec<Vec<u8>> = (0..16).map(|row| png_of(row, [1, 8, 8])).collect::<Result<_>>()?;
+    write_parquet(&folder.at("of.parquet"), "image", &images, &[1; 16])?;
+    let of = folder.at("of.parquet").display().to_string();
+    let text = |known: usize, unlabelled: f64, steps: usize| {
+        format!(
+            "name = 'no-class'\n[data]\nname = 'images'\nof = '{of}'\n[network]\nkind = 'unet'\n\
+             block_out_channels = [8]\nlayers_per_block = 1\nnorm_num_groups = 4\n\
+             attention_head_dim = 8\nnum_class_embeds = {known}\n[method]\n\
+             kind = 'score-matching'\n[training]\niterations = {steps}\nbatch = 16\n\
+             unlabelled = {unlabelled}\n"
+        )
+    };
+    let run = |text: String| {
+        let experiment = Experiment::parse(&text)?;
+        train(&experiment, &folder.at("runs"), &Monitor::default(), 1)
+    };
+    // The data's classes are 0 and 1, and 2 is none. What a class's row of the embedding moves by
+    // says whether it was trained: after one step of the same size, it was drawn or it was not.
+    let start = Experiment::parse(&text(3, 0.5, 1))?;
+    assert_eq!((start.classes(), start.no_class()), (Some(2), Some(2)));
+    let rows = |trained: &Trained| -> Result<Vec<Vec<f32>>> {
+        let embedding = trained.params().tensors();
+        Ok(embedding["class_embedding.weight"].to_vec2()?)
+    };
+    let moved = |unlabelled: f64| -> Result<Vec<bool>> {
+        let (one, two) = (run(text(3, unlabelled, 1))?, run(text(3, unlabelled, 2))?);
+        let (one, two) = (rows(&one)?, rows(&two)?);
+        Ok(one.iter().zip(&two).map(|(one, two)| one != two).collect())
+    };
+    assert_eq!(moved(0.5)?, [false, true, true]);
+    // Without it, the third class is never seen.
+    assert_eq!(moved(0.0)?, [false, true, false]);
+    let bad = message(run(text(4, 0.1, 1)));
+    assert!(bad.contains("the data have 2 classes, give 3"), "{bad}");
+    let bad = message(Experiment::parse(&text(3, 1.0, 1)));
+    assert!(bad.contains("training.unlabelled = 1"), "{bad}");
+    let none = text(3, 0.1, 1).replace("num_class_embeds = 3\n", "");
+    let none = message(Experiment::parse(&none));
+    assert!(none.contains("network.num_class_embeds, the classes of the data"), "{none}");
+    Ok(())
+}

@@ -35,6 +35,12 @@ impl Experiment {
         training(&self.training)?;
         optimizer(&self.optimizer)?;
         self.network.check().context("network")?;
+        let Self { network, training: Training { unlabelled, .. }, .. } = self;
+        ensure!(
+            *unlabelled == 0.0 || network.classes().is_some_and(|known| known > 1),
+            "training.unlabelled = {unlabelled}: for a network that knows classes \
+             (network.num_class_embeds, the classes of the data and one more for none)"
+        );
         self.noise.check().context("noise")?;
         self.data.check().context("data")?;
         self.method.check()
@@ -66,6 +72,7 @@ fn training(training: &Training) -> Result<()> {
          the steps over which it does"
     );
     within("training.warm_up", training.warm_up, 0.0..=1.0)?;
+    within("training.unlabelled", training.unlabelled, 0.0..1.0)?;
     ensure!(
         *record_every > 0 && *checkpoint_every > 0,
         "training.record_every and training.checkpoint_every: give at least 1"

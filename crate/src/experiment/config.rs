@@ -113,6 +113,12 @@ pub struct Training {
     /// it is trained, with dropout, of the parameters themselves and not of their average.
     #[serde(default)]
     pub held_out: usize,
+    /// The share of the samples, chosen by the key of the step, that are trained on as of no class.
+    /// One network then gives samples of a class and samples of all: "no class" is the class whose
+    /// number is that of the classes of the data ([`Experiment::no_class`]), so the network has one
+    /// class more than they.
+    #[serde(default)]
+    pub unlabelled: f64,
     /// Steps per record row.
     #[serde(default = "hundred")]
     pub record_every: u64,
@@ -259,6 +265,19 @@ impl Experiment {
                 place.pop();
             }
         }
+    }
+
+    /// How many classes of the data its network knows; none for a network without classes.
+    pub fn classes(&self) -> Option<usize> {
+        let known = self.network.classes()?;
+        Some(if self.training.unlabelled > 0.0 { known.saturating_sub(1) } else { known })
+    }
+
+    /// The class that stands for none, where the network was trained on samples without their
+    /// class (`training.unlabelled`).
+    pub fn no_class(&self) -> Option<u32> {
+        let known = self.network.classes().filter(|_| self.training.unlabelled > 0.0)?;
+        u32::try_from(known).ok()?.checked_sub(1)
     }
 
     /// The name of its run's folder: the experiment's and the start of its hash, so that a

@@ -47,6 +47,8 @@ pub(super) struct Rows<'a> {
     rows: Vec<u32>,
     part: usize,
     conditional: bool,
+    /// The class that stands for none, and the share of the samples that have it.
+    unlabelled: Option<(u32, f64)>,
     key: Key,
 }
 
@@ -86,7 +88,21 @@ impl<'a> Rows<'a> {
         (rows, part): (Vec<u32>, usize),
         key: Key,
     ) -> Self {
-        Self { data, rows, part, conditional: experiment.network.classes().is_some(), key }
+        let conditional = experiment.network.classes().is_some();
+        let unlabelled = experiment.no_class().map(|class| (class, experiment.training.unlabelled));
+        Self { data, rows, part, conditional, unlabelled, key }
+    }
+
+    // The labels of the samples from place `first` on, some of them replaced by "no class".
+    fn some_dropped(&self, mut labels: Vec<u32>, first: u64) -> Vec<u32> {
+        let Some((class, share)) = self.unlabelled else { return labels };
+        let drawn = self.key.stream("unlabelled").uniforms(first..first + labels.len() as u64);
+        for (label, drawn) in labels.iter_mut().zip(drawn) {
+            if drawn < share {
+                *label = class;
+            }
+        }
+        labels
     }
 
     /// Each part, and its share of the batch.
@@ -95,6 +111,7 @@ impl<'a> Rows<'a> {
             let first = (i * self.part) as u64;
             let x0 = self.data.batch(rows, first, &self.key)?;
             let labels = self.conditional.then(|| self.data.labels(rows)).flatten();
+            let labels = labels.map(|labels| self.some_dropped(labels, first));
             let share = rows.len() as f64 / self.rows.len() as f64;
             Ok((Batch { x0, labels, first, key: self.key }, share))
         })

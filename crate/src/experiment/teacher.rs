@@ -61,6 +61,10 @@ impl Found<'_> {
         );
         let own = self.student.network.classes();
         ensure!(
+            self.student.training.unlabelled == 0.0,
+            "training.unlabelled: this teacher was not trained without classes; leave it out"
+        );
+        ensure!(
             teacher.classes() == own,
             "it knows {:?} classes, the student {own:?}",
             teacher.classes()

@@ -219,6 +219,12 @@ fn check_classes(experiment: &Experiment, data: &Data) -> Result<()> {
             count <= known,
             "network.num_class_embeds = {known}: the data have {count} classes, give at least as many"
         );
+        ensure!(
+            experiment.classes() == Some(known) || known == count + 1,
+            "network.num_class_embeds = {known} with training.unlabelled: the data have {count} \
+             classes, give {}",
+            count + 1
+        );
     }
     Ok(())
 }

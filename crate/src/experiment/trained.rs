@@ -274,6 +274,16 @@ impl Trained {
             teacher.name,
             student.name
         );
+        let (own, other) = (teacher.no_class(), student.no_class());
+        ensure!(
+            own == other,
+            "training.unlabelled: the teacher {} has {}, {} has {}; both are trained without some \
+             classes or neither is",
+            teacher.name,
+            teacher.training.unlabelled,
+            student.name,
+            student.training.unlabelled
+        );
         ensure!(
             teacher.sigma_data == student.sigma_data,
             "the teacher {} has sigma_data = {}, {} has {}",

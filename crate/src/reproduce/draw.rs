@@ -75,7 +75,7 @@ impl<'a> Draw<'a> {
             }
             _ => None,
         };
-        let classes = match experiment.network.classes() {
+        let classes = match experiment.classes() {
             Some(count) => Classes::Random { key: key.stream("class"), count },
             None => Classes::None,
         };
