@@ -2,7 +2,8 @@
 
 use super::config::{Experiment, Training};
 use crate::bounds::{level, positive, within};
-use crate::method::DecayShape;
+use crate::method::{DecayShape, Gives};
+use crate::model::NetworkConfig;
 use crate::nn::{OptimizerConfig, OptimizerKind, Precision};
 use crate::{Context, Result, ensure};
 
@@ -40,6 +41,12 @@ impl Experiment {
             *unlabelled == 0.0 || network.classes().is_some_and(|known| known > 1),
             "training.unlabelled = {unlabelled}: for a network that knows classes \
              (network.num_class_embeds, the classes of the data and one more for none)"
+        );
+        let convnet = matches!(network, NetworkConfig::Convnet(_));
+        ensure!(
+            convnet == (self.method.gives() == Gives::Classifier),
+            "network.kind and method.kind: a convnet is for the method 'classification', and that \
+             method for a convnet"
         );
         self.noise.check().context("noise")?;
         self.data.check().context("data")?;

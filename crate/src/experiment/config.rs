@@ -46,6 +46,11 @@ pub struct Experiment {
     /// eps, T and rho.
     #[serde(default)]
     pub noise: NoiseRange,
+    /// The finished run whose weights it starts from, among the runs beside its own, or with
+    /// `shipped:NAME` a network that comes with the lab; new weights where it is left out. A
+    /// teacher's weights are then no start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<String>,
     /// How it is trained.
     pub method: MethodConfig,
     /// What moves the parameters.

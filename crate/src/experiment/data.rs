@@ -189,6 +189,30 @@ impl DataConfig {
         }
     }
 
+    /// The split that no experiment trains on: `held_out`, or what is published as `test`.
+    pub fn held_out_split(&self) -> &'static str {
+        let known = self.dataset_entry().map(|of| of.splits.contains_key("held_out"));
+        if known.unwrap_or(true) { "held_out" } else { "test" }
+    }
+
+    /// The images of that split.
+    ///
+    /// # Errors
+    /// Data without it.
+    pub fn held_out(&self) -> Result<Images> {
+        match self {
+            Self::Digits => Dataset::find("digits")?.split("held_out"),
+            _ => self.dataset()?.split(self.held_out_split()),
+        }
+    }
+
+    fn dataset_entry(&self) -> Option<crate::data::Entry> {
+        match self {
+            Self::Digits => None,
+            _ => self.dataset().ok().map(|of| of.entry().clone()),
+        }
+    }
+
     /// The images that it trains on.
     ///
     /// # Errors

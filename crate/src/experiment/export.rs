@@ -78,6 +78,7 @@ fn exportable(experiment: &Experiment) -> Result<&UNetConfig> {
         NetworkConfig::Unet(config) => Ok(config),
         NetworkConfig::Mlp(_) => bail!("its network is an MLP; diffusers' is a U-Net"),
         NetworkConfig::Ncsnpp(_) => bail!("its network is NCSN++; diffusers' is a U-Net"),
+        NetworkConfig::Convnet(_) => bail!("its network is a classifier; diffusers' is a U-Net"),
     }
 }
 

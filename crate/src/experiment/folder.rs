@@ -68,6 +68,11 @@ impl RunFolder {
         Ok(Self { path: path.to_path_buf(), experiment: Experiment::read(&file)? })
     }
 
+    /// That of a run that is kept elsewhere; `path` is what it is called.
+    pub(super) fn nowhere(path: PathBuf, experiment: Experiment) -> Self {
+        Self { path, experiment }
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path

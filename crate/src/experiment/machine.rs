@@ -63,6 +63,19 @@ impl Machine {
     }
 }
 
+/// How long the run in `folder` took in all.
+///
+/// # Errors
+/// No record of it, or a damaged one, by name.
+pub(super) fn seconds(folder: &Path) -> Result<f64> {
+    let path = folder.join("machine.csv");
+    let text = fs::read_to_string(&path).map_err(crate::Error::from);
+    let (_, seconds) = text
+        .and_then(|text| rows(&text, u64::MAX))
+        .with_context(|| format!("reading {}", path.display()))?;
+    Ok(seconds)
+}
+
 // The rows up to `step`, and the seconds until the last of them.
 fn rows(text: &str, step: u64) -> Result<(Vec<String>, f64)> {
     // A row that a killed process did not finish has no end of line.

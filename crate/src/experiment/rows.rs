@@ -3,7 +3,7 @@
 use super::config::Experiment;
 use super::data::Data;
 use crate::data::{batch_rows, part_rows, select};
-use crate::method::Batch;
+use crate::method::{Batch, Gives};
 use crate::rng::Key;
 use crate::{Result, ensure};
 use candle_core::Tensor;
@@ -88,7 +88,8 @@ impl<'a> Rows<'a> {
         (rows, part): (Vec<u32>, usize),
         key: Key,
     ) -> Self {
-        let conditional = experiment.network.classes().is_some();
+        let classifies = experiment.method.gives() == Gives::Classifier;
+        let conditional = classifies || experiment.network.classes().is_some();
         let unlabelled = experiment.no_class().map(|class| (class, experiment.training.unlabelled));
         Self { data, rows, part, conditional, unlabelled, key }
     }

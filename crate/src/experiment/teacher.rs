@@ -4,6 +4,8 @@ use super::config::Experiment;
 use super::data::Data;
 use super::folder::RunFolder;
 use super::rows::Split;
+use super::shipped::SHIPPED;
+use super::trained::Trained;
 use crate::method::{Teachers, Weights};
 use crate::model::Pretrained;
 use crate::model::pretrained::{Kind, Teacher};
@@ -33,12 +35,19 @@ impl Teachers for Found<'_> {
         if name.contains('/') || Path::new(name).is_file() {
             return self.published(name).with_context(|| format!("the teacher {name}"));
         }
-        let trained = RunFolder::open(&self.runs.join(name))?.trained()?;
-        // A student starts from the teacher's weights: the networks are alike.
-        trained.check_teacher_of(self.student)?;
+        let trained = finished(self.runs, name)?;
+        trained.check_beginning_of(self.student, "teacher")?;
         let weights = Weights(trained.params().clone());
         let trained = trained.on(self.device, self.student.training.settings())?;
         Ok((Teacher::Edm(trained.denoiser()?), Some(weights)))
+    }
+}
+
+/// The finished run `name` in `runs`, or with `shipped:NAME` a network that comes with the lab.
+pub(super) fn finished(runs: &Path, name: &str) -> Result<Trained> {
+    match name.strip_prefix(SHIPPED) {
+        Some(shipped) => Trained::shipped(shipped),
+        None => RunFolder::open(&runs.join(name))?.trained(),
     }
 }
 

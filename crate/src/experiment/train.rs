@@ -7,10 +7,11 @@ use super::folder::{RunFolder, provenance};
 use super::machine::Machine;
 use super::monitor::{Monitor, Progress};
 use super::rows::{Rows, Split};
-use super::teacher::Found;
+use super::teacher::{Found, finished};
 use super::trained::Trained;
 use crate::device::{allow_tf32, device};
-use crate::method::{self, Averages, LearningRate, Losses, Setting, Trainer};
+use crate::method::{self, Averages, LearningRate, Losses, Setting, Trainer, Weights};
+use crate::model::{ConvNetConfig, NetworkConfig};
 use crate::nn::{Precision, memory};
 use crate::record::Table;
 use crate::rng::Key;
@@ -155,7 +156,9 @@ fn build(
     device: &Device,
 ) -> Result<Box<dyn Trainer>> {
     let training = &experiment.training;
+    let init = experiment.init.as_deref().map(|name| init(experiment, runs, name)).transpose()?;
     let trainer = experiment.method.build(&Setting {
+        init,
         shape: data.shape(),
         network: &experiment.network,
         noise: experiment.noise,
@@ -177,6 +180,14 @@ fn build(
         experiment.method.name()
     );
     Ok(trainer)
+}
+
+// The weights of the run `name`.
+fn init(experiment: &Experiment, runs: &Path, name: &str) -> Result<Weights> {
+    let context = || format!("init = '{name}'");
+    let trained = finished(runs, name).with_context(context)?;
+    trained.check_beginning_of(experiment, "run").with_context(context)?;
+    Ok(Weights(trained.params().clone()))
 }
 
 // A row of the record after `step` steps: the losses of each player and the method's columns. The
@@ -206,8 +217,16 @@ fn mean_loss(trainer: &dyn Trainer, step: u64, rows: &Rows) -> Result<f64> {
     Ok(sum)
 }
 
-// A network that is conditioned on classes needs data with classes.
+// A network that is conditioned on classes, or predicts them, needs data with classes.
 fn check_classes(experiment: &Experiment, data: &Data) -> Result<()> {
+    if let NetworkConfig::Convnet(ConvNetConfig { classes }) = experiment.network {
+        ensure!(
+            data.classes() == Some(classes),
+            "network.classes = {classes}: the data of {} have {}",
+            experiment.name,
+            data.classes().map_or_else(|| "no classes".to_string(), |count| count.to_string())
+        );
+    }
     if let Some(known) = experiment.network.classes() {
         let Some(count) = data.classes() else {
             bail!(

@@ -3,8 +3,10 @@
 use super::checkpoint::{self, Checkpoint};
 use super::config::Experiment;
 use super::folder::{RunFolder, provenance};
+use super::shipped::Cost;
+use crate::evaluate::Classifier;
 use crate::method::Gives;
-use crate::model::{ConsistencyModel, EdmDenoiser, OneStepGenerator, TwoTimeModel};
+use crate::model::{ConsistencyModel, EdmDenoiser, NetworkConfig, OneStepGenerator, TwoTimeModel};
 use crate::nn::{Params, Settings};
 use crate::plot::Figure;
 use crate::record::{Provenance, Table};
@@ -37,6 +39,8 @@ pub struct Trained {
     params: Params,
     averages: Vec<BTreeMap<String, Tensor>>,
     table: Table,
+    /// Of a network that comes with the lab: where it is from, and what its runs cost.
+    shipped: Option<(Provenance, Vec<Cost>)>,
 }
 
 impl RunFolder {
@@ -104,9 +108,27 @@ impl Trained {
         let key = crate::rng::Key::new(0);
         let Experiment { network, method, .. } = folder.experiment();
         params.init(&key, |scope| network.build_for(scope, &shape, method.gives().times()))?;
-        let trained = Self { folder, params, averages, table };
+        let trained = Self { folder, params, averages, table, shipped: None };
         trained.take_average(0)?;
         Ok(trained)
+    }
+
+    /// What a file of a shipped network holds.
+    pub(super) fn of_file(
+        folder: RunFolder,
+        average: BTreeMap<String, Tensor>,
+        table: Table,
+        provenance: Provenance,
+        costs: Vec<Cost>,
+    ) -> Result<Self> {
+        let trained = Self::new(folder, vec![average], table)?;
+        Ok(Self { shipped: Some((provenance, costs)), ..trained })
+    }
+
+    /// What the runs of a shipped network cost, one after the other, its own last; none for a run
+    /// of this machine.
+    pub fn costs(&self) -> &[Cost] {
+        self.shipped.as_ref().map_or(&[], |(_, costs)| costs)
     }
 
     /// The same on another device, for networks that run as `settings` say.
@@ -157,6 +179,7 @@ impl Trained {
             params: self.params.to_dtype(DType::F64)?,
             averages: self.averages.clone(),
             table: self.table.clone(),
+            shipped: self.shipped.clone(),
         })
     }
 
@@ -196,7 +219,10 @@ impl Trained {
 
     /// Where its numbers come from.
     pub fn provenance(&self) -> Result<Provenance> {
-        provenance(self.experiment())
+        match &self.shipped {
+            Some((provenance, _)) => Ok(provenance.clone()),
+            None => provenance(self.experiment()),
+        }
     }
 
     /// The averaged network as a denoiser.
@@ -254,6 +280,21 @@ impl Trained {
         }
     }
 
+    /// The averaged network as a classifier.
+    ///
+    /// # Errors
+    /// A run that trained something else.
+    pub fn classifier(&self) -> Result<Classifier> {
+        let experiment = self.experiment();
+        let (shape, _) = experiment.data.describe()?;
+        match (&experiment.network, shape.as_slice()) {
+            (NetworkConfig::Convnet(network), &[channels, height, width]) => {
+                Classifier::new(self.params.duplicate()?, *network, [channels, height, width])
+            }
+            _ => self.gives_no("classifier"),
+        }
+    }
+
     fn gives_no<T>(&self, wanted: &str) -> Result<T> {
         let experiment = self.experiment();
         bail!("{} trained {}, not a {wanted}", experiment.name, experiment.method.gives().name())
@@ -265,31 +306,26 @@ impl Trained {
         self.params.frozen(|scope| network.build_for(scope, &shape, method.gives().times()))
     }
 
-    // A student starts from the teacher's weights: the networks must be alike.
-    pub(super) fn check_teacher_of(&self, student: &Experiment) -> Result<()> {
-        let teacher = self.experiment();
+    // A student starts from the teacher's weights, and a run from those that `init` names: the
+    // networks must be alike. `role` is what this run is to it.
+    pub(super) fn check_beginning_of(&self, student: &Experiment, role: &str) -> Result<()> {
+        let own = self.experiment();
+        let (name, other) = (&own.name, &student.name);
         ensure!(
-            teacher.network == student.network && teacher.data == student.data,
-            "the teacher {} has another network or other data than {}",
-            teacher.name,
-            student.name
+            own.network == student.network && own.data == student.data,
+            "the {role} {name} has another network or other data than {other}"
         );
-        let (own, other) = (teacher.no_class(), student.no_class());
         ensure!(
-            own == other,
-            "training.unlabelled: the teacher {} has {}, {} has {}; both are trained without some \
-             classes or neither is",
-            teacher.name,
-            teacher.training.unlabelled,
-            student.name,
+            own.no_class() == student.no_class(),
+            "training.unlabelled: the {role} {name} has {}, {other} has {}; both are trained without \
+             some classes or neither is",
+            own.training.unlabelled,
             student.training.unlabelled
         );
         ensure!(
-            teacher.sigma_data == student.sigma_data,
-            "the teacher {} has sigma_data = {}, {} has {}",
-            teacher.name,
-            teacher.sigma_data,
-            student.name,
+            own.sigma_data == student.sigma_data,
+            "the {role} {name} has sigma_data = {}, {other} has {}",
+            own.sigma_data,
             student.sigma_data
         );
         Ok(())

@@ -1,10 +1,9 @@
-//! A classifier of images, by cross-entropy with Adam: the network on whose features samples are
-//! compared ([`Classifier`]). It is not a method of an experiment, but is trained by the same
-//! [`step`].
+//! A classifier of images, by cross-entropy: the network on whose features samples are compared
+//! ([`Classifier`]).
 
 use super::player::{Averages, DecayShape, LearningRate, Player};
 use super::step::{Losses, step};
-use super::{Batch, DIVERGED, Trainer};
+use super::{Batch, DIVERGED, Gives, Method, Setting, Trainer};
 use crate::bar::Bar;
 use crate::data::{batch_rows, select};
 use crate::evaluate::Classifier;
@@ -14,6 +13,44 @@ use crate::nn::{OptimizerConfig, OptimizerKind, Params};
 use crate::rng::Key;
 use crate::{Context, Result, ensure};
 use candle_core::{DType, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// Training on the classes of the data, by cross-entropy. The network is a `convnet`.
+///
+/// ```
+/// use consistency::prelude::*;
+/// assert_eq!(Classification {}.gives().name(), "a classifier");
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Classification {}
+
+impl Method for Classification {
+    fn name(&self) -> &'static str {
+        "classification by cross-entropy"
+    }
+
+    fn source(&self) -> &'static str {
+        "no paper: it judges samples, and makes none"
+    }
+
+    fn summary(&self, _: Option<&str>) -> String {
+        "A classifier, by cross-entropy".to_string()
+    }
+
+    fn gives(&self) -> Gives {
+        Gives::Classifier
+    }
+
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn build(&self, setting: &Setting) -> Result<Box<dyn Trainer>> {
+        let (params, network) = setting.network()?;
+        Ok(Box::new(Training { network, player: setting.player("classifier", params)? }))
+    }
+}
 
 /// Images in one training step.
 const BATCH: usize = 64;
@@ -40,7 +77,7 @@ impl Default for ClassifierConfig {
 }
 
 impl Classifier {
-    /// Train on `images`, (N, C, H, W) in f32, and their `labels`, below `classes`. Everything
+    /// Train at once, without a folder or a record, on `images`, (N, C, H, W) in f32, and their `labels`, below `classes`. Everything
     /// is a function of the key: weights, order of the batches.
     ///
     /// # Errors

@@ -99,7 +99,7 @@ impl Method for ConsistencyDistillation {
         let (teacher, weights) = setting.teachers.find(&self.teacher)?;
         // "Initialize theta with the teacher."
         if let Some(weights) = weights {
-            weights.start(&params)?;
+            setting.start(&params, &weights)?;
         }
         let student = Student::new(setting, (params, network), self.parameterization)?;
         Ok(student.learn(Distillation {

@@ -101,7 +101,7 @@ impl Method for ConsistencyTrajectory {
         let (params, network) = setting.network_for(Times::Two)?;
         let (teacher, weights) = setting.teachers.find(&self.teacher)?;
         if let Some(weights) = weights {
-            weights.start(&params)?;
+            setting.start(&params, &weights)?;
         }
         let target_params = Ema::new(&params)?;
         let target = setting.frozen_for(target_params.params(), Times::Two)?;

@@ -79,7 +79,7 @@ impl Method for ContinuousDistillation {
         let (params, network) = setting.network()?;
         let (teacher, weights) = setting.teachers.find(&self.teacher)?;
         if let Some(weights) = weights {
-            weights.start(&params)?;
+            setting.start(&params, &weights)?;
         }
         let student = Student::new(setting, (params, network), self.parameterization)?;
         Ok(student.learn(Distillation { teacher, noise: setting.noise, of: self.clone() }))

@@ -80,7 +80,7 @@ impl Method for KnowledgeDistillation {
         let (params, network) = setting.network()?;
         let (teacher, weights) = setting.teachers.find(&self.teacher)?;
         if let Some(weights) = weights {
-            weights.start(&params)?;
+            setting.start(&params, &weights)?;
         }
         Ok(Box::new(Pairs {
             grid: setting.noise.karras(self.points)?,

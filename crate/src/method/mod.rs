@@ -22,7 +22,7 @@ mod step;
 mod student;
 
 pub use batch::Batch;
-pub use classification::ClassifierConfig;
+pub use classification::{Classification, ClassifierConfig};
 pub use consistency_distillation::ConsistencyDistillation;
 pub use consistency_training::ConsistencyTraining;
 pub use consistency_trajectory::{ConsistencyTrajectory, TrajectoryMaps};
@@ -84,6 +84,8 @@ pub enum MethodConfig {
     KnowledgeDistillation(KnowledgeDistillation),
     /// A consistency trajectory model, without the adversarial loss.
     ConsistencyTrajectory(ConsistencyTrajectory),
+    /// A classifier, on whose features samples are compared.
+    Classification(Classification),
 }
 
 impl Deref for MethodConfig {
@@ -99,6 +101,7 @@ impl Deref for MethodConfig {
             Self::ProgressiveDistillation(method) => method,
             Self::KnowledgeDistillation(method) => method,
             Self::ConsistencyTrajectory(method) => method,
+            Self::Classification(method) => method,
         }
     }
 }
@@ -114,6 +117,8 @@ pub enum Gives {
     TwoTimeMap,
     /// A generator: one evaluation from noise to a sample.
     Generator,
+    /// A classifier of images. It makes none.
+    Classifier,
 }
 
 impl Gives {
@@ -124,6 +129,7 @@ impl Gives {
             Self::Consistency(_) => "a consistency model",
             Self::TwoTimeMap => "a map between two noise levels",
             Self::Generator => "a generator",
+            Self::Classifier => "a classifier",
         }
     }
 
@@ -131,7 +137,9 @@ impl Gives {
     pub fn times(&self) -> Times {
         match self {
             Self::TwoTimeMap => Times::Two,
-            Self::Denoiser | Self::Consistency(_) | Self::Generator => Times::One,
+            Self::Denoiser | Self::Consistency(_) | Self::Generator | Self::Classifier => {
+                Times::One
+            }
         }
     }
 }

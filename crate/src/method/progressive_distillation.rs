@@ -80,7 +80,7 @@ impl Method for ProgressiveDistillation {
     fn build(&self, setting: &Setting) -> Result<Box<dyn Trainer>> {
         let (params, network) = setting.network()?;
         let (first, weights) = setting.teachers.find(&self.teacher)?;
-        let started = weights.map(|weights| weights.start(&params)).transpose()?;
+        let started = weights.map(|weights| setting.start(&params, &weights)).transpose()?;
         ensure!(
             started == Some(true),
             "method.teacher = '{}': a student of progressive distillation starts from its \

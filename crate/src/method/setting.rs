@@ -7,7 +7,7 @@ use crate::model::{Network, NetworkConfig, SECOND, Times};
 use crate::nn::{OptimizerConfig, Params, Settings};
 use crate::process::NoiseRange;
 use crate::rng::Key;
-use crate::{Context, Result};
+use crate::{Context, Result, ensure};
 use candle_core::{DType, Device};
 use std::collections::BTreeMap;
 
@@ -36,6 +36,8 @@ pub struct Setting<'a> {
     pub device: &'a Device,
     /// The root of all random numbers.
     pub key: Key,
+    /// The weights to start from; new ones where there are none.
+    pub init: Option<Weights>,
     /// Where teachers are found.
     pub teachers: &'a dyn Teachers,
 }
@@ -97,7 +99,19 @@ impl Setting<'_> {
         let key = self.key.stream("network");
         let network =
             params.init(&key, |scope| self.network.build_for(scope, self.shape, times))?;
+        if let Some(init) = &self.init {
+            ensure!(init.start(&params)?, "init: that network has other parameters than this one");
+        }
         Ok((params, network))
+    }
+
+    /// Let `params` begin as a teacher's `weights`, unless the experiment names another start;
+    /// returns whether they have the teacher's names.
+    ///
+    /// # Errors
+    /// As [`Weights::start`].
+    pub fn start(&self, params: &Params, weights: &Weights) -> Result<bool> {
+        if self.init.is_some() { Ok(true) } else { weights.start(params) }
     }
 
     /// The experiment's network once more, on `params`, for which it takes no gradients.

@@ -122,7 +122,7 @@ impl<O: Objective> Trainer for Learning<O> {
 pub(super) fn start_from(teacher: Option<&str>, setting: &Setting, params: &Params) -> Result<()> {
     let Some(teacher) = teacher else { return Ok(()) };
     let (_, weights) = setting.teachers.find(teacher)?;
-    let same = weights.map(|weights| weights.start(params)).transpose()?;
+    let same = weights.map(|weights| setting.start(params, &weights)).transpose()?;
     ensure!(
         same == Some(true),
         "method.teacher = '{teacher}': it is not the network of this experiment, which is to start \

@@ -1,5 +1,6 @@
 //! The configurations that make a network.
 
+use super::convnet::ConvNetConfig;
 use super::mlp::{Mlp, MlpConfig};
 use super::ncsnpp::{Ncsnpp, NcsnppConfig};
 use super::network::{Network, Taped};
@@ -32,6 +33,8 @@ pub enum NetworkConfig {
     Unet(UNetConfig),
     /// The paper's CIFAR-10 network.
     Ncsnpp(NcsnppConfig),
+    /// A classifier, whose outputs are logits: for the method `classification` alone.
+    Convnet(ConvNetConfig),
 }
 
 impl NetworkConfig {
@@ -39,7 +42,7 @@ impl NetworkConfig {
     pub fn classes(&self) -> Option<usize> {
         match self {
             Self::Unet(config) => config.num_class_embeds,
-            Self::Ncsnpp(_) | Self::Mlp(_) => None,
+            Self::Ncsnpp(_) | Self::Mlp(_) | Self::Convnet(_) => None,
         }
     }
 
@@ -52,6 +55,7 @@ impl NetworkConfig {
             Self::Mlp(config) => config.check(),
             Self::Unet(config) => config.check(),
             Self::Ncsnpp(config) => config.check(),
+            Self::Convnet(config) => config.check(),
         }
     }
 
@@ -88,6 +92,7 @@ impl NetworkConfig {
                 let network = Ncsnpp::new(scope, &config.for_images(shape)?, times)?;
                 Box::new(Taped::new(scope, network))
             }
+            Self::Convnet(config) => config.build(scope, shape)?,
         })
     }
 }

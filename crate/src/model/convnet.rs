@@ -16,8 +16,7 @@ const LAYERS: [(usize, usize); 3] = [(32, 1), (64, 2), (64, 2)];
 /// over positions, one hidden layer, whose 64 activations are its features, and the logits. It has
 /// no conditioning.
 ///
-/// It is not a kind of [`NetworkConfig`](super::NetworkConfig): the outputs of those have the shape
-/// of the images, as the methods of an experiment require.
+/// The outputs of all other networks have the shape of the images; this one is for classifiers.
 ///
 /// ```
 /// use consistency::model::Condition;
@@ -45,9 +44,13 @@ impl ConvNetConfig {
         Ok(Box::new(self.taped(scope, shape)?))
     }
 
-    /// The same, with access to its features.
+    pub(super) fn check(&self) -> Result<()> {
+        within("classes", self.classes, 1..=CLASSES)
+    }
+
+    /// The same as [`ConvNetConfig::build`], with access to its features.
     pub(crate) fn taped(&self, scope: &mut Scope, shape: &[usize]) -> Result<Taped<ConvNet>> {
-        within("classes", self.classes, 1..=CLASSES)?;
+        self.check()?;
         let [channels, height, width] = *shape else {
             bail!(
                 "a convolutional network on samples of shape {shape:?}: it takes images, (C, H, W)"

@@ -46,6 +46,10 @@ pub struct Reproduction {
     /// ablation, and has pictures of its own.
     #[serde(default)]
     pub reduced: bool,
+    /// Whether what its first seed trains comes with the lab: the weights are kept in half precision
+    /// beside the results, which are measured with the weights as kept.
+    #[serde(default)]
+    pub ship: bool,
     /// The published number that it should give, where it is the paper's own experiment.
     #[serde(default)]
     pub published: Option<Published>,
@@ -212,6 +216,10 @@ impl Reproduction {
         ensure!(!self.seeds.is_empty(), "seeds = []: give at least one");
         within("number of seeds", self.seeds.len(), ..=1000)?;
         self.evaluate.check()?;
+        ensure!(
+            !self.ship || self.variant().is_none(),
+            "ship = true: a variant is not shipped; give it ship = false"
+        );
         for key in ["name", "seed"] {
             ensure!(
                 !self.experiment.contains_key(key),

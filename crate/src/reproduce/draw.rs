@@ -32,6 +32,7 @@ impl Model {
             Gives::Consistency(_) => Self::Consistency(trained.consistency_model()?),
             Gives::TwoTimeMap => Self::TwoTimeMap(trained.two_time_map()?),
             Gives::Generator => Self::Generator(trained.generator()?),
+            Gives::Classifier => bail!("{} makes no samples", trained.experiment().name),
         })
     }
 

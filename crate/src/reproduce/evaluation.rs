@@ -68,6 +68,14 @@ pub enum MetricFamily {
     /// images, against at most 50 000 of the training images, chosen by a fixed key. The weights
     /// are on the Hub.
     Inception,
+    /// Against held-out images, on the features of the classifier that comes with the lab for these
+    /// data: the kernel distance, which has no bias at any number of samples, the Frechet distance
+    /// with as many images as samples, precision, recall; on pixels, the variance and the distance
+    /// to the nearest training image. Training images, a Gaussian and noise stand beside the samples
+    /// ([`FromImages`](super::FromImages)).
+    HeldOut,
+    /// The accuracy of a classifier, which makes no samples.
+    Accuracy,
 }
 
 impl Evaluation {
@@ -75,6 +83,14 @@ impl Evaluation {
     pub(super) fn check(&self) -> Result<()> {
         let Self { samples, taus, gammas, points, solvers, again, by, .. } = self;
         within("evaluate.samples", *samples, 2..=10_000_000)?;
+        if self.is_accuracy() {
+            let other = taus.len() + points.len() + solvers.len() + self.from_data.len() + by.len();
+            ensure!(
+                other == 1,
+                "evaluate.by: 'accuracy' is of a classifier, which makes no samples"
+            );
+            return Ok(());
+        }
         for solver in solvers {
             solver.sampler.check().context("evaluate.solvers")?;
             within("evaluate.solvers.points", solver.points, 2..=POINTS)?;
@@ -94,8 +110,13 @@ impl Evaluation {
             again.is_empty() || !points.is_empty(),
             "evaluate.again: give evaluate.points, the grid that the ODE is solved on"
         );
-        ensure!(!by.is_empty(), "evaluate.by: pixels, classifier or inception");
+        ensure!(!by.is_empty(), "evaluate.by: pixels, classifier, held-out or inception");
         Ok(())
+    }
+
+    /// Whether it is that of a classifier.
+    pub(super) fn is_accuracy(&self) -> bool {
+        self.by.contains(&MetricFamily::Accuracy)
     }
 
     /// Whether the noise levels at which something is drawn lie on the way from T to eps.

@@ -1,6 +1,7 @@
 //! How a reproduction's samples are evaluated: metrics that compare them with the training images.
 
 use super::evaluation::MetricFamily;
+use super::held_out::{HeldOut, Seen};
 use crate::data::{Images, part_rows};
 use crate::evaluate::{Classifier, Inception, InceptionFeatures, Statistics};
 use crate::experiment::Trained;
@@ -30,6 +31,7 @@ pub(super) struct Evaluator {
     pixels: Option<(Origin, Statistics)>,
     classifier: Option<(Origin, Classifier, Statistics)>,
     inception: Option<(Origin, Inception, InceptionFeatures)>,
+    held_out: Option<HeldOut>,
 }
 
 /// What is compared, and with which real images: the columns `judge` and `reference`.
@@ -55,6 +57,7 @@ pub(super) struct Accumulated<'a> {
     pixels: Option<Statistics>,
     classifier: Option<Statistics>,
     inception: Vec<InceptionFeatures>,
+    held_out: Seen,
 }
 
 impl Evaluator {
@@ -63,14 +66,23 @@ impl Evaluator {
     pub fn new(families: &[MetricFamily], trained: &Trained) -> Result<Self> {
         let data = &trained.experiment().data;
         let (real, split) = (data.images()?, data.split());
-        let mut evaluator =
-            Self { shape: real.shape().to_vec(), pixels: None, classifier: None, inception: None };
+        let mut evaluator = Self {
+            shape: real.shape().to_vec(),
+            pixels: None,
+            classifier: None,
+            inception: None,
+            held_out: None,
+        };
         for family in families {
             match family {
                 MetricFamily::Pixels => evaluator.pixels = Some(of_pixels(&real, split)?),
                 MetricFamily::Classifier => {
                     evaluator.classifier = Some(of_classifier(&real, split)?)
                 }
+                MetricFamily::HeldOut => {
+                    evaluator.held_out = Some(HeldOut::new(trained.experiment())?)
+                }
+                MetricFamily::Accuracy => {}
                 MetricFamily::Inception => {
                     evaluator.inception =
                         Some(of_inception(&real, split, trained.params().device())?)
@@ -94,6 +106,7 @@ impl Evaluator {
             pixels: self.pixels.as_ref().map(|(_, known)| same(known)).transpose()?,
             classifier: self.classifier.as_ref().map(|(.., known)| same(known)).transpose()?,
             inception: Vec::new(),
+            held_out: Seen::default(),
         })
     }
 }
@@ -108,6 +121,9 @@ impl Accumulated<'_> {
         let samples = samples.to_device(&Device::Cpu)?;
         if let Some(seen) = &mut self.pixels {
             seen.add(&samples)?;
+        }
+        if let Some(judge) = &self.evaluator.held_out {
+            judge.add(&mut self.held_out, &samples)?;
         }
         let classifier = &self.evaluator.classifier;
         if let (Some(seen), Some((_, classifier, _))) = (&mut self.classifier, classifier) {
@@ -144,12 +160,15 @@ impl Accumulated<'_> {
             add(origin, "precision", manifold.precision);
             add(origin, "recall", manifold.recall);
         }
+        if let Some(judge) = &self.evaluator.held_out {
+            all.extend(judge.measure(&self.held_out)?);
+        }
         Ok(all)
     }
 }
 
 /// The recorded name of the images `rows` of a split; different images have different hashes.
-fn named(real: &Images, split: &str, rows: &[u32]) -> Result<String> {
+pub(super) fn named(real: &Images, split: &str, rows: &[u32]) -> Result<String> {
     Ok(format!("{split}, {} of {}, {}", rows.len(), real.len(), real.hash_of(rows)?))
 }
 

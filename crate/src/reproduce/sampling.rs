@@ -1,7 +1,8 @@
 //! Kinds of sampling, and what they are called in results and pictures.
 
 use super::config::Reproduction;
-use super::evaluation::SamplerOnGrid;
+use super::evaluation::{MetricFamily, SamplerOnGrid};
+use super::held_out::FromImages;
 use crate::method::Gives;
 use crate::process::Spacing;
 use crate::record::Budget;
@@ -43,6 +44,10 @@ pub enum Sampling {
         /// a consistency model, which takes one step.
         points: Option<usize>,
     },
+    /// No samples of the network, but what theirs are measured beside.
+    FromImages(FromImages),
+    /// No samples: held-out images, which a classifier names.
+    HeldOut,
 }
 
 impl Sampling {
@@ -69,6 +74,8 @@ impl Sampling {
                 format!("Heun, {points} points, again from tau {}", short(tau))
             }
             Self::FromData { tau, points: None } => format!("from data, tau {}", short(tau)),
+            Self::FromImages(of) => of.name().to_string(),
+            Self::HeldOut => "held-out images".to_string(),
             Self::FromData { tau, points: Some(points) } => {
                 format!("from data, tau {}, Heun, {points} points", short(tau))
             }
@@ -81,11 +88,15 @@ impl Sampling {
             Self::Solver(_) | Self::Renoised { .. } | Self::FromData { points: Some(_), .. } => {
                 gives == Gives::Denoiser
             }
-            Self::Multistep { taus } if taus.is_empty() => gives != Gives::Denoiser,
+            Self::Multistep { taus } if taus.is_empty() => {
+                !matches!(gives, Gives::Denoiser | Gives::Classifier)
+            }
             Self::Multistep { .. } | Self::FromData { points: None, .. } => {
                 matches!(gives, Gives::Consistency(_) | Gives::TwoTimeMap)
             }
             Self::Gamma { .. } => gives == Gives::TwoTimeMap,
+            Self::FromImages(_) => gives != Gives::Classifier,
+            Self::HeldOut => gives == Gives::Classifier,
         }
     }
 }
@@ -118,10 +129,16 @@ impl Reproduction {
             let of = |gamma: &f64| Sampling::Gamma { taus: taus.clone(), gamma: *gamma };
             self.evaluate.gammas.iter().map(of)
         });
+        if self.evaluate.is_accuracy() {
+            return vec![Sampling::HeldOut];
+        }
+        let by_held_out = self.evaluate.by.contains(&MetricFamily::HeldOut);
+        let beside = FromImages::ALL.into_iter().filter(|_| by_held_out).map(Sampling::FromImages);
         taus.chain(gammas)
             .chain(solvers)
             .chain(again.into_iter().flatten())
             .chain(from_data)
+            .chain(beside)
             .collect()
     }
 

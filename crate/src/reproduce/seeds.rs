@@ -3,9 +3,10 @@
 use super::config::Reproduction;
 use super::draw::{BATCH, Draw};
 use super::evaluator::{Evaluator, Measurement};
+use super::held_out::accuracies;
 use super::results::{self, Row};
 use super::sampling::Sampling;
-use crate::experiment::{Monitor, Trained, train};
+use crate::experiment::{Cost, Experiment, Monitor, SHIPPED, Trained, train};
 use crate::plot::Figure;
 use crate::record::Budget;
 use crate::record::write_atomically;
@@ -16,6 +17,8 @@ use std::path::PathBuf;
 
 /// Samples in the picture that is kept.
 const SHOWN: usize = 100;
+/// The trained network, where it is shipped.
+pub(super) const SHIPPED_FILE: &str = "model.safetensors";
 
 /// How a reproduction is run.
 #[derive(Clone, Debug)]
@@ -71,11 +74,40 @@ fn trained(
     seed: u64,
     tell: &mut dyn FnMut(String),
 ) -> Result<Trained> {
-    let mut run = None;
+    let (mut run, mut costs) = (None, Vec::new());
     for teacher in reproduction.teachers(&options.folder)?.iter().rev() {
-        run = Some(trained_by(teacher, run.as_deref(), options, seed, tell)?.folder());
+        let trained = trained_by(teacher, run.as_deref(), options, seed, tell)?;
+        costs.extend(built_on(trained.experiment())?);
+        costs.push(trained.cost()?);
+        run = Some(trained.folder());
     }
-    trained_by(reproduction, run.as_deref(), options, seed, tell)
+    let trained = trained_by(reproduction, run.as_deref(), options, seed, tell)?;
+    if reproduction.ship && options.budget == Budget::Full && reproduction.seeds[0] == seed {
+        costs.extend(built_on(trained.experiment())?);
+        let path = reproduction.folder(&options.folder).join(SHIPPED_FILE);
+        trained.pack(&path, &costs)?;
+        tell(format!("{}, seed {seed}: {} is what is shipped", reproduction.name, path.display()));
+    }
+    Ok(trained)
+}
+
+// What the networks cost that come with the lab and that `experiment` builds on.
+fn built_on(experiment: &Experiment) -> Result<Vec<Cost>> {
+    let names = experiment.init.as_deref().into_iter().chain(experiment.method.teacher());
+    let shipped = names.filter_map(|name| name.strip_prefix(SHIPPED));
+    let mut costs: Vec<Cost> = Vec::new();
+    for name in shipped {
+        let trained = Trained::shipped(name)?;
+        costs.extend(
+            trained
+                .costs()
+                .iter()
+                .filter(|cost| !costs.contains(cost))
+                .cloned()
+                .collect::<Vec<_>>(),
+        );
+    }
+    Ok(costs)
 }
 
 /// The run of one seed, with its teacher's run.
@@ -114,19 +146,34 @@ fn evaluate(
     let mut rows = Vec::new();
     let key = Key::new(seed).stream("reproduce");
     for sampling in reproduction.samplings() {
-        let draw = Draw::new(trained, &sampling, evaluator.shape(), count, key)?;
-        let (mut accumulated, mut nfe) = (evaluator.start()?, 0);
-        for first in (0..count).step_by(BATCH) {
-            let (samples, evaluations) =
-                draw.draw(first as u64..(first + BATCH).min(count) as u64)?;
-            nfe = evaluations;
-            accumulated.add(&samples)?;
-            if first == 0 {
-                let cpu = samples.to_device(&Device::Cpu)?;
-                picture(reproduction, options, seed, &sampling, &cpu)?;
+        let (measured, nfe, count) = match &sampling {
+            Sampling::HeldOut => (accuracies(trained)?, 1, experiment.data.held_out()?.len()),
+            Sampling::FromImages(of) => {
+                let mut accumulated = evaluator.start()?;
+                let images = of.draw(&experiment.data.images()?, count)?;
+                for first in (0..count).step_by(BATCH) {
+                    let many = BATCH.min(count - first);
+                    accumulated.add(&images.narrow(0, first, many)?)?;
+                }
+                (accumulated.finish()?, 0, count)
             }
-        }
-        for Measurement { metric, value, judge, reference } in accumulated.finish()? {
+            sampling => {
+                let draw = Draw::new(trained, sampling, evaluator.shape(), count, key)?;
+                let (mut accumulated, mut nfe) = (evaluator.start()?, 0);
+                for first in (0..count).step_by(BATCH) {
+                    let (samples, evaluations) =
+                        draw.draw(first as u64..(first + BATCH).min(count) as u64)?;
+                    nfe = evaluations;
+                    accumulated.add(&samples)?;
+                    if first == 0 {
+                        let cpu = samples.to_device(&Device::Cpu)?;
+                        picture(reproduction, options, seed, sampling, &cpu)?;
+                    }
+                }
+                (accumulated.finish()?, nfe, count)
+            }
+        };
+        for Measurement { metric, value, judge, reference } in measured {
             rows.push(Row {
                 sampler: sampling.name(),
                 nfe: nfe as u64,

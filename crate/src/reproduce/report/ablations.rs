@@ -56,7 +56,10 @@ fn table(base: &Entry, variants: &[Entry], budget: Option<Budget>) -> Table {
         };
         let mut samplings = entry.reproduction.samplings();
         samplings.retain(|sampling| {
-            !matches!(sampling, Sampling::Renoised { .. } | Sampling::FromData { .. })
+            !matches!(
+                sampling,
+                Sampling::Renoised { .. } | Sampling::FromData { .. } | Sampling::FromImages(_)
+            )
         });
         rows(entry, &samplings, &metrics, label(entry), &pick)
     });

@@ -1,15 +1,17 @@
 //! A model card for what was trained: what it is, its data, how good it is, how it was made.
 
+use super::super::seeds::SHIPPED_FILE;
 use super::numbers::{Entry, ORIGIN, metrics};
 use super::ours::{heads, rows};
 use crate::data::Dataset;
+use crate::experiment::Trained;
 use crate::record::page::{Block, Table, columns, markdown};
 use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 
 const LIMITS: &str = "Made to measure the method and to teach it, at a size that a laptop trains. \
     Its distances compare what was trained on these data and judged in this way, and nothing \
-    else: none of them is a FID, unless it is called one. The weights are not kept here.";
+    else: none of them is a FID, unless it is called one.";
 
 /// The cards of all that was run, and where they belong.
 pub(super) fn cards(folder: &Path, entries: &[Entry]) -> Result<Vec<(PathBuf, String)>> {
@@ -20,12 +22,12 @@ pub(super) fn cards(folder: &Path, entries: &[Entry]) -> Result<Vec<(PathBuf, St
             Some(variant) => format!("model-card-{variant}.md"),
             None => "model-card.md".to_string(),
         };
-        Ok((reproduction.folder(folder).join(file), card(entry)?))
+        Ok((reproduction.folder(folder).join(file), card(entry, folder)?))
     })
     .collect()
 }
 
-fn card(entry: &Entry) -> Result<String> {
+fn card(entry: &Entry, folder: &Path) -> Result<String> {
     let (reproduction, experiment) = (&entry.reproduction, &entry.experiment);
     let name = &reproduction.name;
     let heading = |text: &str| Block::Heading(2, text.to_string());
@@ -58,7 +60,28 @@ fn card(entry: &Entry) -> Result<String> {
         "`cargo lab reproduce {name}` trains it, samples it and judges it; `cargo lab export` \
          makes a folder for diffusers of a run whose network is a U-Net."
     )));
+    let file = entry.reproduction.folder(folder).join(SHIPPED_FILE);
+    let kept = match reproduction.ship && file.is_file() {
+        true => shipped(&Trained::unpack(&file)?, name),
+        false => "The weights are not kept here.".to_string(),
+    };
+    blocks.extend([heading("Weights"), Block::Text(kept)]);
     Ok(markdown(name, &blocks))
+}
+
+fn shipped(trained: &Trained, name: &str) -> String {
+    let costs: Vec<String> = trained.costs().iter().map(ToString::to_string).collect();
+    let seconds: f64 = trained.costs().iter().map(|cost| cost.seconds).sum();
+    format!(
+        "`{SHIPPED_FILE}` holds {} parameters in half precision, rounded from the average of seed {}: \
+         the numbers of that seed are measured with them as they are there. In a notebook, \
+         `Trained::shipped(\"{name}\")?` gives them. What they cost, one after the other, {:.0} \
+         minutes in all: {}.",
+        trained.params().count(),
+        trained.experiment().seed,
+        seconds / 60.0,
+        costs.join("; ")
+    )
 }
 
 fn data(entry: &Entry) -> Result<String> {

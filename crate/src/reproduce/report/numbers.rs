@@ -13,16 +13,25 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The metrics in the order of their columns.
-pub(super) const METRICS: [&str; 9] = [
+pub(super) const METRICS: [&str; 18] = [
     "FID",
     "KID",
     "KID's deviation over subsets",
     "Inception score",
     "precision",
     "recall",
+    "kernel distance x 1000",
+    "Frechet distance to held-out images",
+    "precision on classifier features",
+    "recall on classifier features",
+    "variance over the held-out",
+    "nearest training image over the held-out",
+    "share near a training image",
     "Frechet distance on classifier features",
     "Frechet distance on pixels",
     "variance over the data's",
+    "accuracy on held-out images",
+    "accuracy on training images",
 ];
 
 /// Before references were recorded, every metric took all images where there were at most this

@@ -196,7 +196,10 @@ fn is_of(sampling: &Sampling, same: bool, line: &Line) -> bool {
             };
             line.method == method && line.nfe == solver.sampler.nfe_of(solver.points).to_string()
         }
-        Sampling::Renoised { .. } | Sampling::FromData { .. } => false,
+        Sampling::Renoised { .. }
+        | Sampling::FromData { .. }
+        | Sampling::FromImages(_)
+        | Sampling::HeldOut => false,
     }
 }
 

@@ -1,0 +1,219 @@
+//! The judge of all tables: samples beside images that no training has seen, on the features of a
+//! classifier that comes with the lab, the same in every table and notebook.
+
+use super::evaluator::{Measurement, named};
+use crate::data::{Images, part_rows, select};
+use crate::evaluate::{
+    Classifier, Memorization, NEIGHBOURS, Statistics, kernel_distance, precision_recall,
+};
+use crate::experiment::{Experiment, Trained};
+use crate::method::Gives;
+use crate::rng::Key;
+use crate::{Result, bail, ensure};
+use candle_core::{DType, Tensor};
+
+/// Images at a time.
+const BATCH: usize = 500;
+/// Kernel distances are small: they are recorded in units of this.
+const THOUSANDTH: f64 = 1e-3;
+
+/// The classifier that judges images, and what it says of those that are held out.
+pub(super) struct HeldOut {
+    classifier: Classifier,
+    /// The training images, and those that are held out, in the order in which they are taken.
+    train: Tensor,
+    images: Tensor,
+    features: Tensor,
+    /// Columns `judge` and `reference`.
+    judge: String,
+    reference: String,
+}
+
+/// The samples so far.
+#[derive(Default)]
+pub(super) struct Seen {
+    pixels: Vec<Tensor>,
+    features: Vec<Tensor>,
+}
+
+impl HeldOut {
+    /// For samples of a network that was trained as `experiment` says.
+    ///
+    /// # Errors
+    /// Data without a held-out part, or for which no classifier comes with the lab.
+    pub fn new(experiment: &Experiment) -> Result<Self> {
+        let data = &experiment.data;
+        let (train, held_out) = (data.images()?, data.held_out()?);
+        let classifier = classifier_of(experiment)?;
+        let order = Key::new(0).stream("judge").stream("held out");
+        let rows = part_rows(held_out.len(), held_out.len(), &order);
+        let images = held_out.batch(&rows, DType::F32)?;
+        Ok(Self {
+            features: by_parts(&images, |part| classifier.evaluate(part))?,
+            judge: classifier.features().name().to_string(),
+            reference: named(&held_out, data.held_out_split(), &rows)?,
+            train: all_of(&train)?,
+            classifier,
+            images,
+        })
+    }
+
+    /// Take in samples, (B, C, H, W), clipped, on the CPU.
+    pub fn add(&self, seen: &mut Seen, samples: &Tensor) -> Result<()> {
+        seen.features.push(self.classifier.evaluate(samples)?);
+        seen.pixels.push(samples.clone());
+        Ok(())
+    }
+
+    /// The value of each metric.
+    pub fn measure(&self, seen: &Seen) -> Result<Vec<Measurement>> {
+        let features = Tensor::cat(&seen.features, 0)?;
+        let pixels = Tensor::cat(&seen.pixels, 0)?;
+        let (count, all) = (features.dims()[0], self.images.dims()[0]);
+        // As many on both sides: with fewer, a Frechet distance is larger.
+        let each = count.min(all);
+        ensure!(each > NEIGHBOURS, "{count} samples beside {all} held-out images: too few");
+        let real = self.features.narrow(0, 0, each)?;
+        let statistics = Statistics::of(&real)?;
+        let (mut frechet, mut precision, mut recall) = (0.0, 0.0, 0.0);
+        let sets = count / each;
+        for set in 0..sets {
+            let part = features.narrow(0, set * each, each)?;
+            frechet += Statistics::of(&part)?.frechet_distance(&statistics)?;
+            let manifold = precision_recall(&real, &part, NEIGHBOURS)?;
+            precision += manifold.precision;
+            recall += manifold.recall;
+        }
+        let sets = sets as f64;
+        let kernel = kernel_distance(&features, &self.features)?;
+        let pixels_each = pixels.narrow(0, 0, each)?;
+        let copies = Memorization::of(&pixels_each, &self.train, &self.images)?;
+        let variance =
+            Statistics::of(&pixels)?.variance()? / Statistics::of(&self.images)?.variance()?;
+        let of = |metric, value, judge: &str| Measurement {
+            metric,
+            value,
+            judge: judge.to_string(),
+            reference: self.reference.clone(),
+        };
+        let judge = self.judge.as_str();
+        Ok(vec![
+            of("kernel distance x 1000", kernel / THOUSANDTH, judge),
+            of("Frechet distance to held-out images", frechet / sets, judge),
+            of("precision on classifier features", precision / sets, judge),
+            of("recall on classifier features", recall / sets, judge),
+            of("variance over the held-out", variance, "pixels"),
+            of("nearest training image over the held-out", copies.ratio(), "pixels"),
+            of("share near a training image", copies.near(), "pixels"),
+        ])
+    }
+}
+
+/// The accuracies of the classifier that `trained` is, on held-out and on training images.
+pub(super) fn accuracies(trained: &Trained) -> Result<Vec<Measurement>> {
+    let (classifier, data) = (trained.classifier()?, &trained.experiment().data);
+    let judge = classifier.features().name();
+    let of = |metric, images: &Images, split| -> Result<Measurement> {
+        let rows: Vec<u32> = (0..images.len() as u32).collect();
+        let Some(labels) = images.labels() else {
+            bail!("{} has no classes", images.name());
+        };
+        let labels: Vec<u32> = labels.to_vec();
+        Ok(Measurement {
+            metric,
+            value: classifier.accuracy(&all_of(images)?, &labels)?,
+            judge: judge.to_string(),
+            reference: named(images, split, &rows)?,
+        })
+    };
+    let (held_out, train) = (data.held_out()?, data.images()?);
+    Ok(vec![
+        of("accuracy on held-out images", &held_out, data.held_out_split())?,
+        of("accuracy on training images", &train, data.split())?,
+    ])
+}
+
+/// The classifier that comes with the lab for the images that `experiment` trains on.
+///
+/// # Errors
+/// There is none for them.
+fn classifier_of(experiment: &Experiment) -> Result<Classifier> {
+    let wanted = experiment.data.reported_name()?;
+    let shape = experiment.data.images()?.shape().to_vec();
+    for name in Trained::shipped_names() {
+        let trained = Trained::shipped(name)?;
+        let of = &trained.experiment().data;
+        if trained.experiment().method.gives() == Gives::Classifier
+            && of.reported_name()? == wanted
+            && of.images()?.shape() == shape
+        {
+            return trained.classifier();
+        }
+    }
+    bail!(
+        "evaluate.by: no classifier comes with the lab for {wanted} of shape {shape:?}; judge it by \
+         'classifier', which trains one"
+    )
+}
+
+fn all_of(images: &Images) -> Result<Tensor> {
+    images.batch(&(0..images.len() as u32).collect::<Vec<_>>(), DType::F32)
+}
+
+fn by_parts(images: &Tensor, of: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    let count = images.dims()[0];
+    let parts = (0..count)
+        .step_by(BATCH)
+        .map(|first| of(&images.narrow(0, first, BATCH.min(count - first))?));
+    Ok(Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)?)
+}
+
+/// What the numbers of samples lie between, and what needs no training: drawn from the images
+/// alone.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum FromImages {
+    /// Training images themselves: the floor of a distance, which is not 0 at finite numbers.
+    Training,
+    /// A Gaussian with the mean and the covariance of the training images.
+    Gaussian,
+    /// Gaussian noise of variance 1, the ceiling.
+    Noise,
+}
+
+impl FromImages {
+    pub(super) const ALL: [Self; 3] = [Self::Training, Self::Gaussian, Self::Noise];
+
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Training => "training images (the floor)",
+            Self::Gaussian => "a Gaussian of the images' mean and covariance",
+            Self::Noise => "noise (the ceiling)",
+        }
+    }
+
+    /// `count` of them. They depend on the images alone, and are the same for every seed.
+    pub(super) fn draw(self, images: &Images, count: usize) -> Result<Tensor> {
+        let key = Key::new(0).stream("judge").stream(self.name());
+        let (shape, device) = (images.shape(), candle_core::Device::Cpu);
+        let numbers =
+            |count: usize, shape: &[usize]| key.normal(0..count as u64, shape, DType::F32, &device);
+        match self {
+            Self::Training => {
+                let rows = part_rows(images.len(), count, &key);
+                let again: Vec<u32> = (0..count).map(|i| rows[i % rows.len()]).collect();
+                select(&all_of(images)?, &again)
+            }
+            // With g ~ N(0, 1) for each image, (N - 1)^-1/2 sum g (x - mean) has the covariance of
+            // the images exactly.
+            Self::Gaussian => {
+                let x = all_of(images)?.flatten_from(1)?;
+                let mean = x.mean_keepdim(0)?;
+                let g = (numbers(count, &[images.len()])? / ((images.len() - 1) as f64).sqrt())?;
+                let drawn = g.matmul(&x.broadcast_sub(&mean)?)?.broadcast_add(&mean)?;
+                Ok(drawn.reshape([&[count], shape].concat())?)
+            }
+            Self::Noise => numbers(count, shape),
+        }
+    }
+}
