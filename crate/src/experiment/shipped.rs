@@ -35,7 +35,7 @@ macro_rules! shipped {
     };
 }
 
-shipped![];
+shipped!["digits-classifier", "fashion-10k-classifier"];
 
 /// What a run cost.
 ///
