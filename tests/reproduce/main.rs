@@ -1,6 +1,8 @@
 //! Promise: a reproduction gives the numbers that it gave before, and its report says them.
 
+mod held_out;
 mod reference;
+mod shipped;
 
 use candle_core::{DType, Device};
 use consistency::data::{digits, read_frame, select};

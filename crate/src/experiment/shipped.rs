@@ -35,7 +35,7 @@ macro_rules! shipped {
     };
 }
 
-shipped!["digits-classifier", "fashion-10k-classifier"];
+shipped!["digits-classifier", "fashion-10k-classifier", "fashion-10k-teacher"];
 
 /// What a run cost.
 ///

@@ -13,15 +13,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The metrics in the order of their columns.
-pub(super) const METRICS: [&str; 18] = [
+pub(super) const METRICS: [&str; 19] = [
     "FID",
     "KID",
     "KID's deviation over subsets",
     "Inception score",
     "precision",
     "recall",
-    "kernel distance x 1000",
+    "kernel distance",
     "Frechet distance to held-out images",
+    "Frechet distance, extrapolated",
     "precision on classifier features",
     "recall on classifier features",
     "variance over the held-out",
