@@ -10,7 +10,7 @@ use consistency::reproduce::{
     Options, Reproduction, Row, evaluation_classifier, read_results, reproduce,
 };
 use consistency::rng::Key;
-use polars::prelude::{ParquetReader, ParquetWriter, SerReader};
+use polars::prelude::{Column, ParquetReader, ParquetWriter, SerReader};
 use std::fs::File;
 use std::path::Path;
 
@@ -179,5 +179,48 @@ fn the_records_of_the_project_are_read() -> Result<()> {
         assert!(rows.iter().all(clean), "{name}: measured with uncommitted changes");
     }
     assert!(recorded >= 9, "{recorded} reproductions have records");
+    Ok(())
+}
+
+#[test]
+fn a_part_of_a_dataset_never_stands_beside_published_numbers() -> Result<()> {
+    let folder = Folder::new("a part")?;
+    let published = "dataset,group,method,nfe,fid,is,precision,recall\n\
+                     fashion-10k,direct generation,CT,1,3.21,,,\n";
+    std::fs::write(folder.0.join("published.csv"), published)?;
+    for (name, limit) in [("whole", ""), ("part", ", limit = 120")] {
+        folder.put(
+            name,
+            &format!(
+                "title = 'A {name}'\nseeds = [0]\n\
+                 published = {{ dataset = 'fashion-10k', method = 'CT' }}\n\
+                 evaluate = {{ samples = 120, taus = [[]], by = ['pixels'] }}\n[experiment]\n\
+                 data = {{ name = 'images', of = 'fashion_10k'{limit} }}\n\
+                 network = {{ kind = 'mlp', width = 16, blocks = 1 }}\n\
+                 method = {{ kind = 'consistency-training', schedule = {{ s0 = 2, s1 = 4, mu0 = 0.9 }} }}\n\
+                 training = {{ iterations = 2, batch = 8 }}\n"
+            ),
+        )?;
+        reproduce(name, &folder.options(), &mut |_| {})?;
+        // As if the number were a FID, whose network is not to be had here.
+        let path = folder.0.join(name).join("results.parquet");
+        let mut table = ParquetReader::new(File::open(&path)?).finish()?;
+        let metrics = table.column("metric")?.str()?.iter();
+        let as_fid = |metric: Option<&str>| match metric {
+            Some("Frechet distance on pixels") => "FID".to_string(),
+            other => other.unwrap_or_default().to_string(),
+        };
+        let metrics: Vec<String> = metrics.map(as_fid).collect();
+        table.with_column(Column::new("metric".into(), metrics))?;
+        ParquetWriter::new(File::create(&path)?).finish(&mut table)?;
+    }
+    let page = folder.report()?.markdown();
+    let beside = |name: &str| {
+        let row = page.lines().find(|line| line.contains(&format!("| {name} | one step |")));
+        row.map(|row| row.contains("not run"))
+    };
+    assert_eq!((beside("whole"), beside("part")), (Some(false), Some(true)), "{page}");
+    // It is measured all the same, and stands among our own.
+    assert!(page.contains("| part: A part | one step | 1 |"), "{page}");
     Ok(())
 }

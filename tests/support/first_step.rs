@@ -35,6 +35,7 @@ pub fn loss(
     batch: &Batch,
 ) -> Result<f32> {
     let trainer = method.build(&Setting {
+        init: None,
         shape: &[2],
         network,
         noise: NoiseRange::default(),

@@ -64,9 +64,10 @@ pub enum MetricFamily {
     /// The Frechet distance on the features of a classifier that is trained on the data, on at
     /// most 20 000 images ([`evaluation_classifier`](super::evaluation_classifier)).
     Classifier,
-    /// FID, KID (100 subsets of 1000), the Inception score, precision and recall: for colour
-    /// images, against at most 50 000 of the training images, chosen by a fixed key. The weights
-    /// are on the Hub.
+    /// FID, KID (100 subsets of 1000), the Inception score, precision and recall, for colour images,
+    /// by the protocol of ADM (Dhariwal and Nichol, 2021): FID against all training images, precision
+    /// and recall between 10 000 of them, chosen by a fixed key, and 10 000 samples. The weights are
+    /// on the Hub.
     Inception,
     /// Against held-out images, on the features of the classifier that comes with the lab for these
     /// data: the kernel distance, which has no bias at any number of samples, the Frechet distance

@@ -20,8 +20,9 @@ const TRAINED_ON: usize = 20_000;
 const STEPS: u64 = 1000;
 /// The parts of the Inception score.
 const SPLITS: usize = 10;
-/// The most real images that Inception evaluates, chosen by key: as many as the paper has samples.
-const INCEPTION_IMAGES: usize = 50_000;
+/// The real images, and the samples, of precision and recall and of KID, chosen by key: as in ADM's
+/// protocol, whose FID has all real images on one side.
+const MANIFOLD_IMAGES: usize = 10_000;
 /// The reference of a number that depends on the samples alone.
 const NO_REFERENCE: &str = "none: of the samples alone";
 
@@ -30,8 +31,19 @@ pub(super) struct Evaluator {
     shape: Vec<usize>,
     pixels: Option<(Origin, Statistics)>,
     classifier: Option<(Origin, Classifier, Statistics)>,
-    inception: Option<(Origin, Inception, InceptionFeatures)>,
+    inception: Option<ByInception>,
     held_out: Option<HeldOut>,
+}
+
+/// Inception, and what it says of the real images.
+struct ByInception {
+    network: Inception,
+    /// Of all of them.
+    all: Statistics,
+    of_all: Origin,
+    /// Of a part.
+    some: InceptionFeatures,
+    of_some: Origin,
 }
 
 /// What is compared, and with which real images: the columns `judge` and `reference`.
@@ -115,8 +127,8 @@ impl Accumulated<'_> {
     /// Add samples, (B, C, H, W); they are clipped to \[-1, 1\] as images are.
     pub fn add(&mut self, samples: &Tensor) -> Result<()> {
         let samples = samples.clamp(-1f32, 1f32)?;
-        if let Some((_, inception, _)) = &self.evaluator.inception {
-            self.inception.push(inception.evaluate(&samples.affine(0.5, 0.5)?)?);
+        if let Some(by) = &self.evaluator.inception {
+            self.inception.push(by.network.evaluate(&samples.affine(0.5, 0.5)?)?);
         }
         let samples = samples.to_device(&Device::Cpu)?;
         if let Some(seen) = &mut self.pixels {
@@ -148,17 +160,18 @@ impl Accumulated<'_> {
         {
             add(origin, "Frechet distance on classifier features", seen.frechet_distance(real)?);
         }
-        if let Some((origin, _, real)) = &self.evaluator.inception {
+        if let Some(by) = &self.evaluator.inception {
             let seen = &InceptionFeatures::join(&self.inception)?;
-            let manifold = real.precision_recall(seen)?;
-            let kid = real.kid(seen, &Key::new(0).stream("judge").stream("kid"))?;
-            let alone = Origin { reference: NO_REFERENCE.to_string(), ..origin.clone() };
-            add(origin, "FID", seen.fid(real)?);
-            add(origin, "KID", kid.mean);
-            add(origin, "KID's deviation over subsets", kid.deviation);
+            let some = &seen.first(MANIFOLD_IMAGES)?;
+            let manifold = by.some.precision_recall(some)?;
+            let kid = by.some.kid(some, &Key::new(0).stream("judge").stream("kid"))?;
+            let alone = Origin { reference: NO_REFERENCE.to_string(), ..by.of_all.clone() };
+            add(&by.of_all, "FID", seen.statistics()?.fid(&by.all)?);
+            add(&by.of_some, "KID", kid.mean);
+            add(&by.of_some, "KID's deviation over subsets", kid.deviation);
             add(&alone, "Inception score", seen.inception_score(SPLITS)?.mean);
-            add(origin, "precision", manifold.precision);
-            add(origin, "recall", manifold.recall);
+            add(&by.of_some, "precision", manifold.precision);
+            add(&by.of_some, "recall", manifold.recall);
         }
         if let Some(judge) = &self.evaluator.held_out {
             all.extend(judge.measure(&self.held_out)?);
@@ -239,25 +252,31 @@ fn of_classifier(real: &Images, split: &str) -> Result<(Origin, Classifier, Stat
 }
 
 // On the device of the samples: Inception costs more than sampling.
-fn of_inception(
-    real: &Images,
-    split: &str,
-    device: &Device,
-) -> Result<(Origin, Inception, InceptionFeatures)> {
+fn of_inception(real: &Images, split: &str, device: &Device) -> Result<ByInception> {
     ensure!(
         real.shape().first() == Some(&3),
         "evaluate.by: Inception takes images of 3 channels, {} has {:?}",
         real.name(),
         real.shape()
     );
-    let rows =
-        part_rows(real.len(), INCEPTION_IMAGES, &Key::new(0).stream("judge").stream("looked at"));
-    let inception = Inception::from_hub(&Hub::from_env()?, device)?;
-    let parts: Vec<InceptionFeatures> = parts(real, &rows)
-        .map(|part| inception.evaluate(&part?.affine(0.5, 0.5)?.to_device(device)?))
-        .collect::<Result<_>>()?;
-    let features = InceptionFeatures::join(&parts)?;
-    let judge = inception.features().name().to_string();
-    let origin = Origin { judge, reference: named(real, split, &rows)? };
-    Ok((origin, inception, features))
+    let network = Inception::from_hub(&Hub::from_env()?, device)?;
+    let evaluate = |part: Tensor| network.evaluate(&part.affine(0.5, 0.5)?.to_device(device)?);
+    let part =
+        part_rows(real.len(), MANIFOLD_IMAGES, &Key::new(0).stream("judge").stream("looked at"));
+    let some: Vec<InceptionFeatures> =
+        parts(real, &part).map(|part| evaluate(part?)).collect::<Result<_>>()?;
+    let some = InceptionFeatures::join(&some)?;
+    let mut statistics = some.statistics()?;
+    // The features of a million images are not kept: what is left adds to mean and covariance.
+    let taken: std::collections::HashSet<u32> = part.iter().copied().collect();
+    let rest: Vec<u32> = all(real).into_iter().filter(|row| !taken.contains(row)).collect();
+    for part in parts(real, &rest) {
+        statistics.merge(&evaluate(part?)?.statistics()?)?;
+    }
+    let judge = network.features().name().to_string();
+    let of = |rows: &[u32]| -> Result<Origin> {
+        Ok(Origin { judge: judge.clone(), reference: named(real, split, rows)? })
+    };
+    let (of_all, of_some) = (of(&all(real))?, of(&part)?);
+    Ok(ByInception { network, all: statistics, of_all, some, of_some })
 }

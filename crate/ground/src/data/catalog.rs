@@ -144,6 +144,8 @@ pub struct Entry {
     pub size: String,
     /// What to cite.
     pub citation: String,
+    /// How many images are published by this name to train on, where the entry has fewer.
+    pub whole: Option<usize>,
     /// What else there is to know.
     pub note: Option<String>,
     /// Its parts by name.
@@ -159,6 +161,12 @@ fn image() -> String {
 }
 
 impl Entry {
+    /// How many images are published by this name to train on, where that is known. What has fewer
+    /// or more is not that dataset.
+    pub fn published_rows(&self) -> Option<usize> {
+        self.whole.or_else(|| self.splits.get("train")?.rows)
+    }
+
     /// An entry from TOML.
     ///
     /// # Errors

@@ -87,6 +87,7 @@ fn own(path: &Path, shape: [usize; 3], splits: BTreeMap<String, Split>) -> Entry
         licence: "not known here".to_string(),
         size: "here".to_string(),
         citation: String::new(),
+        whole: None,
         note: None,
         splits,
     }

@@ -182,6 +182,17 @@ impl InceptionFeatures {
         Ok(Self { features: first.features.clone(), pool, unbiased })
     }
 
+    /// Those of the first `count` images, or of all where there are fewer.
+    ///
+    /// # Errors
+    /// An error of the device.
+    pub fn first(&self, count: usize) -> Result<Self> {
+        let count = count.min(self.pool.dim(0)?);
+        let of = |all: &Tensor| all.narrow(0, 0, count);
+        let (pool, unbiased) = (of(&self.pool)?, of(&self.unbiased)?);
+        Ok(Self { features: self.features.clone(), pool, unbiased })
+    }
+
     /// Their mean and covariance.
     pub fn statistics(&self) -> Result<Statistics> {
         let mut statistics = Statistics::new(self.features.clone(), INCEPTION_FEATURES)?;

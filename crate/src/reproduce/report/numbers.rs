@@ -162,6 +162,11 @@ impl Entry {
         }
     }
 
+    /// How many images are published by the name of its dataset.
+    pub fn published_rows(&self) -> Option<usize> {
+        entry(self.listed()?).ok()?.published_rows()
+    }
+
     /// The command that measures what was not measured.
     pub fn command(&self) -> String {
         // The paper's own experiments are for a GPU.
@@ -171,6 +176,14 @@ impl Entry {
 }
 
 impl Measured {
+    /// Whether all was measured against as many real images as are published by the dataset's name:
+    /// a part of it, or more than it, is another dataset. `all` is none where nobody says how many.
+    pub fn is_of_all(&self, all: Option<usize>) -> bool {
+        let Some(all) = all.map(|all| format!(" of {all}, ")) else { return true };
+        let images = self.rows.iter().filter_map(|row| row.reference.as_deref());
+        images.filter(|images| images.contains(" of ")).all(|images| images.contains(&all))
+    }
+
     /// The mean of a metric over the seeds, half of its interval, and how many seeds.
     pub fn value(&self, metric: &str) -> Option<(f64, Option<f64>, usize)> {
         let rows = self.rows.iter().filter(|row| row.metric == metric);

@@ -209,7 +209,9 @@ fn of(entry: &Entry, sampling: &Sampling) -> Vec<Cell> {
     // Its other numbers have no published counterpart, and stand in our own tables.
     let compared = |measured: &Measured| COMPARED.iter().any(|m| measured.value(m).is_some());
     let mut row = vec![name, sampler];
-    match entry.best(sampling).filter(compared) {
+    // What was measured on a part of the dataset stands in our own tables alone.
+    let whole = |measured: &Measured| measured.is_of_all(entry.published_rows());
+    match entry.best(sampling).filter(compared).filter(whole) {
         Some(measured) => {
             row.push(Cell::Text(measured.nfe.to_string()));
             row.extend(COMPARED.map(|metric| measured.cell(metric)));
