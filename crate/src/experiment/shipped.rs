@@ -40,7 +40,7 @@ shipped!["digits-classifier", "fashion-10k-classifier", "fashion-10k-teacher"];
 /// What a run cost.
 ///
 /// ```
-/// use consistency::prelude::*;
+/// use consistency::experiment::Cost;
 /// let cost = Cost { name: "digits".to_string(), iterations: 10, seconds: 3.0, device: "cpu".into() };
 /// assert_eq!(cost.to_string(), "digits: 10 steps, 3 s on cpu");
 /// ```

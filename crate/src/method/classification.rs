@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 /// Training on the classes of the data, by cross-entropy. The network is a `convnet`.
 ///
 /// ```
-/// use consistency::prelude::*;
+/// use consistency::method::{Classification, Method};
 /// assert_eq!(Classification {}.gives().name(), "a classifier");
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
