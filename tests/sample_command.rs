@@ -1,4 +1,11 @@
-//! `cargo lab export` and `cargo lab sample`: what they write, their messages.
+//! `cargo lab export` and `cargo lab sample`: what they write, their messages; `--weights` of
+//! `cargo lab reproduce`.
+
+#[path = "reproduce/released.rs"]
+mod released;
+#[allow(dead_code)] // what the Hub's tests spoil is not spoilt here
+#[path = "hub/server.rs"]
+mod server;
 
 use consistency::candle_core::{DType, Device, Tensor, safetensors};
 use consistency::experiment::{Experiment, Monitor, train};

@@ -85,6 +85,7 @@ impl Folder {
             budget: Budget::Full,
             device: "cpu".to_string(),
             seeds: Vec::new(),
+            weights: None,
         }
     }
 

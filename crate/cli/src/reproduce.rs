@@ -40,6 +40,12 @@ pub fn command() -> Command {
                 .value_delimiter(',')
                 .value_parser(value_parser!(u64)),
         )
+        .arg(option(
+            "weights",
+            "ID",
+            "Sample and measure a released network in place of a run: OWNER/NAME[@REVISION], a \
+             folder in diffusers' layout, or a flax file",
+        ))
         .after_help(
             "A run that was interrupted resumes; one that is finished is not repeated.\n\n\
              Example:\n  cargo lab reproduce digits-teacher digits-cd --budget quick\n  cargo lab reproduce digits-cd --variants",
@@ -74,6 +80,7 @@ pub fn run(matches: &ArgMatches) -> Result<()> {
         budget: Budget::named(&text("budget"))?,
         device: text("device"),
         seeds: matches.get_many("seeds").unwrap_or_default().copied().collect(),
+        weights: matches.get_one("weights").cloned(),
     };
     let mut all = Vec::new();
     for name in names {

@@ -164,6 +164,14 @@ impl DataConfig {
         }
     }
 
+    /// The revision of the data, as provenance has it.
+    ///
+    /// # Errors
+    /// Data that cannot be read.
+    pub fn revision(&self) -> Result<String> {
+        Ok(self.describe()?.1)
+    }
+
     /// The name that the data go by: the catalog's, or that of a copy that is encoded differently.
     ///
     /// # Errors

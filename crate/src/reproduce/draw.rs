@@ -4,13 +4,14 @@ use super::sampling::Sampling;
 use crate::data::{Images, part_rows};
 use crate::experiment::{Experiment, Trained};
 use crate::method::Gives;
-use crate::model::{ConsistencyModel, EdmDenoiser, OneStepGenerator, TwoTimeModel};
+use crate::model::pretrained::{Kind, Teacher};
+use crate::model::{ConsistencyModel, EdmDenoiser, OneStepGenerator, Pretrained, TwoTimeModel};
 use crate::process::{Solver, TimeGrid, perturb};
 use crate::rng::Key;
 use crate::sample::{Classes, Draws, GammaSampling, Multistep, SampleBatch, pf_ode};
 use crate::seam::{ConsistencyFunction, Denoiser, EndingAt, Generator, TwoTimeMap};
 use crate::{Result, bail};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -23,6 +24,8 @@ enum Model {
     Consistency(ConsistencyModel),
     TwoTimeMap(TwoTimeModel),
     Generator(OneStepGenerator),
+    /// A released one.
+    Teacher(Teacher),
 }
 
 impl Model {
@@ -40,15 +43,49 @@ impl Model {
     fn noise_shape<'a>(&'a self, shape: &'a [usize]) -> &'a [usize] {
         match self {
             Self::Generator(generator) => generator.noise_shape(),
-            Self::Denoiser(_) | Self::Consistency(_) | Self::TwoTimeMap(_) => shape,
+            _ => shape,
         }
+    }
+}
+
+/// What samples are drawn from: the network of a run, or a released one in its place.
+pub(super) struct Source<'a> {
+    model: Model,
+    experiment: &'a Experiment,
+    /// How many classes there are to draw from.
+    classes: Option<usize>,
+    device: Device,
+}
+
+impl<'a> Source<'a> {
+    /// What a run gives.
+    pub fn of(trained: &'a Trained) -> Result<Self> {
+        let experiment = trained.experiment();
+        Ok(Self {
+            model: Model::of(trained)?,
+            experiment,
+            classes: experiment.classes(),
+            device: trained.params().device().clone(),
+        })
+    }
+
+    /// A released network, on `device`, sampled as `experiment` is.
+    pub fn released(
+        network: &Pretrained,
+        experiment: &'a Experiment,
+        device: &Device,
+    ) -> Result<Self> {
+        let model = match network.kind() {
+            Kind::Consistency(_) => Model::Consistency(network.consistency_model()?),
+            _ => Model::Teacher(network.teacher()?),
+        };
+        Ok(Self { model, experiment, classes: network.classes(), device: device.clone() })
     }
 }
 
 /// Draws samples of one kind of sampling.
 pub(super) struct Draw<'a> {
-    model: Model,
-    experiment: &'a Experiment,
+    source: &'a Source<'a>,
     sampling: &'a Sampling,
     draws: Draws,
     /// The training images, and which of them are used, where samples are made from data.
@@ -59,37 +96,35 @@ pub(super) struct Draw<'a> {
 impl<'a> Draw<'a> {
     /// For `count` samples in all.
     pub fn new(
-        trained: &'a Trained,
+        source: &'a Source<'a>,
         sampling: &'a Sampling,
         shape: &[usize],
         count: usize,
         key: Key,
     ) -> Result<Self> {
-        let experiment = trained.experiment();
-        let model = Model::of(trained)?;
         let real = match sampling {
             Sampling::FromData { .. } => {
-                let real = experiment.data.images()?;
+                let real = source.experiment.data.images()?;
                 // The same images for every seed.
                 let rows = part_rows(real.len(), count, &Key::new(0).stream("from data"));
                 Some((real, rows))
             }
             _ => None,
         };
-        let classes = match experiment.classes() {
+        let classes = match source.classes {
             Some(count) => Classes::Random { key: key.stream("class"), count },
             None => Classes::None,
         };
         let draws = Draws {
-            shape: model.noise_shape(shape).to_vec(),
-            device: trained.params().device().clone(),
+            shape: source.model.noise_shape(shape).to_vec(),
+            device: source.device.clone(),
             start: key.stream("z"),
             renoise: key.stream("renoise"),
             classes,
             given: HashMap::new(),
             at_once: BATCH,
         };
-        Ok(Self { model, experiment, sampling, draws, real, key })
+        Ok(Self { source, sampling, draws, real, key })
     }
 
     /// The samples of these indices, and the network evaluations of each.
@@ -98,8 +133,11 @@ impl<'a> Draw<'a> {
     /// Noise levels outside the experiment's; a network that fails.
     pub fn draw(&self, samples: Range<u64>) -> Result<(Tensor, usize)> {
         let (draws, device) = (&self.draws, &self.draws.device);
-        match &self.model {
+        match &self.source.model {
             Model::Denoiser(of) => {
+                draws.of(of, samples, device, |denoiser, batch| self.solve(denoiser, batch))
+            }
+            Model::Teacher(of) => {
                 draws.of(of, samples, device, |denoiser, batch| self.solve(denoiser, batch))
             }
             Model::Consistency(of) => {
@@ -113,7 +151,7 @@ impl<'a> Draw<'a> {
     }
 
     fn solve(&self, denoiser: &dyn Denoiser, batch: &SampleBatch) -> Result<Tensor> {
-        let noise = self.experiment.noise;
+        let noise = self.source.experiment.noise;
         let z = batch.start()?;
         match self.sampling {
             Sampling::Solver(solver) => {
@@ -145,7 +183,7 @@ impl<'a> Draw<'a> {
         tau: f64,
         points: usize,
     ) -> Result<Tensor> {
-        let whole = self.experiment.noise.karras(points)?;
+        let whole = self.source.experiment.noise.karras(points)?;
         let below = whole.times().iter().copied().filter(|t| *t < tau);
         let grid = TimeGrid::new(below.chain([tau]).collect())?;
         // The solver scales what it starts from by the grid's first level.
@@ -153,7 +191,7 @@ impl<'a> Draw<'a> {
     }
 
     fn multistep(&self, f: &dyn ConsistencyFunction, batch: &SampleBatch) -> Result<Tensor> {
-        let noise = self.experiment.noise;
+        let noise = self.source.experiment.noise;
         let z = batch.start()?;
         match self.sampling {
             Sampling::Multistep { taus } => {
@@ -171,7 +209,7 @@ impl<'a> Draw<'a> {
     }
 
     fn map(&self, map: &dyn TwoTimeMap, batch: &SampleBatch) -> Result<Tensor> {
-        let noise = self.experiment.noise;
+        let noise = self.source.experiment.noise;
         match self.sampling {
             Sampling::Gamma { taus, gamma } => {
                 let sigmas = [&[noise.t_max], taus.as_slice()].concat();

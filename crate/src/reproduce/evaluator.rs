@@ -4,7 +4,7 @@ use super::evaluation::MetricFamily;
 use super::held_out::{HeldOut, Seen};
 use crate::data::{Images, part_rows};
 use crate::evaluate::{Classifier, Inception, InceptionFeatures, Statistics};
-use crate::experiment::Trained;
+use crate::experiment::Experiment;
 use crate::hub::Hub;
 use crate::method::ClassifierConfig;
 use crate::rng::Key;
@@ -73,10 +73,13 @@ pub(super) struct Accumulated<'a> {
 }
 
 impl Evaluator {
-    /// For these metrics, and samples of a network that was trained on the same images as
-    /// `trained`.
-    pub fn new(families: &[MetricFamily], trained: &Trained) -> Result<Self> {
-        let data = &trained.experiment().data;
+    /// For these metrics, and samples of a network of `experiment` on `device`.
+    pub fn new(
+        families: &[MetricFamily],
+        experiment: &Experiment,
+        device: &Device,
+    ) -> Result<Self> {
+        let data = &experiment.data;
         let (real, split) = (data.images()?, data.split());
         let mut evaluator = Self {
             shape: real.shape().to_vec(),
@@ -91,13 +94,10 @@ impl Evaluator {
                 MetricFamily::Classifier => {
                     evaluator.classifier = Some(of_classifier(&real, split)?)
                 }
-                MetricFamily::HeldOut => {
-                    evaluator.held_out = Some(HeldOut::new(trained.experiment())?)
-                }
+                MetricFamily::HeldOut => evaluator.held_out = Some(HeldOut::new(experiment)?),
                 MetricFamily::Accuracy => {}
                 MetricFamily::Inception => {
-                    evaluator.inception =
-                        Some(of_inception(&real, split, trained.params().device())?)
+                    evaluator.inception = Some(of_inception(&real, split, device)?)
                 }
             }
         }

@@ -9,6 +9,7 @@ mod evaluation;
 mod evaluator;
 mod held_out;
 pub mod paper;
+mod released;
 mod report;
 mod results;
 mod sampling;

@@ -1,17 +1,20 @@
 //! One reproduction: each seed is trained, sampled, evaluated and recorded.
 
 use super::config::Reproduction;
-use super::draw::{BATCH, Draw};
+use super::draw::{BATCH, Draw, Source};
 use super::evaluator::{Evaluator, Measurement};
 use super::held_out::accuracies;
+use super::released::Released;
 use super::results::{self, Row};
 use super::sampling::Sampling;
+use crate::data::name_in_revision;
+use crate::device::device;
 use crate::experiment::{Cost, Experiment, Monitor, SHIPPED, Trained, train};
+use crate::method::Gives;
 use crate::plot::Figure;
-use crate::record::Budget;
-use crate::record::write_atomically;
+use crate::record::{Budget, Provenance, write_atomically};
 use crate::rng::Key;
-use crate::{Context, Result, ensure};
+use crate::{Context, Result, bail, ensure};
 use candle_core::{Device, Tensor};
 use std::path::PathBuf;
 
@@ -33,6 +36,35 @@ pub struct Options {
     pub device: String,
     /// The seeds; those of the reproduction where none is given.
     pub seeds: Vec<u64>,
+    /// A released network, by its repository `OWNER/NAME[@REVISION]`, folder or flax file, which is
+    /// sampled and measured in place of a run of ours.
+    pub weights: Option<String>,
+}
+
+/// What is sampled and measured.
+struct Subject<'a> {
+    experiment: &'a Experiment,
+    /// The run; none where the network was trained elsewhere.
+    trained: Option<&'a Trained>,
+    /// None for a classifier, which makes no samples.
+    source: Option<Source<'a>>,
+    provenance: Provenance,
+    /// How many steps it was trained here.
+    iterations: u64,
+}
+
+impl<'a> Subject<'a> {
+    fn of(trained: &'a Trained) -> Result<Self> {
+        let experiment = trained.experiment();
+        let makes_samples = experiment.method.gives() != Gives::Classifier;
+        Ok(Self {
+            experiment,
+            trained: Some(trained),
+            source: makes_samples.then(|| Source::of(trained)).transpose()?,
+            provenance: trained.provenance()?,
+            iterations: experiment.training.iterations,
+        })
+    }
 }
 
 /// Run the reproduction `name` and keep its numbers in its folder, which it returns. A run that was
@@ -47,16 +79,45 @@ pub fn reproduce(name: &str, options: &Options, tell: &mut dyn FnMut(String)) ->
         true => reproduction.seeds.clone(),
         false => options.seeds.clone(),
     };
-    let mut all = Vec::new();
-    let mut evaluator = None;
+    let device = device(&options.device)?;
+    let (mut all, mut evaluator, mut released) = (Vec::new(), None, None);
     for seed in seeds {
-        let trained = trained(&reproduction, options, seed, tell)?;
+        let (trained, experiment);
+        let subject = match &options.weights {
+            None => {
+                trained = self::trained(&reproduction, options, seed, tell)?;
+                Subject::of(&trained)?
+            }
+            Some(id) => {
+                // Its own teacher trains nothing here.
+                let teacher = Some("not-trained-here");
+                experiment =
+                    reproduction.experiment(seed, options.budget, &options.device, teacher)?;
+                let data = is_of_its_dataset(&reproduction, &experiment)?;
+                let released = match &released {
+                    Some(released) => released,
+                    None => released.insert(Released::open(id, &experiment, &device)?),
+                };
+                tell(format!("{name}, seed {seed}: {id} in place of a run"));
+                Subject {
+                    provenance: released.provenance(&reproduction, &experiment, data)?,
+                    source: Some(released.source(&experiment, &device)?),
+                    experiment: &experiment,
+                    trained: None,
+                    iterations: 0,
+                }
+            }
+        };
         // The data and what they are compared by are the same for all seeds.
         let evaluator = match &evaluator {
             Some(evaluator) => evaluator,
-            None => evaluator.insert(Evaluator::new(&reproduction.evaluate.by, &trained)?),
+            None => evaluator.insert(Evaluator::new(
+                &reproduction.evaluate.by,
+                subject.experiment,
+                &device,
+            )?),
         };
-        let rows = evaluate(&reproduction, &trained, evaluator, options, seed)
+        let rows = evaluate(&reproduction, &subject, evaluator, options, seed)
             .with_context(|| format!("{name}, seed {seed}"))?;
         for row in &rows {
             tell(format!("{name}, seed {seed}: {}, {}: {:.4}", row.sampler, row.metric, row.value));
@@ -65,6 +126,21 @@ pub fn reproduce(name: &str, options: &Options, tell: &mut dyn FnMut(String)) ->
         all.extend(rows);
     }
     Ok(all)
+}
+
+// Whether the data are what the reproduction says that they are; their revision.
+fn is_of_its_dataset(reproduction: &Reproduction, experiment: &Experiment) -> Result<String> {
+    let revision = experiment.data.revision()?;
+    // A substitute never bears the real one's name.
+    if let Some(wanted) = reproduction.dataset() {
+        let (name, got) = (&reproduction.name, name_in_revision(&revision));
+        ensure!(
+            got == wanted,
+            "{name} is an experiment on the dataset '{wanted}', but what was read is '{got}': a \
+             number measured on one is not a number of the other"
+        );
+    }
+    Ok(revision)
 }
 
 /// The run of one seed, those of its teachers first.
@@ -121,33 +197,28 @@ fn trained_by(
     let (name, Options { budget, device, .. }) = (&reproduction.name, options);
     let experiment = reproduction.experiment(seed, *budget, device, teacher)?;
     let steps = experiment.training.iterations;
-    // A substitute never bears the real one's name.
-    if let Some(wanted) = reproduction.dataset() {
-        let got = experiment.data.reported_name()?;
-        ensure!(
-            got == wanted,
-            "{name} is an experiment on the dataset '{wanted}', but what was read is '{got}': a \
-             number measured on one is not a number of the other"
-        );
-    }
+    is_of_its_dataset(reproduction, &experiment)?;
     tell(format!("{name}, seed {seed}: {steps} steps on {device}"));
     train(&experiment, &options.runs, &Monitor::default(), 0)
 }
 
 fn evaluate(
     reproduction: &Reproduction,
-    trained: &Trained,
+    subject: &Subject,
     evaluator: &Evaluator,
     options: &Options,
     seed: u64,
 ) -> Result<Vec<Row>> {
-    let experiment = trained.experiment();
+    let experiment = subject.experiment;
     let count = reproduction.samples(options.budget);
     let mut rows = Vec::new();
     let key = Key::new(seed).stream("reproduce");
     for sampling in reproduction.samplings() {
         let (measured, nfe, count) = match &sampling {
-            Sampling::HeldOut => (accuracies(trained)?, 1, experiment.data.held_out()?.len()),
+            Sampling::HeldOut => {
+                let Some(trained) = subject.trained else { bail!("a classifier is trained here") };
+                (accuracies(trained)?, 1, experiment.data.held_out()?.len())
+            }
             Sampling::FromImages(of) => {
                 let mut accumulated = evaluator.start()?;
                 let images = of.draw(&experiment.data.images()?, count)?;
@@ -158,14 +229,16 @@ fn evaluate(
                 (accumulated.finish()?, 0, count)
             }
             sampling => {
-                let draw = Draw::new(trained, sampling, evaluator.shape(), count, key)?;
+                let Some(source) = &subject.source else { bail!("a classifier makes no samples") };
+                let draw = Draw::new(source, sampling, evaluator.shape(), count, key)?;
                 let (mut accumulated, mut nfe) = (evaluator.start()?, 0);
                 for first in (0..count).step_by(BATCH) {
                     let (samples, evaluations) =
                         draw.draw(first as u64..(first + BATCH).min(count) as u64)?;
                     nfe = evaluations;
                     accumulated.add(&samples)?;
-                    if first == 0 {
+                    // The pictures of a reproduction are of its runs.
+                    if first == 0 && subject.trained.is_some() {
                         let cpu = samples.to_device(&Device::Cpu)?;
                         picture(reproduction, options, seed, sampling, &cpu)?;
                     }
@@ -180,9 +253,9 @@ fn evaluate(
                 metric: metric.to_string(),
                 value,
                 samples: count as u64,
-                iterations: experiment.training.iterations,
+                iterations: subject.iterations,
                 budget: options.budget.name().to_string(),
-                provenance: trained.provenance()?,
+                provenance: subject.provenance.clone(),
                 judge: Some(judge),
                 reference: Some(reference),
             });

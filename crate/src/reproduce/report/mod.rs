@@ -10,6 +10,7 @@ mod published;
 pub use published::published;
 
 use super::config::Reproduction;
+use super::released::command_of;
 use super::results;
 use crate::record::page::{Block, markdown};
 use crate::record::write_atomically;
@@ -57,9 +58,15 @@ pub fn report(folder: &Path) -> Result<Report> {
         blocks.push(Block::Text(format!("**Left out**: {}.", left_out.join("; "))));
     }
     blocks.extend(part("The paper's tables (Figure 4 of the talk)", PUBLISHED));
+    // Released networks have rows of their own in the tables, and no cards or ablations here.
+    let own = entries.len();
+    for name in &names {
+        entries.extend(Entry::released(folder, name)?);
+    }
     blocks.extend(published::blocks(folder, &entries)?);
     blocks.extend(part("Ours", OURS));
     blocks.extend(ours::blocks(folder, &entries)?);
+    entries.truncate(own);
     let ablations = ablations::blocks(folder, &entries)?;
     if !ablations.is_empty() {
         blocks.extend(part("Ablations", ABLATIONS));
@@ -84,10 +91,11 @@ fn uncommitted(folder: &Path, names: &[String]) -> Result<Vec<String>> {
             }
         }
     }
-    let say = |((name, budget), (count, seeds)): ((String, String), (usize, BTreeSet<u64>))| {
+    let say = |((recorded, budget), (count, seeds)): ((String, String), (usize, BTreeSet<u64>))| {
         let seeds: Vec<String> = seeds.iter().map(u64::to_string).collect();
+        let name = command_of(&recorded);
         format!(
-            "{count} rows of `{name}`, measured with uncommitted changes under `crate/`: commit them, \
+            "{count} rows of `{recorded}`, measured with uncommitted changes under `crate/`: commit them, \
              then `cargo lab reproduce {name} --budget {budget} --seeds {}`",
             seeds.join(",")
         )

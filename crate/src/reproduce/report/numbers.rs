@@ -1,6 +1,7 @@
 //! What was measured of a reproduction, sampling by sampling.
 
 use super::super::config::Reproduction;
+use super::super::released::{recorded, weights_of};
 use super::super::results::{self, Row, interval};
 use super::super::sampling::Sampling;
 use crate::Result;
@@ -9,7 +10,7 @@ use crate::experiment::{DataConfig, Experiment};
 use crate::method::Gives;
 use crate::record::Budget;
 use crate::record::page::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The metrics in the order of their columns.
@@ -43,6 +44,8 @@ const ALL_TAKEN: usize = 20_000;
 pub(super) struct Entry {
     pub reproduction: Reproduction,
     pub experiment: Experiment,
+    /// The released network that was measured in place of its runs.
+    pub weights: Option<String>,
     /// Each row, and whether its configuration is the present one.
     rows: Vec<(Row, bool)>,
 }
@@ -62,6 +65,19 @@ pub(super) struct Measured {
 impl Entry {
     /// The reproduction or variant `name` of `folder`.
     pub fn read(folder: &Path, name: &str) -> Result<Self> {
+        Self::read_with(folder, name, None)
+    }
+
+    /// The same with each released network that was measured in place of its runs.
+    pub fn released(folder: &Path, name: &str) -> Result<Vec<Self>> {
+        let rows = results::read(&Reproduction::read(folder, name)?.folder(folder))?;
+        let weights = rows.iter().filter_map(|row| weights_of(&row.provenance.experiment, name));
+        let weights: BTreeSet<&str> = weights.collect();
+        weights.into_iter().map(|id| Self::read_with(folder, name, Some(id))).collect()
+    }
+
+    fn read_with(folder: &Path, name: &str, weights: Option<&str>) -> Result<Self> {
+        let wanted = weights.map_or_else(|| name.to_string(), |id| recorded(name, id));
         let reproduction = Reproduction::read(folder, name)?;
         // Some precisions exist only on a GPU.
         let experiment = reproduction.experiment(0, Budget::Full, "cuda", Some("the-teacher"))?;
@@ -70,7 +86,7 @@ impl Entry {
         for row in results::read(&reproduction.folder(folder))? {
             let of = &row.provenance;
             let other = |wanted: String| name_in_revision(&of.data) != wanted;
-            if of.experiment != name
+            if of.experiment != wanted
                 || of.has_uncommitted_changes()
                 || reproduction.dataset().is_some_and(other)
             {
@@ -83,11 +99,13 @@ impl Entry {
                 None => reproduction.configuration(folder, of.seed, budget, &of.device)?,
             };
             let samples = reproduction.samples(budget) as u64;
-            let current = of.configuration == configuration && row.samples == samples;
+            // The configuration of a released network is that of its weights.
+            let same = weights.is_some() || of.configuration == configuration;
+            let current = same && row.samples == samples;
             known.insert(key, configuration);
             rows.push((row, current));
         }
-        Ok(Self { reproduction, experiment, rows })
+        Ok(Self { reproduction, experiment, weights: weights.map(String::from), rows })
     }
 
     /// The dataset that it is trained on, by the name of the catalog unless it says another.
@@ -109,6 +127,12 @@ impl Entry {
             DataConfig::Digits => Some("digits"),
             DataConfig::Spirals { .. } | DataConfig::Moons { .. } => None,
         }
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> String {
+        let name = &self.reproduction.name;
+        self.weights.as_ref().map_or_else(|| name.clone(), |id| recorded(name, id))
     }
 
     /// Its place in the tables: 0 if it trains a teacher, 1 if it distils one, else 2.
@@ -147,7 +171,11 @@ impl Entry {
         };
         rows.sort_by_key(|row| row.provenance.seed);
         let nfe = rows.first()?.nfe;
-        let (budget, name) = (budget.to_string(), self.reproduction.name.clone());
+        let mut name = self.reproduction.name.clone();
+        if let Some(id) = &self.weights {
+            name += &format!(" --weights {id}");
+        }
+        let budget = budget.to_string();
         let in_order = self.images().is_none_or(|count| count > ALL_TAKEN);
         Some(Measured { nfe, budget, current, rows, name, in_order })
     }
@@ -225,10 +253,14 @@ impl Measured {
             count => format!("{count} seeds"),
         };
         let earlier = if self.current { "" } else { " (earlier configuration)" };
+        let steps = |row: &Row| match row.iterations {
+            0 => "trained elsewhere".to_string(),
+            count => format!("{count} steps"),
+        };
         Cell::Origin(
             format!(
-                "{seeds}; {} steps; {} samples; {}{earlier}; {}; {}",
-                of(|row| row.iterations.to_string()),
+                "{seeds}; {}; {} samples; {}{earlier}; {}; {}",
+                of(steps),
                 of(|row| row.samples.to_string()),
                 self.budget,
                 of(|row| row.provenance.device.clone()),

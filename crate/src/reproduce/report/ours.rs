@@ -18,7 +18,7 @@ pub(super) fn blocks(folder: &Path, entries: &[Entry]) -> Result<Vec<Block>> {
     for dataset in datasets {
         let of = |entry: &&Entry| shown(entry) && entry.data() == dataset;
         let mut these: Vec<&Entry> = entries.iter().filter(of).collect();
-        these.sort_by_key(|entry| (entry.place(), entry.reproduction.name.clone()));
+        these.sort_by_key(|entry| (entry.place(), entry.name()));
         blocks.push(Block::Heading(3, format!("Trained on {dataset}")));
         blocks.push(Block::Table(table(&these)));
         blocks.extend(costs(&these, entries));
@@ -39,7 +39,7 @@ fn table(entries: &[&Entry]) -> Table {
     let rows = entries.iter().flat_map(|entry| {
         let samplings = entry.reproduction.samplings();
         let pick = |sampling: &Sampling| entry.best(sampling);
-        rows(entry, &samplings, &metrics, &entry.reproduction.name, &pick)
+        rows(entry, &samplings, &metrics, &entry.name(), &pick)
     });
     Table { rows: rows.collect(), columns: columns("", &names) }
 }
@@ -99,7 +99,7 @@ pub(super) fn not_run() -> Cell {
 /// What a distillation's steps leave out.
 fn costs(these: &[&Entry], all: &[Entry]) -> Option<Block> {
     let of = |entry: &&Entry| {
-        let teacher = entry.reproduction.teacher.as_ref()?;
+        let teacher = entry.reproduction.teacher.as_ref().filter(|_| entry.weights.is_none())?;
         let teacher = all.iter().find(|other| other.reproduction.name == *teacher)?;
         let steps = teacher.experiment.training.iterations;
         Some(format!(
@@ -114,7 +114,7 @@ fn costs(these: &[&Entry], all: &[Entry]) -> Option<Block> {
 /// The samples of each kind of sampling, of the first seed and the largest budget that has them.
 fn pictures(folder: &Path, entries: &[&Entry]) -> Result<Vec<Picture>> {
     let mut all = Vec::new();
-    for Entry { reproduction, .. } in entries {
+    for Entry { reproduction, .. } in entries.iter().filter(|entry| entry.weights.is_none()) {
         for sampling in reproduction.samplings() {
             let files = Budget::ALL
                 .into_iter()

@@ -204,7 +204,7 @@ fn is_of(sampling: &Sampling, same: bool, line: &Line) -> bool {
 }
 
 fn of(entry: &Entry, sampling: &Sampling) -> Vec<Cell> {
-    let name = Cell::Text(entry.reproduction.name.clone());
+    let name = Cell::Text(entry.name());
     let sampler = Cell::Text(sampling.name());
     // Its other numbers have no published counterpart, and stand in our own tables.
     let compared = |measured: &Measured| COMPARED.iter().any(|m| measured.value(m).is_some());
