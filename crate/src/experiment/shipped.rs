@@ -213,9 +213,9 @@ fn table(record: &BTreeMap<String, Vec<f64>>) -> Result<Table> {
     columns.sort_by_key(|name| (*name != "step", (*name).clone()));
     let rows = record.values().map(Vec::len).min().unwrap_or_default();
     let mut table = Table::new();
-    for row in 0..rows {
+    (0..rows).try_for_each(|row| {
         let values = columns.iter().map(|name| (name.as_str(), record[*name][row]));
-        table.push(&values.collect::<Vec<_>>())?;
-    }
+        table.push(&values.collect::<Vec<_>>())
+    })?;
     Ok(table)
 }
