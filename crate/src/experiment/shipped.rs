@@ -35,7 +35,7 @@ macro_rules! shipped {
     };
 }
 
-shipped!["digits-classifier", "fashion-10k-classifier", "fashion-10k-teacher"];
+shipped!["digits-classifier", "fashion-10k-classifier", "fashion-10k-teacher", "fashion-10k-cd"];
 
 /// What a run cost.
 ///
