@@ -35,7 +35,13 @@ macro_rules! shipped {
     };
 }
 
-shipped!["digits-classifier", "fashion-10k-classifier", "fashion-10k-teacher", "fashion-10k-cd"];
+shipped![
+    "digits-classifier",
+    "fashion-10k-classifier",
+    "fashion-10k-teacher",
+    "fashion-10k-cd",
+    "fashion-10k-ct",
+];
 
 /// What a run cost.
 ///
