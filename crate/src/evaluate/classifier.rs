@@ -190,7 +190,8 @@ impl Classifier {
     }
 }
 
-fn fingerprint(params: &Params) -> Result<String> {
+/// A hash of the weights, 16 hexadecimal digits.
+pub(crate) fn fingerprint(params: &Params) -> Result<String> {
     let mut hash = Xxh3::new();
     for (name, var) in params.iter() {
         hash.update(name.as_bytes());

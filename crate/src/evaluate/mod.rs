@@ -17,6 +17,7 @@ mod score;
 mod statistics;
 
 pub use classifier::Classifier;
+pub(crate) use classifier::fingerprint;
 pub use comparison::{DigitsComparison, Score};
 pub use features::Features;
 pub use frechet::frechet_distance;

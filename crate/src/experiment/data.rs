@@ -198,9 +198,12 @@ impl DataConfig {
     }
 
     /// The split that no experiment trains on: `held_out`, or what is published as `test`.
-    pub fn held_out_split(&self) -> &'static str {
-        let known = self.dataset_entry().map(|of| of.splits.contains_key("held_out"));
-        if known.unwrap_or(true) { "held_out" } else { "test" }
+    ///
+    /// # Errors
+    /// Points, or images that are not found.
+    pub fn held_out_split(&self) -> Result<&'static str> {
+        let known = self.catalogued()?.entry().splits.contains_key("held_out");
+        Ok(if known { "held_out" } else { "test" })
     }
 
     /// The images of that split.
@@ -208,17 +211,7 @@ impl DataConfig {
     /// # Errors
     /// Data without it.
     pub fn held_out(&self) -> Result<Images> {
-        match self {
-            Self::Digits => Dataset::find("digits")?.split("held_out"),
-            _ => self.dataset()?.split(self.held_out_split()),
-        }
-    }
-
-    fn dataset_entry(&self) -> Option<crate::data::Entry> {
-        match self {
-            Self::Digits => None,
-            _ => self.dataset().ok().map(|of| of.entry().clone()),
-        }
+        self.catalogued()?.split(self.held_out_split()?)
     }
 
     /// The images that it trains on.
@@ -226,9 +219,14 @@ impl DataConfig {
     /// # Errors
     /// Data that are not images, or that cannot be read.
     pub fn images(&self) -> Result<Images> {
+        self.catalogued()?.split(self.split())
+    }
+
+    // What its images come from.
+    fn catalogued(&self) -> Result<Dataset> {
         match self {
-            Self::Digits => Dataset::find("digits")?.split("train"),
-            Self::Images { split, .. } => self.dataset()?.split(split),
+            Self::Digits => Dataset::find("digits"),
+            Self::Images { .. } => self.dataset(),
             Self::Spirals { .. } | Self::Moons { .. } => {
                 crate::bail!("{self:?} is a set of points, not of images")
             }

@@ -20,8 +20,8 @@ const KEY: &str = "shipped";
 const FORMAT: &str = "consistency-lab shipped 1";
 /// What the names of the record's columns begin with.
 const RECORD: &str = "record.";
-/// The most that a file may hold.
-const LARGEST: u64 = 4_000_000;
+/// The most bytes of numbers that a file may hold.
+const LARGEST: usize = 4_000_000;
 
 macro_rules! shipped {
     ($($name:literal),* $(,)?) => {
@@ -142,13 +142,14 @@ impl Trained {
             let values = Tensor::from_slice(values, values.len(), &Device::Cpu)?;
             tensors.insert(format!("{RECORD}{column}"), values);
         }
-        write_tensors(path, &tensors, &[(KEY, &about)])?;
-        let size = std::fs::metadata(path).with_context(|| path.display().to_string())?.len();
+        let bytes = |tensor: &Tensor| tensor.elem_count() * tensor.dtype().size_in_bytes();
+        let size: usize = tensors.values().map(bytes).sum();
         ensure!(
             size <= LARGEST,
-            "{} has {size} bytes: at most {LARGEST} are shipped, take a smaller network",
+            "{}: {size} bytes of numbers, and at most {LARGEST} are shipped; take a smaller network",
             path.display()
         );
+        write_tensors(path, &tensors, &[(KEY, &about)])?;
         self.params().assign_tensors(&rounded)
     }
 

@@ -77,8 +77,8 @@ impl Default for ClassifierConfig {
 }
 
 impl Classifier {
-    /// Train at once, without a folder or a record, on `images`, (N, C, H, W) in f32, and their `labels`, below `classes`. Everything
-    /// is a function of the key: weights, order of the batches.
+    /// Train at once, without a folder or a record, on `images`, (N, C, H, W) in f32, and their
+    /// `labels`, below `classes`. Everything is a function of the key: weights, order of the batches.
     ///
     /// # Errors
     /// Labels that do not fit the images or the classes, or a training that diverges.

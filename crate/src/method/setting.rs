@@ -106,7 +106,7 @@ impl Setting<'_> {
     }
 
     /// Let `params` begin as a teacher's `weights`, unless the experiment names another start;
-    /// returns whether they have the teacher's names.
+    /// returns whether they begin as either.
     ///
     /// # Errors
     /// As [`Weights::start`].

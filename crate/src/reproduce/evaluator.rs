@@ -185,7 +185,8 @@ pub(super) fn named(real: &Images, split: &str, rows: &[u32]) -> Result<String> 
     Ok(format!("{split}, {} of {}, {}", rows.len(), real.len(), real.hash_of(rows)?))
 }
 
-fn all(real: &Images) -> Vec<u32> {
+/// All rows.
+pub(super) fn all(real: &Images) -> Vec<u32> {
     (0..real.len() as u32).collect()
 }
 

@@ -1,7 +1,7 @@
-//! The judge of all tables: samples beside images that no training has seen, on the features of a
-//! classifier that comes with the lab, the same in every table and notebook.
+//! `evaluate.by = ["held-out"]`: samples beside images that no training has seen, on the features of
+//! the one classifier that comes with the lab for them.
 
-use super::evaluator::{Measurement, named};
+use super::evaluator::{Measurement, all, named};
 use crate::data::{Images, select};
 use crate::evaluate::{
     Classifier, Memorization, NEIGHBOURS, Statistics, kernel_distance, precision_recall,
@@ -11,9 +11,6 @@ use crate::method::Gives;
 use crate::rng::Key;
 use crate::{Result, bail, ensure};
 use candle_core::{DType, Tensor};
-
-/// Images at a time.
-const BATCH: usize = 500;
 
 /// The classifier that judges images, and what it says of those that are held out.
 pub(super) struct HeldOut {
@@ -47,10 +44,10 @@ impl HeldOut {
         let rows = in_random_order(held_out.len(), &order);
         let images = held_out.batch(&rows, DType::F32)?;
         Ok(Self {
-            features: by_parts(&images, |part| classifier.evaluate(part))?,
+            features: classifier.evaluate(&images)?,
             judge: classifier.features().name().to_string(),
-            reference: named(&held_out, data.held_out_split(), &rows)?,
-            train: all_of(&train)?,
+            reference: named(&held_out, data.held_out_split()?, &rows)?,
+            train: train.all(DType::F32)?,
             classifier,
             images,
         })
@@ -69,10 +66,10 @@ impl HeldOut {
     pub fn measure(&self, seen: &Seen) -> Result<Vec<Measurement>> {
         let features = Tensor::cat(&seen.features, 0)?;
         let pixels = Tensor::cat(&seen.pixels, 0)?;
-        let (count, all) = (features.dims()[0], self.images.dims()[0]);
+        let (count, known) = (features.dims()[0], self.images.dims()[0]);
         // As many on both sides: with fewer, a Frechet distance is larger.
-        let each = count.min(all);
-        ensure!(each > 2 * NEIGHBOURS, "{count} samples beside {all} held-out images: too few");
+        let each = count.min(known);
+        ensure!(each > 2 * NEIGHBOURS, "{count} samples beside {known} held-out images: too few");
         let real = self.features.narrow(0, 0, each)?;
         let sets = count / each;
         let (mut precision, mut recall) = (0.0, 0.0);
@@ -82,8 +79,8 @@ impl HeldOut {
             precision += manifold.precision / sets as f64;
             recall += manifold.recall / sets as f64;
         }
-        let frechet = frechet(&features.narrow(0, 0, sets * each)?, &real, each)?;
-        let halves = self::frechet(&features.narrow(0, 0, sets * each)?, &real, each / 2)?;
+        let taken = features.narrow(0, 0, sets * each)?;
+        let (whole, half) = (frechet(&taken, &real, each)?, frechet(&taken, &real, each / 2)?);
         let kernel = kernel_distance(&features, &self.features)?;
         let pixels_each = pixels.narrow(0, 0, each)?;
         let copies = Memorization::of(&pixels_each, &self.train, &self.images)?;
@@ -98,8 +95,8 @@ impl HeldOut {
         let judge = self.judge.as_str();
         Ok(vec![
             of("kernel distance", kernel, judge),
-            of("Frechet distance to held-out images", frechet, judge),
-            of("Frechet distance, extrapolated", 2.0 * frechet - halves, judge),
+            of("Frechet distance to held-out images", whole, judge),
+            of("Frechet distance, extrapolated", 2.0 * whole - half, judge),
             of("precision on classifier features", precision, judge),
             of("recall on classifier features", recall, judge),
             of("variance over the held-out", variance, "pixels"),
@@ -124,21 +121,19 @@ pub(super) fn accuracies(trained: &Trained) -> Result<Vec<Measurement>> {
     let (classifier, data) = (trained.classifier()?, &trained.experiment().data);
     let judge = classifier.features().name();
     let of = |metric, images: &Images, split| -> Result<Measurement> {
-        let rows: Vec<u32> = (0..images.len() as u32).collect();
         let Some(labels) = images.labels() else {
             bail!("{} has no classes", images.name());
         };
-        let labels: Vec<u32> = labels.to_vec();
         Ok(Measurement {
             metric,
-            value: classifier.accuracy(&all_of(images)?, &labels)?,
+            value: classifier.accuracy(&images.all(DType::F32)?, labels)?,
             judge: judge.to_string(),
-            reference: named(images, split, &rows)?,
+            reference: named(images, split, &all(images))?,
         })
     };
     let (held_out, train) = (data.held_out()?, data.images()?);
     Ok(vec![
-        of("accuracy on held-out images", &held_out, data.held_out_split())?,
+        of("accuracy on held-out images", &held_out, data.held_out_split()?)?,
         of("accuracy on training images", &train, data.split())?,
     ])
 }
@@ -169,18 +164,6 @@ fn classifier_of(experiment: &Experiment) -> Result<Classifier> {
 // So that each part of them is like the whole.
 fn in_random_order(count: usize, key: &Key) -> Vec<u32> {
     key.permutation(count).into_iter().map(|row| row as u32).collect()
-}
-
-fn all_of(images: &Images) -> Result<Tensor> {
-    images.batch(&(0..images.len() as u32).collect::<Vec<_>>(), DType::F32)
-}
-
-fn by_parts(images: &Tensor, of: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
-    let count = images.dims()[0];
-    let parts = (0..count)
-        .step_by(BATCH)
-        .map(|first| of(&images.narrow(0, first, BATCH.min(count - first))?));
-    Ok(Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)?)
 }
 
 /// What the numbers of samples lie between, and what needs no training: drawn from the images
@@ -221,12 +204,12 @@ impl FromImages {
             Self::Training => {
                 let rows = in_random_order(images.len(), &key);
                 let some: Vec<u32> = (0..count).map(|i| rows[i % rows.len()]).collect();
-                select(&all_of(images)?, &some)
+                select(&images.all(DType::F32)?, &some)
             }
             // With g ~ N(0, 1) for each image, (N - 1)^-1/2 sum g (x - mean) has the covariance of
             // the images exactly.
             Self::Gaussian => {
-                let x = all_of(images)?.flatten_from(1)?;
+                let x = images.all(DType::F32)?.flatten_from(1)?;
                 let mean = x.mean_keepdim(0)?;
                 let g = (numbers(count, &[images.len()])? / ((images.len() - 1) as f64).sqrt())?;
                 let drawn = g.matmul(&x.broadcast_sub(&mean)?)?.broadcast_add(&mean)?;

@@ -3,6 +3,7 @@
 
 use super::config::Reproduction;
 use super::draw::Source;
+use crate::evaluate::fingerprint;
 use crate::experiment::Experiment;
 use crate::method::Gives;
 use crate::model::Pretrained;
@@ -11,7 +12,6 @@ use crate::record::{Provenance, commit};
 use crate::{Context, Result, ensure};
 use candle_core::Device;
 use std::path::Path;
-use xxhash_rust::xxh3::Xxh3;
 
 const WITH: &str = " with ";
 
@@ -81,17 +81,9 @@ impl Released {
         experiment: &Experiment,
         data: String,
     ) -> Result<Provenance> {
-        let mut hash = Xxh3::new();
-        for (name, var) in self.network.params().iter() {
-            hash.update(name.as_bytes());
-            let values = var.as_detached_tensor().to_device(&Device::Cpu)?.flatten_all()?;
-            for value in values.to_vec1::<f32>()? {
-                hash.update(&value.to_le_bytes());
-            }
-        }
         Ok(Provenance {
             experiment: recorded(&reproduction.name, &self.id),
-            configuration: format!("{:016x}", hash.digest()),
+            configuration: fingerprint(self.network.params())?,
             seed: experiment.seed,
             device: experiment.training.device.clone(),
             dtype: "f32".to_string(),

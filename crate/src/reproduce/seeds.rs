@@ -170,18 +170,12 @@ fn trained(
 // What the networks cost that come with the lab and that `experiment` builds on.
 fn built_on(experiment: &Experiment) -> Result<Vec<Cost>> {
     let names = experiment.init.as_deref().into_iter().chain(experiment.method.teacher());
-    let shipped = names.filter_map(|name| name.strip_prefix(SHIPPED));
     let mut costs: Vec<Cost> = Vec::new();
-    for name in shipped {
-        let trained = Trained::shipped(name)?;
-        costs.extend(
-            trained
-                .costs()
-                .iter()
-                .filter(|cost| !costs.contains(cost))
-                .cloned()
-                .collect::<Vec<_>>(),
-        );
+    for name in names.filter_map(|name| name.strip_prefix(SHIPPED)) {
+        let shipped = Trained::shipped(name)?;
+        let new: Vec<Cost> =
+            shipped.costs().iter().filter(|cost| !costs.contains(cost)).cloned().collect();
+        costs.extend(new);
     }
     Ok(costs)
 }
